@@ -1,0 +1,1 @@
+//! One server: the Kubernetes API over the event store, and the leader's loop.

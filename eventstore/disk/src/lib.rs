@@ -1,0 +1,1 @@
+//! History on disk, watches, reads of the past.

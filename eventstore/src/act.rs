@@ -1,0 +1,50 @@
+//! What a proposal does when it is accepted. Closed: a new act is a compile error until apply, fold and disk handle it.
+
+use crate::{Body, Key, Text, Time};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Act {
+    /// The first event of a cluster: its id and the log's level.
+    Found { cluster: Uuid, level: u32 },
+    /// Objects' changes, in order; each gets a revision of its own.
+    Objects(Vec<Change>),
+    /// Opens a round of the leader's reconcilers.
+    Round(Round),
+    /// An agent dialled a server: the event's revision is the session's epoch.
+    OpenSession { node: Text, server: Text },
+    /// The leader heard nothing of a session past the grace, or its agent said goodbye.
+    LoseSession { node: Text, epoch: u64 },
+    /// The log's level goes up: every member can read the new one.
+    RaiseLevel { level: u32 },
+}
+
+/// One object's new version, or its deletion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub key: Key,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// The object as it is to be. `delete_grace_s`: it is also being deleted; apply stamps deletionTimestamp = the entry's clock + grace,
+    /// keeps one that is already there, and only ever shortens it. A Put without it keeps a deletion that is stamped.
+    Put { body: Body, delete_grace_s: Option<i64> },
+    /// It is gone.
+    Remove,
+}
+
+/// What a round decided from, which is what replay needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    /// The revision of the world.
+    pub world: u64,
+    /// The log's clock given to the decisions.
+    pub clock: Time,
+    /// (reconciler, key), in the order they were decided; keys that decided nothing included.
+    pub decided: Vec<(Text, Key)>,
+    /// The logic's version: another one may decide otherwise.
+    pub logic: u32,
+}

@@ -1,0 +1,112 @@
+//! Threads, for work that blocks: syncing a disk, applying a group of entries, folding a round.
+//!
+//! Such work must not sit on an async thread, and in a simulation there must be no other thread. So it is handed over
+//! as jobs: the real side runs them on a thread, the simulated side runs them where they are handed over, at once. A job
+//! must therefore never wait for another job or for a task, or a simulation stands still.
+
+use std::sync::mpsc;
+use std::thread;
+
+use tokio::sync::oneshot;
+
+/// How many jobs may wait at one worker. Callers bound what they have in flight far below this.
+pub const WORKER_JOBS_MAX: usize = 4_096;
+
+/// A piece of blocking work.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// Where blocking work runs.
+pub trait Runtime: Send + Sync + 'static {
+    /// A new worker: a thread with this name, or, when simulated, the caller's own.
+    fn worker(&self, name: &str) -> Result<Box<dyn Worker>, WorkerError>;
+}
+
+/// Runs jobs one after another, in the order they were submitted. Dropping it lets the submitted ones finish, and does
+/// not wait for them.
+pub trait Worker: Send + Sync + 'static {
+    /// Hands a job over. Never blocks on the real side; on the simulated side the job has run when this returns.
+    fn submit(&self, job: Job) -> Result<(), WorkerError>;
+}
+
+/// Why a job could not be handed over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerError {
+    #[error("thread {name} could not be started: {reason}")]
+    NotStarted { name: String, reason: String },
+    #[error("more than {WORKER_JOBS_MAX} jobs wait at this thread")]
+    Full,
+    /// The thread is gone, or the job panicked before it had a result.
+    #[error("the thread has ended")]
+    Ended,
+}
+
+/// Runs `work` on `worker` and waits for its result.
+pub async fn run<T, F>(worker: &dyn Worker, work: F) -> Result<T, WorkerError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    let (sender, receiver) = oneshot::channel();
+    worker.submit(Box::new(move || {
+        // The one who asked may have gone away; the work was done all the same.
+        let _ = sender.send(work());
+    }))?;
+    receiver.await.map_err(|_| WorkerError::Ended)
+}
+
+/// Real threads.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct ThreadRuntime;
+
+impl Runtime for ThreadRuntime {
+    fn worker(&self, name: &str) -> Result<Box<dyn Worker>, WorkerError> {
+        let (sender, receiver) = mpsc::sync_channel::<Job>(WORKER_JOBS_MAX);
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                while let Ok(job) = receiver.recv() {
+                    job();
+                }
+            })
+            .map_err(|error| WorkerError::NotStarted { name: name.to_owned(), reason: error.to_string() })?;
+        Ok(Box::new(Thread { jobs: sender }))
+    }
+}
+
+struct Thread {
+    jobs: mpsc::SyncSender<Job>,
+}
+
+impl Worker for Thread {
+    fn submit(&self, job: Job) -> Result<(), WorkerError> {
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => WorkerError::Full,
+            mpsc::TrySendError::Disconnected(_) => WorkerError::Ended,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[tokio::test]
+    async fn jobs_run_in_order_and_hand_back_their_results() {
+        let worker = ThreadRuntime.worker("test").unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        for number in 0..100 {
+            let seen = seen.clone();
+            worker.submit(Box::new(move || seen.lock().unwrap().push(number))).unwrap();
+        }
+        assert_eq!(run(&*worker, || 7).await, Ok(7));
+        assert_eq!(*seen.lock().unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_ends_the_thread_and_says_so() {
+        let worker = ThreadRuntime.worker("test").unwrap();
+        assert_eq!(run(&*worker, || -> u8 { panic!("as the test wants") }).await, Err(WorkerError::Ended));
+        assert_eq!(run(&*worker, || 7).await, Err(WorkerError::Ended));
+    }
+}

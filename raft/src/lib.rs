@@ -1,0 +1,1 @@
+//! Consensus as a service: openraft behind a facade.
