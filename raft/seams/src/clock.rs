@@ -18,6 +18,8 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn wall_ms(&self) -> u64 {
         // A clock before 1970 is a machine that has not been told the time yet: zero is as good an answer as any.
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64)
     }
 }

@@ -32,7 +32,8 @@ impl FileDirectory {
     /// Makes the folder where it is missing, and locks it. [`DiskError::InUse`] names the process that has it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DiskError> {
         let path = path.into();
-        fs::create_dir_all(&path).map_err(|error| DiskError::io(format!("creating {}", path.display()), error))?;
+        fs::create_dir_all(&path)
+            .map_err(|error| DiskError::io(format!("creating {}", path.display()), error))?;
         let lock = lock(&path)?;
         let directory = Self { path, _lock: lock };
         directory.sweep()?;
@@ -79,18 +80,27 @@ impl FileDirectory {
 fn lock(folder: &Path) -> Result<Flock<File>, DiskError> {
     let path = folder.join(LOCK_FILE);
     let failed = |error| DiskError::io(format!("locking {}", path.display()), error);
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed)?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
             lock.set_len(0).map_err(failed)?;
-            lock.write_all(std::process::id().to_string().as_bytes()).map_err(failed)?;
+            lock.write_all(std::process::id().to_string().as_bytes())
+                .map_err(failed)?;
             Ok(lock)
         }
         Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
             let mut pid = String::new();
             file.read_to_string(&mut pid).map_err(failed)?;
-            Err(DiskError::InUse { path: folder.display().to_string(), pid: pid.trim().parse().ok() })
+            Err(DiskError::InUse {
+                path: folder.display().to_string(),
+                pid: pid.trim().parse().ok(),
+            })
         }
         Err((_, errno)) => Err(failed(errno.into())),
     }
@@ -100,11 +110,16 @@ fn lock(folder: &Path) -> Result<Flock<File>, DiskError> {
 fn plain(name: &str) -> Result<&str, DiskError> {
     let fine = !name.is_empty()
         && !name.starts_with('.')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
     if fine {
         Ok(name)
     } else {
-        Err(DiskError::io(format!("name {name:?}"), io::Error::from(ErrorKind::InvalidFilename)))
+        Err(DiskError::io(
+            format!("name {name:?}"),
+            io::Error::from(ErrorKind::InvalidFilename),
+        ))
     }
 }
 
@@ -139,7 +154,10 @@ impl Directory for FileDirectory {
 
     fn list(&self) -> Result<Vec<String>, DiskError> {
         let names = self.names()?;
-        Ok(names.into_iter().filter(|name| !name.ends_with(REMOVED) && self.path.join(name).is_dir()).collect())
+        Ok(names
+            .into_iter()
+            .filter(|name| !name.ends_with(REMOVED) && self.path.join(name).is_dir())
+            .collect())
     }
 
     fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
@@ -171,7 +189,10 @@ impl Directory for FileDirectory {
             let entry = entry.map_err(failed)?;
             let about = entry.metadata().map_err(failed)?;
             if let (true, Ok(name)) = (about.is_file(), entry.file_name().into_string()) {
-                files.push(FileInfo { name, len: about.len() });
+                files.push(FileInfo {
+                    name,
+                    len: about.len(),
+                });
             }
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -190,7 +211,13 @@ impl Directory for FileDirectory {
         Ok(Bytes::from(content))
     }
 
-    fn append_at(&self, name: &str, file: &str, offset: u64, content: &[u8]) -> Result<(), DiskError> {
+    fn append_at(
+        &self,
+        name: &str,
+        file: &str,
+        offset: u64,
+        content: &[u8],
+    ) -> Result<(), DiskError> {
         let folder = self.at(name)?;
         let path = folder.join(plain(file)?);
         let appended = fs::create_dir_all(&folder).and_then(|()| {
@@ -200,7 +227,9 @@ impl Directory for FileDirectory {
             }
             let len = file.metadata()?.len();
             if len != offset {
-                return Err(io::Error::other(format!("{len} bytes are there, and {offset} should be")));
+                return Err(io::Error::other(format!(
+                    "{len} bytes are there, and {offset} should be"
+                )));
             }
             file.write_all(content)
         });
@@ -238,7 +267,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let held = FileDirectory::open(folder.path()).unwrap();
         let refused = FileDirectory::open(folder.path()).unwrap_err();
-        assert!(matches!(refused, DiskError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{refused}");
+        assert!(
+            matches!(refused, DiskError::InUse { pid: Some(pid), .. } if pid == std::process::id()),
+            "{refused}"
+        );
         drop(held);
         FileDirectory::open(folder.path()).unwrap();
     }
@@ -282,21 +314,30 @@ mod tests {
     fn a_damaged_file_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let directory = FileDirectory::open(folder.path()).unwrap();
-        let disk = directory.open("state", &DiskOptions::without_wal()).unwrap();
+        let disk = directory
+            .open("state", &DiskOptions::without_wal())
+            .unwrap();
         let mut batch = crate::Batch::new();
         for number in 0..1_000_u32 {
             batch.put(number.to_be_bytes().to_vec(), vec![7; 100]);
         }
         disk.write(batch, crate::Synced::Yes).unwrap();
         drop(disk);
-        let table = directory.files("state").unwrap().into_iter().find(|file| file.name.ends_with(".sst")).unwrap();
+        let table = directory
+            .files("state")
+            .unwrap()
+            .into_iter()
+            .find(|file| file.name.ends_with(".sst"))
+            .unwrap();
         let path = folder.path().join("state").join(&table.name);
         let mut content = fs::read(&path).unwrap();
         content[40] ^= 0xff;
         fs::write(&path, content).unwrap();
         let read = directory
             .open("state", &DiskOptions::without_wal())
-            .and_then(|disk| crate::Reader::scan(&*disk, &crate::Range::all(), crate::Order::Ascending, 10));
+            .and_then(|disk| {
+                crate::Reader::scan(&*disk, &crate::Range::all(), crate::Order::Ascending, 10)
+            });
         let error = read.unwrap_err();
         assert!(matches!(error, DiskError::Corrupt { .. }), "{error}");
         assert!(error.to_string().contains(&table.name), "{error}");

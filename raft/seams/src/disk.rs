@@ -48,7 +48,13 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Appends to a file of a database that is being put together, creating both where missing. `offset` is what has
     /// been appended so far: an offset of zero starts the file again, any other must be its length.
-    fn append_at(&self, name: &str, file: &str, offset: u64, content: &[u8]) -> Result<(), DiskError>;
+    fn append_at(
+        &self,
+        name: &str,
+        file: &str,
+        offset: u64,
+        content: &[u8],
+    ) -> Result<(), DiskError>;
 
     /// Makes all that was appended to this database durable.
     fn sync(&self, name: &str) -> Result<(), DiskError>;
@@ -69,12 +75,20 @@ pub struct DiskOptions {
 impl DiskOptions {
     /// A database whose writes can be synced one by one.
     pub fn with_wal() -> Self {
-        Self { wal: true, cache_bytes: 8 << 20, write_buffer_bytes: 32 << 20 }
+        Self {
+            wal: true,
+            cache_bytes: 8 << 20,
+            write_buffer_bytes: 32 << 20,
+        }
     }
 
     /// A database that is durable up to its last flush.
     pub fn without_wal() -> Self {
-        Self { wal: false, cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20 }
+        Self {
+            wal: false,
+            cache_bytes: 64 << 20,
+            write_buffer_bytes: 64 << 20,
+        }
     }
 }
 
@@ -146,12 +160,18 @@ pub struct Range {
 
 impl Range {
     pub fn all() -> Self {
-        Self { from: Vec::new(), to: None }
+        Self {
+            from: Vec::new(),
+            to: None,
+        }
     }
 
     /// `from` inclusive, `to` exclusive.
     pub fn new(from: impl Into<Vec<u8>>, to: impl Into<Vec<u8>>) -> Self {
-        Self { from: from.into(), to: Some(to.into()) }
+        Self {
+            from: from.into(),
+            to: Some(to.into()),
+        }
     }
 
     /// All keys that begin with `prefix`.
@@ -176,10 +196,18 @@ impl Range {
 /// One step of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    Put { key: Bytes, value: Bytes },
-    Delete { key: Bytes },
+    Put {
+        key: Bytes,
+        value: Bytes,
+    },
+    Delete {
+        key: Bytes,
+    },
     /// From inclusive, to exclusive.
-    DeleteRange { from: Bytes, to: Bytes },
+    DeleteRange {
+        from: Bytes,
+        to: Bytes,
+    },
 }
 
 /// Writes that happen together, in the order they were added: a later one on the same key wins.
@@ -280,7 +308,10 @@ impl DiskError {
     }
 
     pub fn corrupt(what: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::Corrupt { what: what.into(), detail: detail.into() }
+        Self::Corrupt {
+            what: what.into(),
+            detail: detail.into(),
+        }
     }
 }
 
@@ -302,7 +333,13 @@ mod tests {
     #[test]
     fn a_prefix_ends_before_the_first_key_behind_it() {
         let check = |prefix: &[u8], to: Option<&[u8]>| {
-            assert_eq!(Range::prefix(prefix), Range { from: prefix.to_vec(), to: to.map(<[u8]>::to_vec) });
+            assert_eq!(
+                Range::prefix(prefix),
+                Range {
+                    from: prefix.to_vec(),
+                    to: to.map(<[u8]>::to_vec)
+                }
+            );
         };
         check(b"a", Some(b"b"));
         check(b"a/", Some(b"a0"));

@@ -21,6 +21,7 @@ pub struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
     fn fill(&self, bytes: &mut [u8]) {
-        getrandom::fill(bytes).expect("the operating system's generator does not fail once it is seeded");
+        getrandom::fill(bytes)
+            .expect("the operating system's generator does not fail once it is seeded");
     }
 }

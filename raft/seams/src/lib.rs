@@ -23,13 +23,16 @@ mod tonic;
 pub use clock::{Clock, SystemClock};
 pub use directory::FileDirectory;
 pub use disk::{
-    Batch, Directory, Disk, DiskError, DiskOptions, FileInfo, Operation, Order, Pair, Pairs, Range, Reader, Statistics,
-    Synced,
+    Batch, Directory, Disk, DiskError, DiskOptions, FileInfo, Operation, Order, Pair, Pairs, Range,
+    Reader, Statistics, Synced,
 };
 pub use entropy::{Entropy, SystemEntropy};
 #[cfg(any(test, feature = "testing"))]
 pub use memory::{MemoryHub, MemoryNetwork};
-pub use network::{ByteStream, Handler, MESSAGE_BYTES_MAX, Network, NetworkError, Peer, PeerIdentity, Refusal, RefusalCode};
+pub use network::{
+    ByteStream, Handler, MESSAGE_BYTES_MAX, Network, NetworkError, Peer, PeerIdentity, Refusal,
+    RefusalCode,
+};
 pub use runtime::{Job, Runtime, ThreadRuntime, WORKER_JOBS_MAX, Worker, WorkerError, run};
 pub use tonic::{PEER_PATH_PREFIX, PeerService, PeerTls, TonicNetwork};
 

@@ -2,7 +2,10 @@
 //!
 //! It can cut a server off and delay calls, no more; the simulation has its own, with faults drawn from a seed.
 
-#![allow(clippy::expect_used, reason = "the lock is held for a look-up only, which can't panic")]
+#![allow(
+    clippy::expect_used,
+    reason = "the lock is held for a look-up only, which can't panic"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -29,7 +32,10 @@ struct Wiring {
 impl MemoryHub {
     /// The network as the server of this name sees it.
     pub fn plug(&self, name: &str) -> Arc<MemoryNetwork> {
-        Arc::new(MemoryNetwork { hub: self.clone(), name: name.to_owned() })
+        Arc::new(MemoryNetwork {
+            hub: self.clone(),
+            name: name.to_owned(),
+        })
     }
 
     /// Cuts a server off from all others, or lets it back.
@@ -44,7 +50,11 @@ impl MemoryHub {
 
     /// Takes a server's handler away, as its death does.
     pub fn unplug(&self, name: &str) {
-        self.state.lock().expect("held for a look-up only").handlers.remove(name);
+        self.state
+            .lock()
+            .expect("held for a look-up only")
+            .handlers
+            .remove(name);
     }
 
     /// How long each message takes, either way.
@@ -62,16 +72,25 @@ pub struct MemoryNetwork {
 impl MemoryNetwork {
     fn find(&self, to: &Peer) -> Result<(Arc<dyn Handler>, Duration), NetworkError> {
         let wiring = self.hub.state.lock().expect("held for a look-up only");
-        let gone = |reason: &str| NetworkError::Unreachable { peer: to.to_string(), reason: reason.to_owned() };
+        let gone = |reason: &str| NetworkError::Unreachable {
+            peer: to.to_string(),
+            reason: reason.to_owned(),
+        };
         if wiring.cut.contains(&self.name) || wiring.cut.contains(&to.name) {
             return Err(gone("cut"));
         }
-        let handler = wiring.handlers.get(&to.name).cloned().ok_or_else(|| gone("not there"))?;
+        let handler = wiring
+            .handlers
+            .get(&to.name)
+            .cloned()
+            .ok_or_else(|| gone("not there"))?;
         Ok((handler, wiring.delay))
     }
 
     fn identity(&self) -> PeerIdentity {
-        PeerIdentity { name: self.name.clone() }
+        PeerIdentity {
+            name: self.name.clone(),
+        }
     }
 }
 
@@ -99,7 +118,10 @@ impl Network for MemoryNetwork {
         };
         match tokio::time::timeout(deadline, answer).await {
             Ok(answer) => answer,
-            Err(_) => Err(NetworkError::TimedOut { peer: to.to_string(), after: deadline }),
+            Err(_) => Err(NetworkError::TimedOut {
+                peer: to.to_string(),
+                after: deadline,
+            }),
         }
     }
 
@@ -113,15 +135,27 @@ impl Network for MemoryNetwork {
         let (handler, _) = self.find(to)?;
         match tokio::time::timeout(deadline, handler.stream(&self.identity(), method, body)).await {
             Ok(stream) => stream.map_err(|refusal| refused(to, refusal.code, refusal.message)),
-            Err(_) => Err(NetworkError::TimedOut { peer: to.to_string(), after: deadline }),
+            Err(_) => Err(NetworkError::TimedOut {
+                peer: to.to_string(),
+                after: deadline,
+            }),
         }
     }
 
     fn serve(&self, handler: Arc<dyn Handler>) {
-        self.hub.state.lock().expect("held for a look-up only").handlers.insert(self.name.clone(), handler);
+        self.hub
+            .state
+            .lock()
+            .expect("held for a look-up only")
+            .handlers
+            .insert(self.name.clone(), handler);
     }
 }
 
 fn refused(to: &Peer, code: RefusalCode, message: String) -> NetworkError {
-    NetworkError::Refused { peer: to.to_string(), code, message }
+    NetworkError::Refused {
+        peer: to.to_string(),
+        code,
+        message,
+    }
 }

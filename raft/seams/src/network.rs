@@ -72,7 +72,12 @@ pub trait Network: Send + Sync + 'static {
 pub trait Handler: Send + Sync + 'static {
     async fn call(&self, from: &PeerIdentity, method: &str, body: Bytes) -> Result<Bytes, Refusal>;
 
-    async fn stream(&self, from: &PeerIdentity, method: &str, body: Bytes) -> Result<ByteStream, Refusal>;
+    async fn stream(
+        &self,
+        from: &PeerIdentity,
+        method: &str,
+        body: Bytes,
+    ) -> Result<ByteStream, Refusal>;
 }
 
 /// What a peer says instead of an answer.
@@ -85,7 +90,10 @@ pub struct Refusal {
 
 impl Refusal {
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -129,5 +137,9 @@ pub enum NetworkError {
     #[error("{peer} did not answer within {} ms", .after.as_millis())]
     TimedOut { peer: String, after: Duration },
     #[error("{peer} refused: {code}: {message}")]
-    Refused { peer: String, code: RefusalCode, message: String },
+    Refused {
+        peer: String,
+        code: RefusalCode,
+        message: String,
+    },
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::statistics::Ticker;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Direction, ErrorKind, IteratorMode, Options,
-    ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode,
+    Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
@@ -41,7 +41,11 @@ pub(crate) struct Rocks {
 }
 
 impl Rocks {
-    pub(crate) fn open(parent: &Path, name: &str, options: &DiskOptions) -> Result<Self, DiskError> {
+    pub(crate) fn open(
+        parent: &Path,
+        name: &str,
+        options: &DiskOptions,
+    ) -> Result<Self, DiskError> {
         let rocks_options = rocks_options(options);
         let path = parent.join(name);
         let db = DB::open(&rocks_options, &path)
@@ -58,7 +62,10 @@ impl Rocks {
     }
 
     fn failed(&self, doing: &str, error: rocksdb::Error) -> DiskError {
-        translate(&format!("{doing} {}", self.parent.join(&self.name).display()), error)
+        translate(
+            &format!("{doing} {}", self.parent.join(&self.name).display()),
+            error,
+        )
     }
 }
 
@@ -90,9 +97,15 @@ fn rocks_options(options: &DiskOptions) -> Options {
 
 impl Reader for Rocks {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
-        self.db.get(key).map(|value| value.map(Bytes::from)).map_err(|error| {
-            translate(&format!("reading key {} of {}", key.escape_ascii(), self.name), error)
-        })
+        self.db
+            .get(key)
+            .map(|value| value.map(Bytes::from))
+            .map_err(|error| {
+                translate(
+                    &format!("reading key {} of {}", key.escape_ascii(), self.name),
+                    error,
+                )
+            })
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
@@ -108,7 +121,10 @@ impl Reader for Rocks {
 impl Disk for Rocks {
     fn view(&self) -> Result<Box<dyn Reader>, DiskError> {
         let moment = Moment::new(self.db.clone(), |db| db.snapshot());
-        Ok(Box::new(View { moment, name: self.name.clone() }))
+        Ok(Box::new(View {
+            moment,
+            name: self.name.clone(),
+        }))
     }
 
     fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError> {
@@ -123,7 +139,9 @@ impl Disk for Rocks {
         let mut how = WriteOptions::default();
         how.disable_wal(!self.wal);
         how.set_sync(self.wal && synced == Synced::Yes);
-        self.db.write_opt(writes, &how).map_err(|error| self.failed("writing to", error))?;
+        self.db
+            .write_opt(writes, &how)
+            .map_err(|error| self.failed("writing to", error))?;
         if !self.wal && synced == Synced::Yes {
             self.flush()?;
         }
@@ -131,13 +149,20 @@ impl Disk for Rocks {
     }
 
     fn flush(&self) -> Result<(), DiskError> {
-        let result = if self.wal { self.db.flush_wal(true) } else { self.db.flush() };
+        let result = if self.wal {
+            self.db.flush_wal(true)
+        } else {
+            self.db.flush()
+        };
         result.map_err(|error| self.failed("flushing", error))
     }
 
     fn checkpoint(&self, into: &str) -> Result<(), DiskError> {
-        let checkpoint = Checkpoint::new(&self.db).map_err(|error| self.failed("copying", error))?;
-        checkpoint.create_checkpoint(self.parent.join(into)).map_err(|error| self.failed("copying", error))?;
+        let checkpoint =
+            Checkpoint::new(&self.db).map_err(|error| self.failed("copying", error))?;
+        checkpoint
+            .create_checkpoint(self.parent.join(into))
+            .map_err(|error| self.failed("copying", error))?;
         sync_folder(&self.parent)
     }
 
@@ -153,8 +178,14 @@ impl Disk for Rocks {
 
     fn size(&self) -> Result<u64, DiskError> {
         let mut bytes = 0;
-        for property in [rocksdb::properties::TOTAL_SST_FILES_SIZE, rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES] {
-            let value = self.db.property_int_value(property).map_err(|error| self.failed("measuring", error))?;
+        for property in [
+            rocksdb::properties::TOTAL_SST_FILES_SIZE,
+            rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES,
+        ] {
+            let value = self
+                .db
+                .property_int_value(property)
+                .map_err(|error| self.failed("measuring", error))?;
             bytes += value.unwrap_or(0);
         }
         Ok(bytes)
@@ -178,17 +209,31 @@ struct View {
 
 impl Reader for View {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
-        self.moment.borrow_dependent().get(key).map(|value| value.map(Bytes::from)).map_err(|error| {
-            translate(&format!("reading key {} of {}", key.escape_ascii(), self.name), error)
-        })
+        self.moment
+            .borrow_dependent()
+            .get(key)
+            .map(|value| value.map(Bytes::from))
+            .map_err(|error| {
+                translate(
+                    &format!("reading key {} of {}", key.escape_ascii(), self.name),
+                    error,
+                )
+            })
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
-        collect(keys, self.moment.borrow_dependent().multi_get(keys.iter()), &self.name)
+        collect(
+            keys,
+            self.moment.borrow_dependent().multi_get(keys.iter()),
+            &self.name,
+        )
     }
 
     fn iterate(&self, range: &Range, order: Order) -> Result<Pairs<'_>, DiskError> {
-        let pairs = self.moment.borrow_dependent().iterator_opt(mode(order), bounded(range));
+        let pairs = self
+            .moment
+            .borrow_dependent()
+            .iterator_opt(mode(order), bounded(range));
         Ok(Box::new(pairs.map(|pair| pair_of(pair, &self.name))))
     }
 }
@@ -229,7 +274,10 @@ fn collect(
         match value {
             Ok(value) => found.push(value.map(Bytes::from)),
             Err(error) => {
-                return Err(translate(&format!("reading key {} of {name}", key.escape_ascii()), error));
+                return Err(translate(
+                    &format!("reading key {} of {name}", key.escape_ascii()),
+                    error,
+                ));
             }
         }
     }
@@ -240,11 +288,18 @@ fn collect(
 fn translate(what: &str, error: rocksdb::Error) -> DiskError {
     let text = error.as_ref();
     if text.contains("No space left on device") || text.contains("Disk quota exceeded") {
-        return DiskError::Full { what: what.to_owned() };
+        return DiskError::Full {
+            what: what.to_owned(),
+        };
     }
     match error.kind() {
         ErrorKind::Corruption => DiskError::corrupt(what, text),
-        ErrorKind::ShutdownInProgress => DiskError::Closed { what: what.to_owned() },
-        _ => DiskError::Io { what: what.to_owned(), source: std::io::Error::other(text.to_owned()) },
+        ErrorKind::ShutdownInProgress => DiskError::Closed {
+            what: what.to_owned(),
+        },
+        _ => DiskError::Io {
+            what: what.to_owned(),
+            source: std::io::Error::other(text.to_owned()),
+        },
     }
 }

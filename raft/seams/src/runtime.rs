@@ -68,7 +68,10 @@ impl Runtime for ThreadRuntime {
                     job();
                 }
             })
-            .map_err(|error| WorkerError::NotStarted { name: name.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| WorkerError::NotStarted {
+                name: name.to_owned(),
+                reason: error.to_string(),
+            })?;
         Ok(Box::new(Thread { jobs: sender }))
     }
 }
@@ -97,7 +100,9 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         for number in 0..100 {
             let seen = seen.clone();
-            worker.submit(Box::new(move || seen.lock().unwrap().push(number))).unwrap();
+            worker
+                .submit(Box::new(move || seen.lock().unwrap().push(number)))
+                .unwrap();
         }
         assert_eq!(run(&*worker, || 7).await, Ok(7));
         assert_eq!(*seen.lock().unwrap(), (0..100).collect::<Vec<_>>());
@@ -106,7 +111,10 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_panics_ends_the_thread_and_says_so() {
         let worker = ThreadRuntime.worker("test").unwrap();
-        assert_eq!(run(&*worker, || -> u8 { panic!("as the test wants") }).await, Err(WorkerError::Ended));
+        assert_eq!(
+            run(&*worker, || -> u8 { panic!("as the test wants") }).await,
+            Err(WorkerError::Ended)
+        );
         assert_eq!(run(&*worker, || 7).await, Err(WorkerError::Ended));
     }
 }
