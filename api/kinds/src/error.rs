@@ -245,7 +245,8 @@ impl StatusError {
     }
 
     /// 422 with the causes. `kind` is the kind (`Deployment`), or the plural where Kubernetes says that.
-    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+    pub fn invalid(group: &str, kind: &str, name: &str, errors: impl AsRef<[FieldError]>) -> Self {
+        let errors = errors.as_ref();
         let mut texts: Vec<String> = Vec::new();
         for error in errors {
             let text = error.to_string();
@@ -476,7 +477,7 @@ mod tests {
         let errors = [FieldError::required("a", ""), FieldError::forbidden("b", "no"), FieldError::required("a", "")];
         let rows = [
             (StatusError::not_found("apps", "deployments", "web"), json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "deployments.apps \"web\" not found", "reason": "NotFound", "details": {"name": "web", "group": "apps", "kind": "deployments"}, "code": 404})),
-            (StatusError::invalid("", "Pod", "p", &errors), json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "Pod \"p\" is invalid: [a: Required value, b: Forbidden: no]", "reason": "Invalid", "details": {"name": "p", "kind": "Pod", "causes": [
+            (StatusError::invalid("", "Pod", "p", errors.clone()), json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "Pod \"p\" is invalid: [a: Required value, b: Forbidden: no]", "reason": "Invalid", "details": {"name": "p", "kind": "Pod", "causes": [
                 {"reason": "FieldValueRequired", "message": "Required value", "field": "a"}, {"reason": "FieldValueForbidden", "message": "Forbidden: no", "field": "b"}, {"reason": "FieldValueRequired", "message": "Required value", "field": "a"}]}, "code": 422})),
             (StatusError::unknown("x"), json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "x", "code": 500})),
             (StatusError::forbidden("", "", "", "User \"ann\" cannot get path \"/apis\""), json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "forbidden: User \"ann\" cannot get path \"/apis\"", "reason": "Forbidden", "details": {}, "code": 403})),
