@@ -6,7 +6,7 @@ use crate::codec::encode;
 use crate::outcome::Kept;
 use crate::state::LEVEL;
 use crate::{
-    Act, Actor, Change, ChangeRecord, Deletion, Digest, Entry, Envelope, Event, Expectation, Expected, Folded, Happened, Key, Object,
+    Act, Actor, Cause, Change, ChangeRecord, Deletion, Digest, Entry, Envelope, Event, Expectation, Expected, Folded, Happened, Key, Object,
     Outcome, Position, Proposal, ProposalId, Rejection, Session, Stamps, State, Time, View, What,
 };
 use bytes::Bytes;
@@ -87,7 +87,7 @@ impl State {
                     time: view.clock,
                     id: proposal.id,
                     actor: proposal.actor.clone(),
-                    cause: proposal.cause,
+                    cause: cause(proposal, before.round),
                     intent: proposal.intent.clone(),
                     happened,
                 };
@@ -128,6 +128,13 @@ impl State {
     }
 }
 
+fn cause(proposal: &Proposal, round: u64) -> Cause {
+    match proposal.cause {
+        Cause { revision, round: Cause::THIS_ROUND } => Cause { revision, round },
+        cause => cause,
+    }
+}
+
 /// Reconcilers' outcomes are not kept: a repetition would come from another term, which fences it.
 fn remembered(actor: &Actor) -> bool {
     !matches!(actor, Actor::Reconciler { .. })
@@ -165,7 +172,10 @@ fn happen(view: &mut View, proposal: &Proposal) -> Result<(Happened, Vec<Folded>
             Happened::Founded { cluster: *cluster, level: *level }
         }
         Act::Objects(changes) => return change_all(view, proposal, changes),
-        Act::Round(round) => Happened::Round(round.clone()),
+        Act::Round(round) => {
+            view.round = view.revision + 1;
+            Happened::Round(round.clone())
+        }
         Act::OpenSession { node, server } => {
             let session = Session { server: server.clone(), epoch: view.revision + 1, opened: view.clock, lost: None };
             view.set_session(node.clone(), session);

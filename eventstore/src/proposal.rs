@@ -67,6 +67,12 @@ pub struct Cause {
     pub round: u64,
 }
 
+impl Cause {
+    /// Stands for the revision of the last `round` event, which apply puts in its place: a round's proposals are appended together with
+    /// the round that opens them, whose revision nobody knows yet.
+    pub const THIS_ROUND: u64 = u64::MAX;
+}
+
 /// What kind of act, with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Intent {

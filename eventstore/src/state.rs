@@ -26,6 +26,8 @@ pub struct View {
     pub clock: Time,
     /// The last entry applied.
     pub position: Position,
+    /// The last `round` event: what `Cause::THIS_ROUND` stands for.
+    pub round: u64,
     resources: OrdMap<Text, Table>,
     sessions: OrdMap<Text, Session>,
 }
