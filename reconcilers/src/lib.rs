@@ -1,1 +1,19 @@
 //! The scheduler and the controllers, pure.
+//!
+//! `world` is the one projection they share; `reconciler` is what each of them is; `due` says which keys have to be decided;
+//! `round` decides them. The shell (the server's leader loop) folds events, runs a round, proposes what it says, waits until that is
+//! applied, and folds again. Nothing here reads a clock, a file, a socket or a random number: Cargo.toml, clippy.toml and a test hold that.
+
+mod config;
+mod due;
+mod reconciler;
+mod round;
+mod scheduler;
+mod template;
+pub mod world;
+
+pub use config::{Config, all};
+pub use due::Due;
+pub use reconciler::{Decision, Draft, Reconciler, RoundState, Waiting, Wakes};
+pub use round::{Decided, LOGIC, Limits, RoundOutcome, run_round};
+pub use world::{Touched, World};

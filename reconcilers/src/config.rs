@@ -1,0 +1,36 @@
+//! What the reconcilers are told from outside, and which reconcilers there are.
+
+use crate::Reconciler;
+
+/// Later an object, so that it has history too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How long a node that came through an agent may stay without a session before it counts as lost. The shell proposes
+    /// `session lost` after it; reconcilers act on that event, so they only repeat it in messages.
+    pub node_grace_ms: i64,
+    /// What a pod made by a controller tolerates `node.kubernetes.io/not-ready:NoExecute` for, in seconds, unless its template says otherwise.
+    pub default_not_ready_toleration_s: i64,
+    /// The same for `node.kubernetes.io/unreachable:NoExecute`.
+    pub default_unreachable_toleration_s: i64,
+    /// The certificate authority of the API servers, PEM: `kube-root-ca.crt` of every namespace. Empty: none is published.
+    pub root_ca_pem: String,
+    /// How long an Event object is kept after it was last seen.
+    pub event_ttl_ms: i64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node_grace_ms: 40_000,
+            default_not_ready_toleration_s: 300,
+            default_unreachable_toleration_s: 300,
+            root_ca_pem: String::new(),
+            event_ttl_ms: 60 * 60 * 1000,
+        }
+    }
+}
+
+/// Every reconciler, in the order that `Due` numbers them by.
+pub fn all(_config: &Config) -> Vec<Box<dyn Reconciler>> {
+    Vec::new()
+}
