@@ -1,0 +1,119 @@
+//! `reckon server`: one server of a cluster. `reckon up` starts its servers by these same flags.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use super::{duration, parent};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  reckon server --name server-1 --data-dir /var/lib/reckon --listen 0.0.0.0:6443 --advertise 10.0.0.1:6443 \\
+      --initial-cluster server-1=10.0.0.1:6443,server-2=10.0.0.2:6443,server-3=10.0.0.3:6443 \\
+      --ca ca.crt --cert server-1.crt --key server-1.key
+
+The certificate is for serving and for talking to the other servers: CN is the server's name, O is system:reckon:servers.
+SIGTERM hands leadership over and stops.")]
+pub struct Args {
+    /// This server's name among the members
+    #[arg(long)]
+    name: String,
+    /// Where the log and the state are kept
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Where to listen: for kubectl, agents and the other servers alike
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:6443")]
+    listen: SocketAddr,
+    /// Under which address the others reach this server [default: its own in --initial-cluster]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// All members of a new cluster, this one included; looked at only when the directory is empty
+    #[arg(long, value_name = "NAME=HOST:PORT,…", value_delimiter = ',', required = true, value_parser = member)]
+    initial_cluster: Vec<(String, String)>,
+    /// The cluster's certificate authority, PEM
+    #[arg(long, value_name = "FILE")]
+    ca: PathBuf,
+    /// This server's certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    cert: PathBuf,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    #[command(flatten)]
+    tunables: TunableArgs,
+    /// End when this process, which started us, does
+    #[arg(long, value_name = "PID", hide = true)]
+    follow_parent: Option<i32>,
+}
+
+/// What `reckon up` hands on to its servers.
+#[derive(clap::Args)]
+pub struct TunableArgs {
+    /// How long a node may be out of touch before it is NotReady
+    #[arg(long, value_name = "DURATION", default_value = "40s", value_parser = duration::seconds)]
+    pub node_grace: u64,
+    /// How long pods that say nothing else tolerate a node that is not ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(i64).range(0..))]
+    pub default_not_ready_toleration_seconds: i64,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    if args.follow_parent.is_some_and(|pid| !parent::follow(pid)) {
+        bail!("the process that started this server is gone");
+    }
+    let Some((_, own)) = args
+        .initial_cluster
+        .iter()
+        .find(|(name, _)| *name == args.name)
+    else {
+        bail!("--initial-cluster does not name this server, {}", args.name);
+    };
+    let advertise = args.advertise.clone().unwrap_or_else(|| own.clone());
+    serve(args, advertise)
+}
+
+fn serve(_args: Args, _advertise: String) -> Result<ExitCode> {
+    bail!("this build has no server")
+}
+
+fn member(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, address))
+            if !name.is_empty()
+                && address
+                    .rsplit_once(':')
+                    .is_some_and(|(_, port)| port.parse::<u16>().is_ok()) =>
+        {
+            Ok((name.to_string(), address.to_string()))
+        }
+        _ => Err(format!("'{text}' is not NAME=HOST:PORT")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members() {
+        let check = |text: &str, expected: Option<(&str, &str)>| {
+            assert_eq!(
+                member(text).ok(),
+                expected.map(|(name, address)| (name.to_string(), address.to_string())),
+                "{text}"
+            );
+        };
+        check(
+            "server-1=127.0.0.1:6443",
+            Some(("server-1", "127.0.0.1:6443")),
+        );
+        check("a=[::1]:1", Some(("a", "[::1]:1")));
+        check("a=host", None);
+        check("=host:1", None);
+        check("host:1", None);
+        check("a=host:70000", None);
+    }
+}

@@ -1,0 +1,152 @@
+//! `reckon status`: each server asked about itself, so that what one has not heard of another does not hide it.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use super::Connection;
+use super::output::{self, table};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  reckon status
+  reckon status -o json
+  reckon status --kubeconfig /srv/reckon/admin.kubeconfig
+
+The exit code is not 0 when no server answers. Equal revisions must have equal digests.")]
+pub struct Args {
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode> {
+    let client = args.connection.client()?;
+    let asked = client.servers().iter().map(|server| async {
+        match server.get("/reckon/v1/status").await {
+            Ok(status) => (status, true),
+            Err(failure) => (
+                json!({ "name": server.name, "url": server.url(), "error": failure.to_string() }),
+                false,
+            ),
+        }
+    });
+    let (members, answered): (Vec<Value>, Vec<bool>) = join_all(asked).await.into_iter().unzip();
+    let status = summary(members);
+    output::print(args.connection.output, &status, || text(&status))?;
+    Ok(if answered.contains(&true) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The leader is whom the members of the latest term name.
+fn summary(members: Vec<Value>) -> Value {
+    let latest = members
+        .iter()
+        .filter(|member| !member["leader"].is_null())
+        .max_by_key(|member| member["term"].as_u64());
+    let term = members
+        .iter()
+        .filter_map(|member| member["term"].as_u64())
+        .max();
+    json!({
+        "leader": latest.filter(|member| member["term"].as_u64() == term).map(|member| &member["leader"]),
+        "term": term,
+        "members": members,
+    })
+}
+
+fn text(status: &Value) -> String {
+    let leader = status["leader"].as_str();
+    let rows = status["members"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|member| row(member, leader))
+        .collect();
+    let mut text = table(
+        &["NAME", "ROLE", "TERM", "REVISION", "APPLIED", "DIGEST"],
+        rows,
+    );
+    if leader.is_none() {
+        text.push_str("\nNo leader: writes wait until a majority of the servers is up.\n");
+    }
+    for member in status["members"].as_array().into_iter().flatten() {
+        if let Some(error) = member["error"].as_str() {
+            text.push_str(&format!("\n{error}\n"));
+        }
+    }
+    text
+}
+
+fn row(member: &Value, leader: Option<&str>) -> Vec<String> {
+    let name = shown(&member["name"]);
+    let role = match (member["error"].is_null(), leader == Some(name.as_str())) {
+        (false, _) => "unreachable",
+        (true, true) => "leader",
+        (true, false) => "follower",
+    };
+    let mut digest = shown(&member["digest"]);
+    digest.truncate(16);
+    vec![
+        name,
+        role.to_string(),
+        shown(&member["term"]),
+        shown(&member["revision"]),
+        shown(&member["applied"]),
+        digest,
+    ]
+}
+
+/// A value as a table's cell shows it; `-` for none.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_string(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_term_names_the_leader() {
+        let check = |members: Value, leader: Value, term: Value| {
+            let status = summary(members.as_array().cloned().unwrap());
+            assert_eq!(
+                (&status["leader"], &status["term"]),
+                (&leader, &term),
+                "{members}"
+            );
+        };
+        let member = |name: &str, term: u64, leader: Option<&str>| json!({ "name": name, "term": term, "leader": leader });
+        let down = json!({ "name": "server-3", "error": "refused" });
+        check(
+            json!([member("a", 2, Some("a")), member("b", 2, Some("a"))]),
+            json!("a"),
+            json!(2),
+        );
+        check(
+            json!([member("a", 2, Some("a")), member("b", 3, Some("b"))]),
+            json!("b"),
+            json!(3),
+        );
+        check(
+            json!([member("a", 2, Some("a")), member("b", 3, None)]),
+            json!(null),
+            json!(3),
+        );
+        check(
+            json!([member("a", 2, Some("a")), down]),
+            json!("a"),
+            json!(2),
+        );
+        check(json!([down]), json!(null), json!(null));
+    }
+}

@@ -1,0 +1,196 @@
+//! Keeps the members running: starts them, starts again what dies, with growing pauses, and stops them in order.
+//!
+//! It says what happened and leaves it to the caller to tell people.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::directory::Directory;
+use super::member::{self, Ended, Role, Running, Spec, pid_file};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A member that has run as long begins again with the first pause.
+const STEADY: Duration = Duration::from_secs(60);
+/// Ends that wait to be looked at: more than there can be members.
+const ENDS: usize = 64;
+
+pub struct Supervisor {
+    directory: Arc<Directory>,
+    members: Vec<Member>,
+    ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
+    restarts: bool,
+}
+
+struct Member {
+    spec: Spec,
+    state: State,
+    /// Before the next start.
+    pause: Duration,
+}
+
+enum State {
+    Down,
+    Running { process: Running, since: Instant },
+    Pausing { until: Instant },
+}
+
+#[derive(Debug)]
+pub enum Happened {
+    /// With when it is started again, if it is.
+    Died {
+        name: String,
+        how: String,
+        again_in: Option<Duration>,
+    },
+    Restarted {
+        name: String,
+    },
+    CannotStart {
+        name: String,
+        why: String,
+        again_in: Duration,
+    },
+}
+
+impl Supervisor {
+    /// `restarts`: whether what dies is started again, once `keep` is called.
+    pub fn new(directory: Arc<Directory>) -> Self {
+        Self {
+            directory,
+            members: Vec::new(),
+            ended: mpsc::channel(ENDS),
+            restarts: false,
+        }
+    }
+
+    pub fn start(&mut self, spec: Spec) -> Result<()> {
+        let index = self.members.len();
+        self.members.push(Member {
+            spec,
+            state: State::Down,
+            pause: FIRST_PAUSE,
+        });
+        self.run(index)
+    }
+
+    /// From now on what dies is started again.
+    pub fn restart_what_dies(&mut self) {
+        self.restarts = true;
+    }
+
+    /// The next thing that happens. Nothing is lost when it is dropped while it waits.
+    pub async fn next(&mut self) -> Happened {
+        loop {
+            let due = self
+                .members
+                .iter()
+                .enumerate()
+                .filter_map(|(index, member)| match member.state {
+                    State::Pausing { until } => Some((until, index)),
+                    _ => None,
+                });
+            let due = due.min();
+            tokio::select! {
+                Some(ended) = self.ended.1.recv() => return self.note(ended),
+                () = async { sleep_until(due.expect("guarded by the condition").0).await }, if due.is_some() => {
+                    let (_, index) = due.expect("guarded by the condition");
+                    let name = self.members[index].spec.name.clone();
+                    return match self.run(index) {
+                        Ok(()) => Happened::Restarted { name },
+                        Err(error) => Happened::CannotStart { name, why: format!("{error:#}"), again_in: self.pause(index) },
+                    };
+                }
+            }
+        }
+    }
+
+    /// SIGTERM to all of these roles, and after `limit` SIGKILL to those left. True when none had to be killed.
+    pub async fn stop(&mut self, roles: &[Role], limit: Duration) -> bool {
+        self.restarts = false;
+        for member in self
+            .members
+            .iter_mut()
+            .filter(|member| roles.contains(&member.spec.role))
+        {
+            match &member.state {
+                State::Running { process, .. } => process.signal(Signal::SIGTERM),
+                _ => member.state = State::Down,
+            }
+        }
+        let clean = self.wait_for(roles, Instant::now() + limit).await;
+        if !clean {
+            for member in self
+                .members
+                .iter()
+                .filter(|member| roles.contains(&member.spec.role))
+            {
+                if let State::Running { process, .. } = &member.state {
+                    process.signal(Signal::SIGKILL);
+                }
+            }
+            // What SIGKILL does not end in as long hangs in the kernel: there is nothing left to do about it.
+            self.wait_for(roles, Instant::now() + Duration::from_secs(5))
+                .await;
+        }
+        clean
+    }
+
+    /// False when the deadline came first.
+    async fn wait_for(&mut self, roles: &[Role], deadline: Instant) -> bool {
+        while self.members.iter().any(|member| {
+            roles.contains(&member.spec.role) && matches!(member.state, State::Running { .. })
+        }) {
+            match timeout_at(deadline, self.ended.1.recv()).await {
+                Ok(Some(ended)) => drop(self.note(ended)),
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn run(&mut self, index: usize) -> Result<()> {
+        let member = &mut self.members[index];
+        let process = member::start(index, &member.spec, &self.directory, self.ended.0.clone())?;
+        member.state = State::Running {
+            process,
+            since: Instant::now(),
+        };
+        Ok(())
+    }
+
+    fn note(&mut self, ended: Ended) -> Happened {
+        let member = &mut self.members[ended.member];
+        self.directory.remove(&pid_file(&member.spec.name));
+        if matches!(member.state, State::Running { since, .. } if since.elapsed() >= STEADY) {
+            member.pause = FIRST_PAUSE;
+        }
+        member.state = State::Down;
+        let name = member.spec.name.clone();
+        let how = match ended.status {
+            Ok(status) => status.to_string(),
+            Err(error) => format!("cannot be waited for: {error}"),
+        };
+        let again_in = self.restarts.then(|| self.pause(ended.member));
+        Happened::Died {
+            name,
+            how,
+            again_in,
+        }
+    }
+
+    fn pause(&mut self, index: usize) -> Duration {
+        let member = &mut self.members[index];
+        let pause = member.pause;
+        member.pause = (pause * 2).min(LONGEST_PAUSE);
+        member.state = State::Pausing {
+            until: Instant::now() + pause,
+        };
+        pause
+    }
+}
