@@ -1,1 +1,19 @@
 //! One server: the Kubernetes API over the event store, and the leader's loop.
+//!
+//! `core` puts raft and the event store together: propose, read, watch, without sockets. `http` is the front door: it authenticates,
+//! authorizes, admits and proposes. `leader` runs the reconcilers while this server leads. `agents` holds the agents' sessions.
+//! `timetravel` reads the past. `server` opens the listener and starts all of it.
+
+pub mod agents;
+pub mod config;
+pub mod core;
+mod found;
+pub mod http;
+pub mod leader;
+mod peers;
+pub mod server;
+mod tls;
+pub mod timetravel;
+
+pub use config::Config;
+pub use server::run;

@@ -1,0 +1,95 @@
+//! The agents' sessions: assignments go down, reports come up, streams ride along.
+//!
+//! Opening a session is an event whose revision is the epoch; a higher one fences a lower. Heartbeats are the session and no events:
+//! `vouch` tells the leader which sessions live. `route` follows the fold and sends each node what is its own; `report` makes
+//! proposals of what agents say; `streams` carries logs. The gRPC shell is `service`; the simulation calls `Hub::serve` without it.
+
+mod pods;
+mod report;
+mod route;
+mod service;
+mod session;
+mod streams;
+mod vouch;
+
+pub use service::AgentIdentity;
+pub use session::SessionEnd;
+pub use streams::{LogStream, LogsRequest, StreamError};
+
+pub(crate) use streams::METHOD_LOGS;
+pub(crate) use vouch::METHOD_VOUCH;
+
+use crate::core::Core;
+use agent::proto::ServerMessage;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// Messages that may wait for a slow agent; one that is slower loses its session and dials again.
+const OUTBOUND_MAX: usize = 8_192;
+
+/// All sessions of this server. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    core: Core,
+    grace: Duration,
+    sessions: Mutex<BTreeMap<String, Held>>,
+    router: mpsc::Sender<route::Follow>,
+    vouched: Mutex<vouch::Vouched>,
+    next_stream: AtomicU64,
+}
+
+/// One session that this server holds.
+struct Held {
+    epoch: u64,
+    sender: mpsc::Sender<ServerMessage>,
+    heard: Instant,
+    streams: BTreeMap<u64, streams::Open>,
+    /// Set to true to end the session: superseded, or this server hears no leader.
+    end: watch::Sender<bool>,
+}
+
+impl Hub {
+    /// `grace`: how long a session may go unvouched before it is lost.
+    pub fn start(core: Core, grace: Duration) -> Self {
+        let (router, follows) = mpsc::channel(route::FOLLOWS_MAX);
+        let hub = Self(Arc::new(Inner {
+            core: core.clone(),
+            grace,
+            sessions: Mutex::default(),
+            router,
+            vouched: Mutex::default(),
+            next_stream: AtomicU64::new(1),
+        }));
+        tokio::spawn(route::run(core, follows));
+        tokio::spawn(vouch::run(hub.clone()));
+        hub
+    }
+
+    fn core(&self) -> &Core {
+        &self.0.core
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
+        // A panic while it was held left a map of handles: as good as before.
+        self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stream_id(&self) -> u64 {
+        self.0.next_stream.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How many sessions this server holds.
+    pub fn len(&self) -> usize {
+        self.sessions().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

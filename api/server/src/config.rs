@@ -1,0 +1,41 @@
+//! What one server is started with. The command line fills it; the simulation makes its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `server-1`
+    pub name: String,
+    pub data_dir: PathBuf,
+    /// Where the one HTTPS port listens: API, agents and peers.
+    pub listen: SocketAddr,
+    /// `host:port` under which the other members and agents reach it.
+    pub advertise: String,
+    /// All members of a new cluster, this one included; looked at only when `data_dir` is empty.
+    pub initial_cluster: Vec<Member>,
+    /// The cluster's certificate authority (PEM): of servers, agents and clients.
+    pub ca: PathBuf,
+    /// This server's certificate (CN = name, O = system:reckon:servers) and key (PEM).
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// How long a lost session's node keeps its Ready condition.
+    pub node_grace_s: u64,
+    /// What a pod tolerates by default of not-ready and unreachable nodes.
+    pub default_not_ready_toleration_s: i64,
+    /// Where services get their addresses.
+    pub service_cidr: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub name: String,
+    /// `host:port`
+    pub address: String,
+}
+
+impl Config {
+    pub const NODE_GRACE_S: u64 = 40;
+    pub const DEFAULT_NOT_READY_TOLERATION_S: i64 = 300;
+    pub const SERVICE_CIDR: &'static str = "10.96.0.0/16";
+}

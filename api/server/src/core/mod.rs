@@ -1,0 +1,138 @@
+//! The inside of one server, without sockets: raft and the event store put together.
+//!
+//! Whoever is inside a server (the HTTP front door, the agents' hub, the leader's loop, the simulation) proposes and reads through
+//! `Core`. It must never know a kind.
+
+mod draw;
+mod machine;
+mod propose;
+mod queue;
+mod request;
+mod status;
+
+pub use draw::Draw;
+pub use request::{Draft, ProposeError, Request, TooLarge, Unavailable};
+pub use status::{MemberStatus, Status};
+
+pub(crate) use queue::{METHOD_PROPOSE, Queue};
+
+use eventstore::{Actor, Cause, Time, View};
+use eventstore_disk::Store;
+use raft::Node;
+use seams::Seams;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long a read that names a revision beyond this server's fold waits for it (Kubernetes: 3 s).
+const NOT_YET_WAIT: Duration = Duration::from_secs(3);
+
+/// One server without sockets. Cheap to clone.
+#[derive(Clone)]
+pub struct Core(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    store: Store,
+    node: Node,
+    seams: Seams,
+    queue: Queue,
+    draw: Draw,
+}
+
+/// How a server's inside is started.
+pub struct CoreConfig {
+    pub name: String,
+    pub raft: raft::NodeConfig,
+    pub store: eventstore_disk::StoreConfig,
+}
+
+/// The database that holds the fold; what a snapshot is a checkpoint of.
+pub const STATE: &str = "state";
+
+impl Core {
+    /// Opens the store, starts raft on it, and the leader's queue. Must be called within a tokio runtime.
+    pub async fn start(config: CoreConfig, seams: Seams) -> Result<Self, StartError> {
+        let store = Store::open(seams.directory.clone(), STATE, config.store)?;
+        let machine = Box::new(machine::StoreMachine::new(store.clone()));
+        let node = Node::start(config.raft, seams.clone(), machine).await?;
+        let queue = Queue::start(node.clone());
+        let draw = Draw::new(seams.entropy.clone());
+        Ok(Self(Arc::new(Inner { name: config.name, store, node, seams, queue, draw })))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Watches, the past, history.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    pub fn seams(&self) -> &Seams {
+        &self.0.seams
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.0.queue
+    }
+
+    /// Ids, salts and the ends of generated names.
+    pub fn draw(&self) -> &Draw {
+        &self.0.draw
+    }
+
+    /// This server's fold as it stands: what `resourceVersion=0` reads.
+    pub fn view(&self) -> View {
+        self.0.store.view()
+    }
+
+    /// The log's clock as this server knows it: for times that a writer puts into bodies. Never earlier than the last entry's.
+    pub fn now(&self) -> Time {
+        Time::from_ms(self.0.node.clock_ms() as i64).max(self.0.store.view().clock)
+    }
+
+    /// A view that holds everything acknowledged anywhere before this call (read index; one round serves all who wait).
+    pub async fn linearizable(&self, deadline: Instant) -> Result<View, Unavailable> {
+        let confirmed = async {
+            let index = self.0.node.read_index().await.map_err(|error| Unavailable(error.to_string()))?;
+            self.0.store.wait_index(index).await;
+            Ok(self.0.store.view())
+        };
+        timeout_at(deadline, confirmed).await.unwrap_or_else(|_| {
+            Err(Unavailable("the read could not be confirmed with a majority of the servers in time; try again".to_owned()))
+        })
+    }
+
+    /// A view that holds `revision`: waits 3 s for it, or until the deadline.
+    pub async fn not_older_than(&self, revision: u64, deadline: Instant) -> Result<View, TooLarge> {
+        let deadline = deadline.min(Instant::now() + NOT_YET_WAIT);
+        match timeout_at(deadline, self.0.store.wait_revision(revision)).await {
+            Ok(()) => Ok(self.0.store.view()),
+            Err(_) => Err(TooLarge { asked: revision, current: self.0.store.view().revision }),
+        }
+    }
+
+    /// Opens a caller's request: its id, and where the log stood when it came.
+    pub fn request(&self, actor: Actor, cause: Cause) -> Request {
+        Request { audit_id: self.0.draw.uuid(), actor, cause, attempt: 0, first_sent: self.0.store.view().position.index }
+    }
+
+    /// Stops: leadership is handed over first, what is folded is flushed.
+    pub async fn stop(&self) {
+        self.0.node.stop().await;
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] eventstore_disk::StoreError),
+    #[error(transparent)]
+    Raft(#[from] raft::StartError),
+}

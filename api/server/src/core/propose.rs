@@ -1,0 +1,133 @@
+//! The receiving server's side of a proposal: send it to the leader until its outcome is folded here, or time is up.
+//!
+//! The outcome never travels back by itself: it is in the log, and this server folds the log. So a reply that is lost, a leader that
+//! dies and a server that forwarded and died cost nothing but time, and sending the same id again is always right.
+
+use super::queue::{METHOD_PROPOSE, SendError};
+use super::{Core, Draft, ProposeError, Request};
+use eventstore::{Event, Outcome, Proposal, ProposalId, encode};
+use eventstore_disk::Settled;
+use seams::{NetworkError, RefusalCode};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// Between two tries to find a leader.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(200);
+/// One try to forward: past it the leader is asked again, under the same id.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a caller is told to wait when the leader's queue is full.
+const RETRY_AFTER_S: u32 = 1;
+
+impl Core {
+    /// Proposes, and answers when this server's own fold holds the result. A rejection comes back for the caller to read afresh and
+    /// repeat; calling again with the same request is another attempt.
+    pub async fn propose(&self, request: &mut Request, draft: Draft, deadline: Instant) -> Result<Arc<Event>, ProposeError> {
+        let id = ProposalId { uuid: request.audit_id, attempt: request.attempt };
+        let proposal = Proposal {
+            id,
+            actor: request.actor.clone(),
+            cause: request.cause,
+            intent: draft.intent,
+            first_sent: request.first_sent,
+            salt: self.draw().salt(),
+            expectations: draft.expectations,
+            act: draft.act,
+        };
+        let settled = self.settle(proposal, deadline).await?;
+        match (settled.outcome, settled.event) {
+            (Outcome::Accepted { .. }, Some(event)) => Ok(event),
+            // The event is older than what history keeps: it was done, and no more can be said.
+            (Outcome::Accepted { .. }, None) => Err(ProposeError::Unknown(id.uuid)),
+            (Outcome::Rejected(rejection), _) => {
+                request.attempt += 1;
+                Err(ProposeError::Rejected(rejection))
+            }
+        }
+    }
+
+    async fn settle(&self, proposal: Proposal, deadline: Instant) -> Result<Settled, ProposeError> {
+        let id = proposal.id;
+        let encoded = encode(&proposal);
+        if encoded.len() > Proposal::MOST_BYTES {
+            return Err(ProposeError::TooLarge { bytes: encoded.len(), most: Proposal::MOST_BYTES });
+        }
+        let encoded = bytes::Bytes::from(encoded);
+        let proposal = Arc::new(proposal);
+        let settled = self.store().expect_outcome(id);
+        tokio::pin!(settled);
+        // Whether it may stand in some leader's log already.
+        let mut sent = false;
+        let mut pause = RETRY_MIN;
+        loop {
+            let failure = tokio::select! {
+                biased;
+                settled = &mut settled => return Ok(settled),
+                result = self.send(&proposal, &encoded) => match result {
+                    Ok(()) => break,
+                    Err(failure) => failure,
+                },
+                // It was under way: whether a leader took it is not known.
+                () = tokio::time::sleep_until(deadline) => return Err(ProposeError::Unknown(id.uuid)),
+            };
+            match failure {
+                SendFailure::Busy if !sent => return Err(ProposeError::TooBusy { retry_after_s: RETRY_AFTER_S }),
+                SendFailure::Busy | SendFailure::NoLeader => {}
+                SendFailure::Lost => sent = true,
+            }
+            tokio::select! {
+                biased;
+                settled = &mut settled => return Ok(settled),
+                () = sleep(pause) => {}
+                () = tokio::time::sleep_until(deadline) => return Err(self.too_late(sent, id)),
+            }
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+        // Committed: this server's own fold is on its way there.
+        timeout_at(deadline, settled).await.map_err(|_| ProposeError::Unknown(id.uuid))
+    }
+
+    fn too_late(&self, sent: bool, id: ProposalId) -> ProposeError {
+        if sent {
+            ProposeError::Unknown(id.uuid)
+        } else {
+            ProposeError::Unavailable("no leader could be reached in time; nothing was changed".to_owned())
+        }
+    }
+
+    /// To the leader, wherever it is; returns when it has committed the proposal.
+    async fn send(&self, proposal: &Arc<Proposal>, encoded: &bytes::Bytes) -> Result<(), SendFailure> {
+        let status = self.node().status();
+        let Some(leader) = status.leader else { return Err(SendFailure::NoLeader) };
+        if leader.id == status.id {
+            return self.queue().submit(proposal.clone(), encoded.len()).await.map_err(SendFailure::from);
+        }
+        match self.seams().network.call(&leader, METHOD_PROPOSE, encoded.clone(), FORWARD_TIMEOUT).await {
+            Ok(_) => Ok(()),
+            Err(NetworkError::Refused { code: RefusalCode::Busy, .. }) => Err(SendFailure::Busy),
+            Err(NetworkError::Refused { code: RefusalCode::Unavailable, .. }) => Err(SendFailure::NoLeader),
+            Err(NetworkError::Refused { .. } | NetworkError::Unreachable { .. } | NetworkError::TimedOut { .. }) => Err(SendFailure::Lost),
+        }
+    }
+}
+
+/// Why a try to send did not end in a commit that is known of.
+enum SendFailure {
+    /// The leader's queue is full; it was not taken.
+    Busy,
+    /// Nobody leads, or the one asked does not; it was not taken.
+    NoLeader,
+    /// It may have been taken.
+    Lost,
+}
+
+impl From<SendError> for SendFailure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Busy,
+            SendError::NotLeader => Self::NoLeader,
+            SendError::Unknown => Self::Lost,
+        }
+    }
+}

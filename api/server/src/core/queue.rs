@@ -1,0 +1,131 @@
+//! The leader's queue: proposals from everywhere become entries.
+//!
+//! What waits while entries are under way goes into the next entry together, so entries grow with load and throughput with them.
+//! Bounded by count and by bytes; past that callers are told, at once.
+
+use eventstore::{Entry, Proposal, Time, encode};
+use raft::{AppendError, Node};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// The peers' method that forwards a proposal to the leader.
+pub(crate) const METHOD_PROPOSE: &str = "propose";
+
+/// Proposals that may wait or be under way.
+const QUEUE_PROPOSALS_MAX: usize = 8_192;
+/// Their bytes.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Entries under way at once: few, so that waiting proposals gather; more than one, so that disk and network overlap.
+const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+
+#[derive(Clone)]
+pub(crate) struct Queue {
+    node: Node,
+    sender: mpsc::Sender<Waiting>,
+    bytes: Arc<Semaphore>,
+}
+
+struct Waiting {
+    proposal: Arc<Proposal>,
+    len: usize,
+    reply: oneshot::Sender<Result<(), SendError>>,
+    _bytes: OwnedSemaphorePermit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SendError {
+    /// Not taken.
+    Full,
+    /// Not taken.
+    NotLeader,
+    /// Leadership was lost while it was under way.
+    Unknown,
+}
+
+impl Queue {
+    pub(crate) fn start(node: Node) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE_PROPOSALS_MAX);
+        tokio::spawn(gather(node.clone(), receiver));
+        Self { node, sender, bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)) }
+    }
+
+    /// Queues a proposal of `len` encoded bytes; returns when its entry is committed and applied here.
+    pub(crate) async fn submit(&self, proposal: Arc<Proposal>, len: usize) -> Result<(), SendError> {
+        let permit = self.bytes.clone().try_acquire_many_owned(len as u32).map_err(|_| SendError::Full)?;
+        let (reply, answer) = oneshot::channel();
+        self.sender.try_send(Waiting { proposal, len, reply, _bytes: permit }).map_err(|_| SendError::Full)?;
+        answer.await.unwrap_or(Err(SendError::Unknown))
+    }
+
+    /// Appends the proposals of a round, in as many entries as the limits ask for, in order; only in `term`.
+    pub(crate) async fn append_all(&self, proposals: Vec<Proposal>, term: u64) -> Result<(), AppendError> {
+        let mut proposals = proposals.into_iter().map(Arc::new).map(|proposal| (encode(&*proposal).len(), proposal)).peekable();
+        let mut last = None;
+        while proposals.peek().is_some() {
+            let mut taken = Vec::new();
+            let mut bytes = 0;
+            while let Some((len, proposal)) = proposals.next_if(|(len, _)| fits(taken.len(), bytes, *len)) {
+                bytes += len;
+                taken.push(proposal);
+            }
+            last = Some(self.node.append(entry(&self.node, &taken), Some(term)).await?);
+        }
+        let _ = last;
+        Ok(())
+    }
+}
+
+fn fits(count: usize, bytes: usize, len: usize) -> bool {
+    // The entry's own framing is a few bytes; a single proposal always fits, for it is bounded below an entry.
+    count == 0 || (count < Entry::MOST_PROPOSALS && bytes + len + 64 <= Entry::MOST_BYTES)
+}
+
+fn entry(node: &Node, proposals: &[Arc<Proposal>]) -> bytes::Bytes {
+    let entry = Entry { clock: Time::from_ms(node.clock_ms() as i64), proposals: proposals.iter().map(|proposal| (**proposal).clone()).collect() };
+    encode(&entry).into()
+}
+
+async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>) {
+    let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT_MAX));
+    let mut held: Option<Waiting> = None;
+    loop {
+        let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
+        let Some(first) = (match held.take() {
+            Some(waiting) => Some(waiting),
+            None => receiver.recv().await,
+        }) else {
+            return;
+        };
+        let mut bytes = first.len;
+        let mut group = vec![first];
+        while let Ok(next) = receiver.try_recv() {
+            if !fits(group.len(), bytes, next.len) {
+                held = Some(next);
+                break;
+            }
+            bytes += next.len;
+            group.push(next);
+        }
+        // A caller that went away before its proposal was taken need not be served.
+        group.retain(|waiting| !waiting.reply.is_closed());
+        if group.is_empty() {
+            continue;
+        }
+        let proposals: Vec<_> = group.iter().map(|waiting| waiting.proposal.clone()).collect();
+        let encoded = entry(&node, &proposals);
+        let node = node.clone();
+        tokio::spawn(async move {
+            let result = match node.append(encoded, None).await {
+                Ok(_) => Ok(()),
+                Err(AppendError::NotLeader { .. }) => Err(SendError::NotLeader),
+                Err(AppendError::Full) => Err(SendError::Full),
+                Err(_) => Err(SendError::Unknown),
+            };
+            for waiting in group {
+                // The one who asked may have gone; the proposal was appended all the same.
+                let _ = waiting.reply.send(result);
+            }
+            drop(permit);
+        });
+    }
+}

@@ -1,0 +1,218 @@
+//! The front door: from an HTTP request to an answer, without sockets.
+//!
+//! read what is asked for (`request_info`) ▸ authenticate ▸ authorize ▸ the verb's own file. Writes go through `write`: read the own
+//! view, prepare by the kind's hooks, propose with the revisions that were read, repeat when the log says no. Nothing here
+//! changes anything but by a proposal, and nothing here knows a kind but `admission`, `service_ips` and `subresources`, where
+//! Kubernetes has code too.
+
+mod admission;
+mod authenticate;
+mod authorize;
+mod call;
+mod create;
+mod delete;
+mod delete_collection;
+mod discovery;
+mod errors;
+mod log;
+mod metrics;
+mod negotiate;
+mod options;
+mod patch;
+mod query;
+mod read;
+mod request_info;
+mod respond;
+mod selection;
+mod service_ips;
+mod subresources;
+mod update;
+mod virtual_kinds;
+mod watch;
+mod write;
+
+pub use log::{LogBytes, LogRequest, PodLogs};
+pub use respond::Body;
+
+pub(crate) use admission::admit_pod;
+pub(crate) use call::Call;
+pub(crate) use query::Query;
+pub(crate) use respond::{Reply, full};
+pub(crate) use errors::{past as past_error, unavailable};
+
+use crate::config::Config;
+use crate::core::Core;
+use authenticate::User;
+use authorize::Attributes;
+use bytes::Bytes;
+use eventstore::{Actor, Cause};
+use http::{HeaderMap, Method, Request, Response, header};
+use http_body_util::{BodyExt, Limited};
+use kinds::error::StatusError;
+use request_info::RequestInfo;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The most a request's body may have (Kubernetes: 3 MiB).
+pub const BODY_BYTES_MAX: usize = 3 << 20;
+/// How long a request may take that is no watch and no log (Kubernetes: 60 s), unless its `timeout` says less.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// What is kept of a User-Agent.
+const CLIENT_CHARS_MAX: usize = 200;
+
+/// The API of one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+struct Inner {
+    core: Core,
+    settings: Settings,
+    logs: Option<Arc<dyn PodLogs>>,
+    metrics: metrics::Metrics,
+}
+
+/// What the API needs of a server's configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `host:port` that clients are told.
+    pub advertise: String,
+    /// What a pod tolerates by default of not-ready and unreachable nodes.
+    pub default_not_ready_toleration_s: i64,
+    /// Where services get their addresses: `10.96.0.0/16`.
+    pub service_cidr: String,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            advertise: config.advertise.clone(),
+            default_not_ready_toleration_s: config.default_not_ready_toleration_s,
+            service_cidr: config.service_cidr.clone(),
+        }
+    }
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub address: SocketAddr,
+    /// As TLS has verified it.
+    pub certificate: Option<ClientCertificate>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+}
+
+impl Api {
+    /// `logs`: where pods' logs come from; None answers 503 for them.
+    pub fn new(core: Core, settings: Settings, logs: Option<Arc<dyn PodLogs>>) -> Self {
+        Self(Arc::new(Inner { core, settings, logs, metrics: metrics::Metrics::default() }))
+    }
+
+    /// Answers one request. Never fails: what goes wrong is a `Status`.
+    pub async fn handle<B>(&self, request: Request<B>, caller: Caller) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: Display + Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let info = RequestInfo::read(&parts.method, parts.uri.path(), &query);
+        let gzip = text(&parts.headers, header::ACCEPT_ENCODING).split(',').any(|one| one.trim().starts_with("gzip"));
+        let user = authenticate::authenticate(&caller, &parts.headers);
+        let actor = actor(user.as_ref().ok(), &parts.headers, &caller);
+        let opened = self.0.core.request(actor, Cause::default());
+        let audit_id = opened.audit_id.to_string();
+        let answer = async {
+            let user = user?;
+            authorize::authorize(&user, &Attributes::of(&info))?;
+            let deadline = deadline(&info, &query, started)?;
+            let body = read_body(&parts.method, &parts.headers, body, deadline).await?;
+            let call = Call { api: self.clone(), info: info.clone(), query, headers: parts.headers.clone(), body, user, request: opened, deadline };
+            call.route().await
+        };
+        let answer = answer.await;
+        let (reply, retry_after) = match answer {
+            Ok(reply) => (reply, None),
+            Err(error) => (Reply::error(&error), respond::retry_after(&error)),
+        };
+        self.0.metrics.answered(&info, reply.code, started.elapsed());
+        let mut response = reply.into_response(&audit_id, gzip);
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.0.core
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(crate) fn logs(&self) -> Option<&Arc<dyn PodLogs>> {
+        self.0.logs.as_ref()
+    }
+
+    pub(crate) fn metrics(&self) -> &metrics::Metrics {
+        &self.0.metrics
+    }
+}
+
+/// When a request must be answered. `timeout` may only shorten it.
+fn deadline(info: &RequestInfo, query: &Query, started: Instant) -> Result<Instant, StatusError> {
+    let asked = match query.text("timeout") {
+        "" => None,
+        _ if info.long_running() => None,
+        text => Some(options::duration(text).ok_or_else(|| StatusError::bad_request(format!("invalid timeout specified in the request URL: time: invalid duration {text:?}")))?),
+    };
+    Ok(started + asked.filter(|asked| !asked.is_zero()).map_or(REQUEST_TIMEOUT, |asked| asked.min(REQUEST_TIMEOUT)))
+}
+
+/// The whole body, bounded in bytes and time.
+async fn read_body<B>(method: &Method, headers: &HeaderMap, body: B, deadline: Instant) -> Result<Bytes, StatusError>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Display + Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if method == Method::GET || method == Method::HEAD {
+        return Ok(Bytes::new());
+    }
+    let too_large = || StatusError::request_entity_too_large(BODY_BYTES_MAX);
+    let announced = text(headers, header::CONTENT_LENGTH).parse::<usize>().unwrap_or_default();
+    if announced > BODY_BYTES_MAX {
+        return Err(too_large());
+    }
+    match tokio::time::timeout_at(deadline, Box::pin(Limited::new(body, BODY_BYTES_MAX)).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(StatusError::bad_request(format!("the body could not be read: {error}"))),
+        Err(_) => Err(StatusError::timeout("the request's body did not arrive in time", 0)),
+    }
+}
+
+/// Who every event of this request will name.
+fn actor(user: Option<&User>, headers: &HeaderMap, caller: &Caller) -> Actor {
+    let client: String = text(headers, header::USER_AGENT).chars().take(CLIENT_CHARS_MAX).collect();
+    Actor::User {
+        user: user.map_or(authenticate::ANONYMOUS, |user| user.name.as_str()).into(),
+        groups: user.map(|user| user.groups.iter().map(|group| group.as_str().into()).collect()).unwrap_or_default(),
+        impersonator: user.and_then(|user| user.impersonator.as_deref()).map(Into::into),
+        client: client.into(),
+        address: caller.address.to_string().into(),
+    }
+}
+
+/// A header's text; `""` for none.
+pub(crate) fn text(headers: &HeaderMap, name: header::HeaderName) -> String {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,193 @@
+//! One server as a process: its parts started in order, one HTTPS port for API, agents and peers, and a clean stop.
+
+use crate::agents::{AgentIdentity, Hub};
+use crate::core::{Core, CoreConfig, StartError};
+use crate::http::{Api, Caller, ClientCertificate};
+use crate::leader::WaitingFor;
+use crate::peers::Peers;
+use crate::tls::{self, TlsError};
+use crate::{Config, found, leader};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use seams::{FileDirectory, PeerIdentity, PeerService, PeerTls, Seams, SystemClock, SystemEntropy, ThreadRuntime, TonicNetwork};
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+/// Connections that are served at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 10_000;
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stop waits for leadership to move and the fold to be flushed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests under way on one HTTP/2 connection (kube-apiserver: 250).
+const STREAMS_MAX: u32 = 1_000;
+/// Certificates of servers carry this organisation.
+const SERVERS_GROUP: &str = "system:reckon:servers";
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{listen} can't be listened on: {error}")]
+    Listen { listen: SocketAddr, error: std::io::Error },
+    #[error("the data directory can't be used: {0}")]
+    Directory(#[from] seams::DiskError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("a thread can't be started: {0}")]
+    Thread(#[from] seams::WorkerError),
+    #[error("this server can't go on: {0}")]
+    Fault(String),
+}
+
+/// Runs until `stop` resolves, then hands over leadership and flushes.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    let listener =
+        TcpListener::bind(config.listen).await.map_err(|error| RunError::Listen { listen: config.listen, error })?;
+    let identity = tls::Identity::read(&config)?;
+    let acceptor = TlsAcceptor::from(Arc::new(identity.server_config()?));
+    let directory = Arc::new(FileDirectory::open(&config.data_dir)?);
+    let network = Arc::new(TonicNetwork::new(PeerTls::new(&identity.ca_pem, &identity.cert_pem, &identity.key_pem)));
+    let seams = Seams {
+        directory,
+        network: network.clone(),
+        clock: Arc::new(SystemClock),
+        runtime: Arc::new(ThreadRuntime),
+        entropy: Arc::new(SystemEntropy),
+    };
+    let parts = Parts::start(&config, seams, identity.ca_text()).await?;
+    let peers = network.service();
+    let listen = Listen { api: parts.api.clone(), hub: parts.hub.clone(), peers };
+    tracing::info!(name = config.name, listen = %config.listen, "serving");
+    let accepting = tokio::spawn(accept(listener, acceptor, listen));
+    let result = tokio::select! {
+        () = stop => Ok(()),
+        fault = parts.core.node().failed() => Err(RunError::Fault(fault)),
+        result = parts.leading => Err(RunError::Fault(format!("the leader's loop ended: {result:?}"))),
+    };
+    if timeout(STOP_TIMEOUT, parts.core.stop()).await.is_err() {
+        tracing::warn!("leadership could not be handed over in time");
+    }
+    accepting.abort();
+    result
+}
+
+/// A server's parts, without a listener: what the simulation starts too.
+pub struct Parts {
+    pub core: Core,
+    pub hub: Hub,
+    pub api: Api,
+    pub leading: tokio::task::JoinHandle<Result<(), seams::WorkerError>>,
+}
+
+impl Parts {
+    pub async fn start(config: &Config, seams: Seams, root_ca_pem: String) -> Result<Self, RunError> {
+        let core = Core::start(
+            CoreConfig { name: config.name.clone(), raft: config.raft(), store: eventstore_disk::StoreConfig::default() },
+            seams,
+        )
+        .await?;
+        let hub = Hub::start(core.clone(), Duration::from_secs(config.node_grace_s));
+        core.node().serve(Arc::new(Peers::new(core.clone(), hub.clone())));
+        let waiting = WaitingFor::default();
+        let api = Api::new(core.clone(), hub.clone(), waiting.clone(), config.clone());
+        let reconcilers = reconcilers::Config {
+            node_grace_ms: config.node_grace_s as i64 * 1000,
+            default_not_ready_toleration_s: config.default_not_ready_toleration_s,
+            default_unreachable_toleration_s: config.default_not_ready_toleration_s,
+            root_ca_pem,
+            ..reconcilers::Config::default()
+        };
+        tokio::spawn(found::run(core.clone()));
+        let leading = tokio::spawn(leader::run(core.clone(), reconcilers, waiting));
+        Ok(Self { core, hub, api, leading })
+    }
+}
+
+/// What a connection is served with.
+#[derive(Clone)]
+struct Listen {
+    api: Api,
+    hub: Hub,
+    peers: PeerService,
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, listen: Listen) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: those that are open go on.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (acceptor, listen) = (acceptor.clone(), listen.clone());
+        tokio::spawn(async move {
+            serve(stream, address, acceptor, listen).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, listen: Listen) {
+    // Small answers must not wait for more.
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(stream)) = timeout(TLS_TIMEOUT, acceptor.accept(stream)).await else { return };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| tls::client_certificate(chain.first()?));
+    let caller = Caller { address, certificate };
+    let service = service_fn(move |request| route(listen.clone(), caller.clone(), request));
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .adaptive_window(true)
+        .keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(15));
+    // A client that goes away is no error.
+    if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+        tracing::debug!(%address, %error, "a connection ended");
+    }
+}
+
+type Answer = Response<crate::http::Body>;
+
+/// Agents and peers have paths of their own; everything else is the API.
+async fn route(listen: Listen, caller: Caller, mut request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let path = request.uri().path();
+    if path.starts_with(seams::PEER_PATH_PREFIX) {
+        if let Some(name) = peer_name(&caller) {
+            request.extensions_mut().insert(PeerIdentity { name });
+        }
+        let Ok(answer) = listen.peers.oneshot(request).await;
+        return Ok(answer.map(crate::http::Body::new));
+    }
+    if path.starts_with("/reckon.agent.v1.Agents/") {
+        if let Some(ClientCertificate { common_name, organizations }) = caller.certificate {
+            request.extensions_mut().insert(AgentIdentity { common_name, organizations });
+        }
+        let Ok(answer) = listen.hub.service().oneshot(request).await;
+        return Ok(answer.map(crate::http::Body::new));
+    }
+    Ok(listen.api.handle(request.map(crate::http::Body::new), caller).await)
+}
+
+fn peer_name(caller: &Caller) -> Option<String> {
+    let certificate = caller.certificate.as_ref()?;
+    certificate.organizations.iter().any(|organization| organization == SERVERS_GROUP).then(|| certificate.common_name.clone())
+}

@@ -1,0 +1,437 @@
+//! A server's disk: ordered maps that, after a crash, come back with a random prefix of the batches written, at least up to the last sync.
+//!
+//! Maps are persistent, so every version since the last sync is kept at the price of what changed. A crash cuts all handles for good:
+//! what a dead server still tries to write goes nowhere.
+
+use super::Chance;
+use bytes::Bytes;
+use imbl::OrdMap;
+use seams::{Batch, Directory, Disk, DiskError, DiskOptions, FileInfo, Operation, Order, Pairs, Range, Reader, Statistics, Synced};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Versions kept since the last sync; older ones count as having reached the disk by themselves, as a page cache's do.
+const VERSIONS_MAX: usize = 2_048;
+/// A checkpoint is one file of this name.
+const FILE: &str = "content";
+
+type Map = OrdMap<Bytes, Bytes>;
+
+/// What goes wrong with a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskFaults {
+    /// Syncs that fail, in a million.
+    pub sync_fails: u64,
+    /// A planted bug: synced writes are not synced.
+    pub skips_sync: bool,
+}
+
+/// One server's disk, through all its lives.
+#[derive(Clone)]
+pub struct SimDisks(Arc<Mutex<Content>>);
+
+struct Content {
+    chance: Chance,
+    faults: DiskFaults,
+    /// Grows with each crash: handles of an earlier life are cut.
+    life: u64,
+    files: BTreeMap<String, Vec<u8>>,
+    databases: BTreeMap<String, Database>,
+    /// Databases that are being put together file by file.
+    parts: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    failed_syncs: u64,
+    lost_batches: u64,
+}
+
+#[derive(Clone, Default)]
+struct Database {
+    /// What survives any crash.
+    durable: Map,
+    /// The versions after it, oldest first; the last is the current one.
+    since: Vec<Map>,
+    statistics: Statistics,
+}
+
+impl Database {
+    fn current(&self) -> &Map {
+        self.since.last().unwrap_or(&self.durable)
+    }
+
+    fn sync(&mut self) {
+        self.durable = self.current().clone();
+        self.since.clear();
+        self.statistics.wal_syncs += 1;
+    }
+}
+
+impl SimDisks {
+    pub fn new(chance: Chance) -> Self {
+        Self(Arc::new(Mutex::new(Content {
+            chance,
+            faults: DiskFaults::default(),
+            life: 0,
+            files: BTreeMap::new(),
+            databases: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            failed_syncs: 0,
+            lost_batches: 0,
+        })))
+    }
+
+    pub fn set_faults(&self, faults: DiskFaults) {
+        self.lock().faults = faults;
+    }
+
+    /// (syncs that failed, batches that crashes lost) so far.
+    pub fn counts(&self) -> (u64, u64) {
+        let content = self.lock();
+        (content.failed_syncs, content.lost_batches)
+    }
+
+    /// The machine dies: handles are cut, and each database keeps a prefix of its batches.
+    pub fn crash(&self) {
+        let mut content = self.lock();
+        content.life += 1;
+        let chance = content.chance.clone();
+        let mut lost = 0;
+        for database in content.databases.values_mut() {
+            let kept = chance.below(database.since.len() as u64 + 1) as usize;
+            lost += (database.since.len() - kept) as u64;
+            if kept > 0 {
+                database.durable = database.since[kept - 1].clone();
+            }
+            database.since.clear();
+        }
+        content.lost_batches += lost;
+        // What was being received was never synced.
+        content.parts.clear();
+    }
+
+    /// The directory as one life of the server sees it.
+    pub fn directory(&self) -> Arc<dyn Directory> {
+        Arc::new(SimDirectory { disks: self.clone(), life: self.lock().life })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alive(&self, life: u64, what: &str) -> Result<MutexGuard<'_, Content>, DiskError> {
+        let content = self.lock();
+        if content.life == life { Ok(content) } else { Err(DiskError::Closed { what: what.to_owned() }) }
+    }
+}
+
+struct SimDirectory {
+    disks: SimDisks,
+    life: u64,
+}
+
+impl SimDirectory {
+    fn content(&self, what: &str) -> Result<MutexGuard<'_, Content>, DiskError> {
+        self.disks.alive(self.life, what)
+    }
+}
+
+fn invalid(what: &str) -> DiskError {
+    DiskError::io(what, std::io::Error::from(std::io::ErrorKind::InvalidInput))
+}
+
+impl Directory for SimDirectory {
+    fn open(&self, name: &str, _options: &DiskOptions) -> Result<Arc<dyn Disk>, DiskError> {
+        let mut content = self.content(name)?;
+        if let Some(parts) = content.parts.remove(name) {
+            let map = parts.get(FILE).map_or_else(|| Err(invalid(name)), |bytes| unpack(name, bytes))?;
+            content.databases.insert(name.to_owned(), Database { durable: map, ..Database::default() });
+        }
+        content.databases.entry(name.to_owned()).or_default();
+        Ok(Arc::new(SimDisk { disks: self.disks.clone(), life: self.life, name: name.to_owned() }))
+    }
+
+    fn exists(&self, name: &str) -> Result<bool, DiskError> {
+        let content = self.content(name)?;
+        Ok(content.databases.contains_key(name) || content.parts.contains_key(name))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        let mut content = self.content(name)?;
+        content.databases.remove(name);
+        content.parts.remove(name);
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        let content = self.content("list")?;
+        let mut names: Vec<_> = content.databases.keys().chain(content.parts.keys()).cloned().collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.content(name)?.files.get(name).cloned())
+    }
+
+    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        self.content(name)?.files.insert(name.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn files(&self, name: &str) -> Result<Vec<FileInfo>, DiskError> {
+        let content = self.content(name)?;
+        if let Some(parts) = content.parts.get(name) {
+            return Ok(parts.iter().map(|(name, bytes)| FileInfo { name: name.clone(), len: bytes.len() as u64 }).collect());
+        }
+        let database = content.databases.get(name).ok_or_else(|| invalid(name))?;
+        Ok(vec![FileInfo { name: FILE.to_owned(), len: pack(database.current()).len() as u64 }])
+    }
+
+    fn read_at(&self, name: &str, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
+        let content = self.content(name)?;
+        let bytes = match content.parts.get(name) {
+            Some(parts) => parts.get(file).cloned().ok_or_else(|| invalid(file))?,
+            None => pack(content.databases.get(name).ok_or_else(|| invalid(name))?.current()),
+        };
+        let from = (offset as usize).min(bytes.len());
+        let to = from.saturating_add(len).min(bytes.len());
+        Ok(Bytes::copy_from_slice(&bytes[from..to]))
+    }
+
+    fn append_at(&self, name: &str, file: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let mut content = self.content(name)?;
+        let part = content.parts.entry(name.to_owned()).or_default().entry(file.to_owned()).or_default();
+        if offset == 0 {
+            part.clear();
+        }
+        if offset != part.len() as u64 {
+            return Err(invalid(file));
+        }
+        part.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&self, name: &str) -> Result<(), DiskError> {
+        let mut content = self.content(name)?;
+        // Once it is whole it survives as a database does.
+        if let Some(bytes) = content.parts.get(name).and_then(|parts| parts.get(FILE)).cloned()
+            && let Ok(map) = unpack(name, &bytes)
+        {
+            content.parts.remove(name);
+            content.databases.insert(name.to_owned(), Database { durable: map, ..Database::default() });
+        }
+        Ok(())
+    }
+}
+
+struct SimDisk {
+    disks: SimDisks,
+    life: u64,
+    name: String,
+}
+
+impl SimDisk {
+    fn map(&self) -> Result<Map, DiskError> {
+        let content = self.disks.alive(self.life, &self.name)?;
+        content.databases.get(&self.name).map(|database| database.current().clone()).ok_or_else(|| invalid(&self.name))
+    }
+
+    fn sync(&self, content: &mut Content) -> Result<(), DiskError> {
+        let faults = content.faults;
+        if faults.sync_fails > 0 && content.chance.happens(faults.sync_fails) {
+            content.failed_syncs += 1;
+            return Err(DiskError::io(format!("syncing {}", self.name), std::io::Error::other("as the simulation wants")));
+        }
+        if !faults.skips_sync
+            && let Some(database) = content.databases.get_mut(&self.name)
+        {
+            database.sync();
+        }
+        Ok(())
+    }
+}
+
+impl Reader for SimDisk {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
+        Ok(self.map()?.get(key).cloned())
+    }
+
+    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
+        View(self.map()?).multi_get(keys)
+    }
+
+    fn iterate(&self, range: &Range, order: Order) -> Result<Pairs<'_>, DiskError> {
+        Ok(pairs(self.map()?, range, order))
+    }
+}
+
+impl Disk for SimDisk {
+    fn view(&self) -> Result<Box<dyn Reader>, DiskError> {
+        Ok(Box::new(View(self.map()?)))
+    }
+
+    fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError> {
+        let mut content = self.disks.alive(self.life, &self.name)?;
+        let database = content.databases.get_mut(&self.name).ok_or_else(|| invalid(&self.name))?;
+        let mut map = database.current().clone();
+        database.statistics.written_bytes += batch.bytes() as u64;
+        database.statistics.keys_written += batch.operations().len() as u64;
+        for operation in batch.into_operations() {
+            match operation {
+                Operation::Put { key, value } => {
+                    map.insert(key, value);
+                }
+                Operation::Delete { key } => {
+                    map.remove(&key);
+                }
+                Operation::DeleteRange { from, to } => {
+                    let gone: Vec<_> = map.range(from..to).map(|(key, _)| key.clone()).collect();
+                    for key in gone {
+                        map.remove(&key);
+                    }
+                }
+            }
+        }
+        database.since.push(map);
+        if database.since.len() > VERSIONS_MAX {
+            database.durable = database.since.remove(0);
+        }
+        match synced {
+            Synced::Yes => self.sync(&mut content),
+            Synced::No => Ok(()),
+        }
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        let mut content = self.disks.alive(self.life, &self.name)?;
+        self.sync(&mut content)
+    }
+
+    fn checkpoint(&self, into: &str) -> Result<(), DiskError> {
+        let map = self.map()?;
+        let mut content = self.disks.alive(self.life, &self.name)?;
+        if content.databases.contains_key(into) || content.parts.contains_key(into) {
+            return Err(DiskError::io(into, std::io::Error::from(std::io::ErrorKind::AlreadyExists)));
+        }
+        content.databases.insert(into.to_owned(), Database { durable: map, ..Database::default() });
+        Ok(())
+    }
+
+    fn statistics(&self) -> Statistics {
+        let content = self.disks.lock();
+        content.databases.get(&self.name).map(|database| database.statistics).unwrap_or_default()
+    }
+
+    fn size(&self) -> Result<u64, DiskError> {
+        Ok(self.map()?.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
+    }
+}
+
+/// A version that stands still.
+struct View(Map);
+
+impl Reader for View {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
+        Ok(self.0.get(key).cloned())
+    }
+
+    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
+        Ok(keys.iter().map(|key| self.0.get(*key).cloned()).collect())
+    }
+
+    fn iterate(&self, range: &Range, order: Order) -> Result<Pairs<'_>, DiskError> {
+        Ok(pairs(self.0.clone(), range, order))
+    }
+}
+
+/// Pairs of a range, a few at a time, from a version that stands still.
+fn pairs(map: Map, range: &Range, order: Order) -> Pairs<'static> {
+    let (mut from, mut to) = (Bytes::from(range.from.clone()), range.to.clone().map(Bytes::from));
+    let mut done = to.as_ref().is_some_and(|to| *to <= from);
+    Box::new(std::iter::from_fn(move || {
+        if done {
+            return None;
+        }
+        let next = match (&to, order) {
+            (Some(to), Order::Ascending) => map.range(from.clone()..to.clone()).next(),
+            (None, Order::Ascending) => map.range(from.clone()..).next(),
+            (Some(to), Order::Descending) => map.range(from.clone()..to.clone()).next_back(),
+            (None, Order::Descending) => map.range(from.clone()..).next_back(),
+        };
+        let (key, value) = next.map(|(key, value)| (key.clone(), value.clone()))?;
+        match order {
+            Order::Ascending => {
+                // The next key in order: this one and a zero byte.
+                let mut after = key.to_vec();
+                after.push(0);
+                from = after.into();
+                done = to.as_ref().is_some_and(|to| *to <= from);
+            }
+            Order::Descending => {
+                to = Some(key.clone());
+                done = key <= from;
+            }
+        }
+        Some(Ok((key, value)))
+    }))
+}
+
+/// Lengths and bytes, one pair after another, and a sum behind them.
+fn pack(map: &Map) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (key, value) in map {
+        for part in [key, value] {
+            bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes
+}
+
+fn unpack(name: &str, mut bytes: &[u8]) -> Result<Map, DiskError> {
+    let mut part = || -> Option<Bytes> {
+        let (len, rest) = bytes.split_first_chunk::<4>()?;
+        let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        bytes = rest;
+        Some(Bytes::copy_from_slice(part))
+    };
+    let mut map = Map::new();
+    while let Some(key) = part() {
+        let value = part().ok_or_else(|| DiskError::corrupt(name, "a value is missing"))?;
+        map.insert(key, value);
+    }
+    if bytes.is_empty() { Ok(map) } else { Err(DiskError::corrupt(name, "it is cut short")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_contract() {
+        let disks = SimDisks::new(Chance::new(1, 1));
+        seams::contract::disk(&*disks.directory());
+        seams::contract::directory(&*disks.directory());
+    }
+
+    #[test]
+    fn a_crash_keeps_a_prefix_from_the_last_sync_on() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..50 {
+            let disks = SimDisks::new(Chance::new(seed, 1));
+            let disk = disks.directory().open("d", &DiskOptions::with_wal()).unwrap();
+            for number in 0..6_u8 {
+                let mut batch = Batch::new();
+                batch.put(vec![number], vec![number]);
+                disk.write(batch, if number == 2 { Synced::Yes } else { Synced::No }).unwrap();
+            }
+            disks.crash();
+            assert!(matches!(disk.get(&[0]), Err(DiskError::Closed { .. })));
+            let disk = disks.directory().open("d", &DiskOptions::with_wal()).unwrap();
+            let kept: Vec<_> = disk.scan(&Range::all(), Order::Ascending, 9).unwrap().into_iter().map(|(key, _)| key[0]).collect();
+            assert_eq!(kept, (0..kept.len() as u8).collect::<Vec<_>>(), "a prefix");
+            assert!(kept.len() >= 3, "the sync covers the first three");
+            seen.insert(kept.len());
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [3, 4, 5, 6]);
+    }
+}

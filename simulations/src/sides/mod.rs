@@ -1,0 +1,13 @@
+//! The simulated sides of the seams: a disk, a network, a clock, a runtime and randomness that one seed determines.
+
+mod chance;
+mod clock;
+mod disk;
+mod network;
+mod runtime;
+
+pub use chance::Chance;
+pub use clock::SimClock;
+pub use disk::{DiskFaults, SimDisks};
+pub use network::{Fate, NetCounts, SimNet, SimPlug, Weather};
+pub use runtime::InlineRuntime;
