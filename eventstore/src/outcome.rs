@@ -62,10 +62,10 @@ impl Outcomes {
         outcomes
     }
 
-    pub(crate) fn get(&self, id: ProposalId) -> Option<&Outcome> {
+    pub(crate) fn get(&self, id: ProposalId) -> Option<&Kept> {
         let sequence = *self.by_id.get(&id)?;
         let oldest = self.kept.front()?.sequence;
-        self.kept.get((sequence - oldest) as usize).map(|kept| &kept.outcome)
+        self.kept.get((sequence - oldest) as usize)
     }
 
     /// A proposal first sent before this index may have been done and forgotten.

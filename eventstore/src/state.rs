@@ -157,6 +157,11 @@ impl State {
 
     /// What came of a proposal, as far as it is still known.
     pub fn outcome(&self, id: crate::ProposalId) -> Option<&crate::Outcome> {
+        self.kept(id).map(|kept| &kept.outcome)
+    }
+
+    /// The same, with the log index of its entry.
+    pub fn kept(&self, id: crate::ProposalId) -> Option<&Kept> {
         self.outcomes.get(id)
     }
 }

@@ -1,0 +1,20 @@
+//! What a server may set of its store, and the bounds of what it keeps in memory.
+
+use seams::DiskOptions;
+
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    pub disk: DiskOptions,
+    /// Recent events kept in memory for watches: at most so many, and at most so many bytes of objects and envelopes. A watch that
+    /// falls behind them goes on from the disk.
+    pub ring_events: usize,
+    pub ring_bytes: usize,
+    /// Callers that may wait at once for outcomes; as many again for revisions, and for indexes; and watches open at once.
+    pub most_waiting: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { disk: DiskOptions::without_wal(), ring_events: 16_384, ring_bytes: 128 << 20, most_waiting: 65_536 }
+    }
+}

@@ -1,0 +1,168 @@
+//! The database's keys: one letter, then what orders the records of that letter. Numbers are big-endian, so that they sort.
+//!
+//! | key | value |
+//! |---|---|
+//! | `m` | position, clock, chain, and Raft's own metadata: where this database stands |
+//! | `c` key | the revision of the living version |
+//! | `v` key NUL revision | a version of an object, or that it went |
+//! | `e` last revision | an event's digest and envelope |
+//! | `b` resource NUL revision | which key began or ceased to live |
+//! | `k` resource NUL revision first | a piece of the set of keys that lived then; `first` is where the piece begins |
+//! | `o` sequence | the outcome of a proposal |
+//! | `s` node | an agent's session |
+//! | `r` resource | its last change, and its last key set |
+//!
+//! A key is resource NUL namespace NUL name, and none of these holds a NUL.
+
+use eventstore::{Key, Text};
+use seams::Range;
+
+pub(crate) const META: &[u8] = b"m";
+const CURRENT: u8 = b'c';
+const VERSION: u8 = b'v';
+const EVENT: u8 = b'e';
+const BIRTH: u8 = b'b';
+const KEY_SET: u8 = b'k';
+const OUTCOME: u8 = b'o';
+const SESSION: u8 = b's';
+const RESOURCE: u8 = b'r';
+
+pub(crate) fn current(key: &Key) -> Vec<u8> {
+    let mut bytes = prefixed_key(CURRENT, key);
+    bytes.shrink_to_fit();
+    bytes
+}
+
+pub(crate) fn all_current() -> Range {
+    Range::prefix([CURRENT])
+}
+
+pub(crate) fn current_key(bytes: &[u8]) -> Option<Key> {
+    Key::from_bytes(bytes.strip_prefix(&[CURRENT])?)
+}
+
+pub(crate) fn version(key: &Key, revision: u64) -> Vec<u8> {
+    let mut bytes = prefixed_key(VERSION, key);
+    bytes.push(0);
+    bytes.extend_from_slice(&revision.to_be_bytes());
+    bytes
+}
+
+/// A key's versions up to and with a revision.
+pub(crate) fn versions_to(key: &Key, revision: u64) -> Range {
+    Range::new(version(key, 0), version(key, revision.saturating_add(1)))
+}
+
+pub(crate) fn event(last: u64) -> Vec<u8> {
+    numbered(EVENT, last)
+}
+
+/// Events whose last revision is `from` or later, up to and with `to`.
+pub(crate) fn events(from: u64, to: u64) -> Range {
+    Range::new(event(from), event(to.saturating_add(1)))
+}
+
+pub(crate) fn birth(resource: &str, revision: u64) -> Vec<u8> {
+    of_resource(BIRTH, resource, revision)
+}
+
+/// A resource's births and deaths after one revision, up to and with another.
+pub(crate) fn births(resource: &str, after: u64, to: u64) -> Range {
+    Range::new(birth(resource, after.saturating_add(1)), birth(resource, to.saturating_add(1)))
+}
+
+/// A piece of a key set. The first piece begins at nothing, so that an empty set has a piece too.
+pub(crate) fn key_set(resource: &str, revision: u64, first: Option<&(Text, Text)>) -> Vec<u8> {
+    let mut bytes = of_resource(KEY_SET, resource, revision);
+    if let Some((namespace, name)) = first {
+        bytes.extend_from_slice(namespace.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(name.as_bytes());
+    }
+    bytes
+}
+
+/// The pieces of a resource's key sets up to and with a revision.
+pub(crate) fn key_sets_to(resource: &str, revision: u64) -> Range {
+    Range::new(key_set(resource, 0, None), key_set(resource, revision.saturating_add(1), None))
+}
+
+/// The pieces of one key set.
+pub(crate) fn key_set_pieces(resource: &str, revision: u64) -> Range {
+    Range::new(key_set(resource, revision, None), key_set(resource, revision.saturating_add(1), None))
+}
+
+pub(crate) fn outcome(sequence: u64) -> Vec<u8> {
+    numbered(OUTCOME, sequence)
+}
+
+/// Outcomes from a sequence number on.
+pub(crate) fn outcomes_from(sequence: u64) -> Range {
+    Range { from: outcome(sequence), to: Range::prefix([OUTCOME]).to }
+}
+
+pub(crate) fn session(node: &str) -> Vec<u8> {
+    named(SESSION, node)
+}
+
+pub(crate) fn all_sessions() -> Range {
+    Range::prefix([SESSION])
+}
+
+pub(crate) fn resource(resource: &str) -> Vec<u8> {
+    named(RESOURCE, resource)
+}
+
+pub(crate) fn all_resources() -> Range {
+    Range::prefix([RESOURCE])
+}
+
+/// What follows the letter of a session's or resource's key.
+pub(crate) fn name_of(bytes: &[u8]) -> Option<Text> {
+    std::str::from_utf8(bytes.get(1..)?).ok().map(Text::from)
+}
+
+/// The number that ends the key of an event, a version or a birth.
+pub(crate) fn last_number(bytes: &[u8]) -> Option<u64> {
+    bytes.last_chunk::<8>().map(|number| u64::from_be_bytes(*number))
+}
+
+/// The revision in a key set's piece.
+pub(crate) fn key_set_revision(resource: &str, bytes: &[u8]) -> Option<u64> {
+    let number = bytes.get(resource.len() + 2..)?.first_chunk::<8>()?;
+    Some(u64::from_be_bytes(*number))
+}
+
+fn numbered(letter: u8, number: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(9);
+    bytes.push(letter);
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+fn named(letter: u8, name: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + name.len());
+    bytes.push(letter);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes
+}
+
+fn of_resource(letter: u8, resource: &str, revision: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    bytes.push(letter);
+    bytes.extend_from_slice(resource.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(&revision.to_be_bytes());
+    bytes
+}
+
+fn prefixed_key(letter: u8, key: &Key) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(key.resource.len() + key.namespace.len() + key.name.len() + 12);
+    bytes.push(letter);
+    bytes.extend_from_slice(key.resource.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(key.namespace.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(key.name.as_bytes());
+    bytes
+}

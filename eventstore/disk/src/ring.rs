@@ -1,0 +1,200 @@
+//! Recent events in memory, shared by all watches.
+//!
+//! Apply adds one block a group; a watch takes a block by pointer and works on it outside the lock, so that a watch, slow or one of
+//! thousands, costs apply nothing but its wake-up. Each resource has a lane of its own: a watch of a quiet resource is neither woken by
+//! others' changes nor falls behind them. Bounded by events and bytes; what leaves is noted lane by lane, so that a watch knows whether it
+//! missed anything.
+
+use crate::watch::Change;
+use eventstore::{Event, Text, View};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// What one group brought, or what was read of history at one time.
+pub(crate) struct Block {
+    pub last: u64,
+    pub events: Vec<Arc<Event>>,
+    /// By resource, in the order of resources; each in the order of revisions.
+    lanes: Vec<(Text, Vec<Arc<Change>>)>,
+    bytes: usize,
+}
+
+impl Block {
+    pub fn new(last: u64, events: Vec<Arc<Event>>) -> Self {
+        let mut lanes: BTreeMap<Text, Vec<Arc<Change>>> = BTreeMap::new();
+        let mut bytes = 0;
+        for event in &events {
+            bytes += EVENT_BYTES;
+            for folded in &event.objects {
+                bytes += CHANGE_BYTES;
+                bytes += [&folded.before, &folded.after].into_iter().flatten().map(|object| object.bytes.len()).sum::<usize>();
+                let change = Arc::new(Change::new(folded, event.clone()));
+                match lanes.get_mut(&folded.key.resource) {
+                    Some(lane) => lane.push(change),
+                    None => {
+                        lanes.insert(folded.key.resource.clone(), vec![change]);
+                    }
+                }
+            }
+        }
+        Self { last, events, lanes: lanes.into_iter().collect(), bytes }
+    }
+
+    /// A resource's changes after a revision.
+    pub fn changes(&self, resource: &str, after: u64) -> &[Arc<Change>] {
+        let Ok(at) = self.lanes.binary_search_by(|(lane, _)| lane.as_ref().cmp(resource)) else { return &[] };
+        let changes = &self.lanes[at].1;
+        &changes[changes.partition_point(|change| change.revision <= after)..]
+    }
+}
+
+/// Roughly what an event and a change take beside their objects' bytes.
+const EVENT_BYTES: usize = 1_024;
+const CHANGE_BYTES: usize = 512;
+
+/// What a watch finds behind its cursor.
+pub(crate) enum Next {
+    Block(Arc<Block>),
+    /// Nothing of its own up to this revision, an event's end.
+    Nothing(u64),
+    /// It missed what has left the ring: the disk has it.
+    Behind,
+}
+
+pub(crate) struct Ring {
+    most_events: usize,
+    most_bytes: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    all: Lane,
+    by_resource: BTreeMap<Text, Lane>,
+    last: u64,
+    events: usize,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Lane {
+    blocks: VecDeque<Arc<Block>>,
+    /// The revision of the last change that left.
+    left: u64,
+    woken: Arc<Notify>,
+}
+
+impl Ring {
+    pub fn new(most_events: usize, most_bytes: usize, view: &View) -> Self {
+        let ring = Self { most_events, most_bytes, inner: Mutex::default() };
+        ring.restart(view);
+        ring
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Empties it: all up to this view has to be read from the disk.
+    pub fn restart(&self, view: &View) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        inner.all.blocks.clear();
+        inner.all.left = view.revision;
+        for lane in inner.by_resource.values_mut() {
+            lane.blocks.clear();
+        }
+        for resource in view.resources() {
+            inner.by_resource.entry(resource.clone()).or_default().left = view.last_change(resource);
+        }
+        (inner.last, inner.events, inner.bytes) = (view.revision, 0, 0);
+        let lanes: Vec<_> = inner.by_resource.values().chain([&inner.all]).map(|lane| lane.woken.clone()).collect();
+        drop(guard);
+        lanes.iter().for_each(|woken| woken.notify_waiters());
+    }
+
+    /// Adds a group's events and wakes those who watch for them.
+    pub fn push(&self, block: Block) {
+        let block = Arc::new(block);
+        let mut gone = Vec::new();
+        let mut woken = Vec::with_capacity(block.lanes.len() + 1);
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        inner.last = block.last;
+        inner.events += block.events.len();
+        inner.bytes += block.bytes;
+        inner.all.blocks.push_back(block.clone());
+        woken.push(inner.all.woken.clone());
+        for (resource, _) in &block.lanes {
+            let lane = match inner.by_resource.get_mut(resource) {
+                Some(lane) => lane,
+                None => inner.by_resource.entry(resource.clone()).or_default(),
+            };
+            lane.blocks.push_back(block.clone());
+            woken.push(lane.woken.clone());
+        }
+        while inner.events > self.most_events || inner.bytes > self.most_bytes {
+            let Some(oldest) = inner.all.blocks.pop_front() else { break };
+            inner.events -= oldest.events.len();
+            inner.bytes -= oldest.bytes;
+            inner.all.left = oldest.last;
+            for (resource, changes) in &oldest.lanes {
+                if let Some(lane) = inner.by_resource.get_mut(resource) {
+                    lane.blocks.pop_front();
+                    lane.left = changes.last().map_or(lane.left, |change| change.revision);
+                }
+            }
+            gone.push(oldest);
+        }
+        drop(guard);
+        woken.iter().for_each(|woken| woken.notify_waiters());
+        // Freed here, where no one waits for it.
+        drop(gone);
+    }
+
+    /// The first block with something after `after`, of one resource or of all.
+    pub fn next(&self, resource: Option<&str>, after: u64) -> Next {
+        let inner = self.lock();
+        let lane = match resource {
+            None => Some(&inner.all),
+            Some(resource) => inner.by_resource.get(resource),
+        };
+        let Some(lane) = lane else { return Next::Nothing(inner.last) };
+        if lane.left > after {
+            return Next::Behind;
+        }
+        // A lane's block may end after the lane's own last change in it: then it is skipped by the watch, at no cost.
+        match lane.blocks.get(lane.blocks.partition_point(|block| block.last <= after)) {
+            Some(block) => Next::Block(block.clone()),
+            None => Next::Nothing(inner.last),
+        }
+    }
+
+    /// What wakes the watches of one resource, or of all.
+    pub fn woken(&self, resource: Option<&Text>) -> Arc<Notify> {
+        let mut inner = self.lock();
+        match resource {
+            None => inner.all.woken.clone(),
+            Some(resource) => inner.by_resource.entry(resource.clone()).or_default().woken.clone(),
+        }
+    }
+
+    /// A watch has ended, and dropped what woke it: a lane that no one needs any more goes, for clients may name any resource.
+    pub fn unwatched(&self, resource: &Text) {
+        let mut inner = self.lock();
+        let idle = inner
+            .by_resource
+            .get(resource)
+            .is_some_and(|lane| lane.blocks.is_empty() && lane.left == 0 && Arc::strong_count(&lane.woken) == 1);
+        if idle {
+            inner.by_resource.remove(resource);
+        }
+    }
+
+    /// Events and bytes held.
+    pub fn held(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.events, inner.bytes)
+    }
+}

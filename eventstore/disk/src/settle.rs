@@ -1,0 +1,158 @@
+//! Outcomes for those who proposed: registered before a proposal is sent, told when it is applied here.
+
+use crate::blocking::blocking;
+use crate::{ReadError, Store, StoreError};
+use eventstore::{Applied, Event, Outcome, ProposalId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// What came of a proposal.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    pub outcome: Outcome,
+    /// The event, when it was accepted; also of a repetition, which gets the first one's.
+    pub event: Option<Arc<Event>>,
+}
+
+type Told = (Outcome, Option<Arc<Event>>);
+
+#[derive(Default)]
+pub(crate) struct Outcomes {
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    next: u64,
+    by_id: BTreeMap<(ProposalId, u64), oneshot::Sender<Told>>,
+}
+
+impl Outcomes {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who wait for what a group brought.
+    pub fn settle(&self, group: &[Applied]) {
+        let mut told = Vec::new();
+        let mut waiting = self.lock();
+        if waiting.by_id.is_empty() {
+            return;
+        }
+        for applied in group {
+            for (id, outcome) in &applied.outcomes {
+                let senders = waiting.take(*id);
+                if !senders.is_empty() {
+                    told.push((senders, outcome.clone(), event_of(applied, outcome)));
+                }
+            }
+        }
+        drop(waiting);
+        for (senders, outcome, event) in told {
+            for sender in senders {
+                // Whoever gave up meanwhile will ask again under the same id.
+                let _ = sender.send((outcome.clone(), event.clone()));
+            }
+        }
+    }
+
+    /// Asks for each id that is waited for, and tells those whose outcome is known: after another database took this one's place.
+    pub fn settle_known(&self, known: impl Fn(ProposalId) -> Option<Outcome>) {
+        let mut told = Vec::new();
+        let mut waiting = self.lock();
+        let mut ids: Vec<_> = waiting.by_id.keys().map(|(id, _)| *id).collect();
+        ids.dedup();
+        for id in ids {
+            if let Some(outcome) = known(id) {
+                told.push((waiting.take(id), outcome));
+            }
+        }
+        drop(waiting);
+        for (senders, outcome) in told {
+            for sender in senders {
+                let _ = sender.send((outcome.clone(), None));
+            }
+        }
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.lock().by_id.len()
+    }
+}
+
+impl Waiting {
+    fn take(&mut self, id: ProposalId) -> Vec<oneshot::Sender<Told>> {
+        let places: Vec<_> = self.by_id.range((id, 0)..=(id, u64::MAX)).map(|(place, _)| *place).collect();
+        places.iter().filter_map(|place| self.by_id.remove(place)).collect()
+    }
+}
+
+fn event_of(applied: &Applied, outcome: &Outcome) -> Option<Arc<Event>> {
+    match outcome {
+        Outcome::Rejected(_) => None,
+        Outcome::Accepted { last, .. } => {
+            let at = applied.events.binary_search_by_key(last, |(event, _)| event.revision()).ok()?;
+            Some(applied.events[at].0.clone())
+        }
+    }
+}
+
+/// A proposal whose outcome is waited for. Dropping it gives up waiting, which changes nothing about the proposal.
+pub struct Expecting {
+    store: Store,
+    place: (ProposalId, u64),
+    receiver: oneshot::Receiver<Told>,
+    known: Option<Outcome>,
+}
+
+impl Expecting {
+    pub fn id(&self) -> ProposalId {
+        self.place.0
+    }
+
+    /// Waits for the outcome; the caller bounds it. Cancelled, it may be awaited again.
+    pub async fn settled(&mut self) -> Result<Settled, ReadError> {
+        let (outcome, event) = match self.known.clone() {
+            Some(outcome) => (outcome, None),
+            None => match (&mut self.receiver).await {
+                Ok((outcome, event)) => {
+                    self.known = Some(outcome.clone());
+                    (outcome, event)
+                }
+                // The sender goes with the store, which is held here, or by telling.
+                Err(_) => unreachable!("an outcome is told once, and kept from then on"),
+            },
+        };
+        let event = match (&outcome, event) {
+            (Outcome::Accepted { last, .. }, None) => blocking(|| self.store.event_at(*last))?,
+            (_, event) => event,
+        };
+        Ok(Settled { outcome, event })
+    }
+}
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        self.store.0.outcomes.lock().by_id.remove(&self.place);
+    }
+}
+
+impl Store {
+    /// Registers for a proposal's outcome; to be called before the proposal is sent. One that is known already is told at once.
+    pub fn expect_outcome(&self, id: ProposalId) -> Result<Expecting, StoreError> {
+        let limit = self.0.config.most_waiting;
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.0.outcomes.lock();
+        if waiting.by_id.len() >= limit {
+            return Err(StoreError::TooMany { what: "proposals", limit });
+        }
+        waiting.next += 1;
+        let place = (id, waiting.next);
+        waiting.by_id.insert(place, sender);
+        drop(waiting);
+        // Looked up after registering: what is applied in between is told by the one or the other.
+        let known = self.known_outcome(id);
+        Ok(Expecting { store: self.clone(), place, receiver, known })
+    }
+}

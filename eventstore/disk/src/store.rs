@@ -1,0 +1,205 @@
+//! The store of one server: one writer, any number of readers.
+//!
+//! Locks, and why no reader waits for a disk: `writer` is held by apply through its disk write, and by nothing that readers call; `state`
+//! only while one entry is folded or one outcome is looked up; `published` only while a pointer is copied. What is published was written.
+
+use crate::history::History;
+use crate::ring::Ring;
+use crate::settle::Outcomes;
+use crate::status::Counters;
+use crate::wait::Waits;
+use crate::write::Writer;
+use crate::{StoreConfig, StoreError, open};
+use bytes::Bytes;
+use eventstore::{Applied, Entry, Outcome, Position, ProposalId, State, View, decode};
+use seams::{Directory, Disk};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use tokio::sync::Notify;
+
+/// Cheap to clone; all clones are the same store.
+#[derive(Clone)]
+pub struct Store(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub directory: Arc<dyn Directory>,
+    pub config: StoreConfig,
+    pub writer: Mutex<Writer>,
+    pub state: Mutex<State>,
+    pub published: RwLock<Arc<Published>>,
+    pub flushed: Mutex<Position>,
+    pub ring: Ring,
+    pub outcomes: Outcomes,
+    pub revisions: Waits,
+    pub indexes: Waits,
+    pub moved: Arc<Notify>,
+    pub counters: Counters,
+}
+
+/// What readers see: a view, and the database that has its history.
+pub(crate) struct Published {
+    pub view: View,
+    pub history: History,
+    pub horizon: u64,
+    pub events: u64,
+    pub raft: Bytes,
+}
+
+/// A database that another took the place of. It can be removed once no reader holds it.
+pub struct Retired {
+    pub name: String,
+    disk: Weak<dyn Disk>,
+}
+
+impl Retired {
+    pub fn is_free(&self) -> bool {
+        self.disk.strong_count() == 0
+    }
+}
+
+impl Store {
+    /// Opens a database, an empty one where there is none. Reads what lives and not what was.
+    pub fn open(directory: Arc<dyn Directory>, name: &str, config: StoreConfig) -> Result<Self, StoreError> {
+        let opened = open::open(&*directory, name, &config)?;
+        let published = opened.published();
+        let ring = Ring::new(config.ring_events, config.ring_bytes, &published.view);
+        Ok(Self(Arc::new(Inner {
+            directory,
+            config,
+            flushed: Mutex::new(published.view.position),
+            published: RwLock::new(Arc::new(published)),
+            writer: Mutex::new(opened.writer),
+            state: Mutex::new(opened.state),
+            ring,
+            outcomes: Outcomes::default(),
+            revisions: Waits::default(),
+            indexes: Waits::default(),
+            moved: Arc::default(),
+            counters: Counters::default(),
+        })))
+    }
+
+    /// Reads a committed entry. One that cannot be read is fatal: the leader bounds and decodes what it appends.
+    pub fn read_entry(position: Position, bytes: &[u8]) -> Result<Entry, StoreError> {
+        decode(bytes).map_err(|error| StoreError::Entry { position, error })
+    }
+
+    /// Applies a group of log entries, writes it as one batch, and publishes it. None: an entry that carries nothing of ours.
+    /// `metadata` is Raft's own as of the group's last entry. One result an entry. After an error nothing of the group is seen.
+    ///
+    /// An entry of a level above this program's is refused together with its whole group, before any of it is applied.
+    pub fn apply(&self, group: Vec<(Position, Option<Entry>)>, metadata: &[u8]) -> Result<Vec<Applied>, StoreError> {
+        let mut writer = self.writer();
+        writer.usable()?;
+        self.admit(&group)?;
+        writer.begin();
+        let mut applied = Vec::with_capacity(group.len());
+        for (position, entry) in group {
+            let mut state = self.state();
+            applied.push(match &entry {
+                Some(entry) => state.apply(position, entry),
+                None => {
+                    state.advance(position);
+                    Applied { position, ..Applied::default() }
+                }
+            });
+        }
+        let view = self.state().view().clone();
+        writer.write(&applied, &view, metadata)?;
+        let published = writer.published(view);
+        self.publish(published, &applied);
+        Ok(applied)
+    }
+
+    /// Entries without proposals were applied up to here.
+    pub fn advance(&self, position: Position, metadata: &[u8]) -> Result<(), StoreError> {
+        self.apply(vec![(position, None)], metadata).map(drop)
+    }
+
+    /// What is refused before anything is touched.
+    fn admit(&self, group: &[(Position, Option<Entry>)]) -> Result<(), StoreError> {
+        let state = self.state();
+        let mut applied = state.view().position;
+        for (position, entry) in group {
+            if position.index <= applied.index || position.term < applied.term {
+                return Err(StoreError::OutOfOrder { applied, given: *position });
+            }
+            applied = *position;
+            if let Some(entry) = entry {
+                state.can_apply(entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last entry applied, and Raft's metadata as of it.
+    pub fn applied(&self) -> (Position, Bytes) {
+        let published = self.published();
+        (published.view.position, published.raft.clone())
+    }
+
+    /// Makes all that is applied durable. Blocks for as long as the disk takes; applying goes on meanwhile.
+    pub fn flush(&self) -> Result<Position, StoreError> {
+        let published = self.published();
+        published.history.disk.flush()?;
+        let mut flushed = self.0.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        *flushed = (*flushed).max(published.view.position);
+        Ok(*flushed)
+    }
+
+    /// What a crash cannot take back: the log is needed only from here on.
+    pub fn flushed(&self) -> Position {
+        *self.0.flushed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a durable copy beside, under a name not yet used, and tells where it stands. Applying waits.
+    pub fn checkpoint(&self, name: &str) -> Result<(Position, Bytes), StoreError> {
+        let writer = self.writer();
+        writer.usable()?;
+        writer.history.disk.checkpoint(name)?;
+        Ok(self.applied())
+    }
+
+    /// Puts another database in this one's place, under running readers: a snapshot that was received. Those who read the old one
+    /// finish there; watches go on from the new one's history; who waits for an outcome is told if it is known there.
+    pub fn switch(&self, name: &str) -> Result<Retired, StoreError> {
+        let opened = open::open(&*self.0.directory, name, &self.0.config)?;
+        let published = opened.published();
+        let mut writer = self.writer();
+        let applied = self.published().view.position;
+        if published.view.position < applied {
+            return Err(StoreError::OutOfOrder { applied, given: published.view.position });
+        }
+        let retired = Retired { name: writer.history.name.to_string(), disk: Arc::downgrade(&writer.history.disk) };
+        *writer = opened.writer;
+        let before = std::mem::replace(&mut *self.state(), opened.state);
+        *self.0.flushed.lock().unwrap_or_else(PoisonError::into_inner) = published.view.position;
+        self.publish_switched(published);
+        drop(before);
+        Ok(retired)
+    }
+
+    /// The current state: consistent, at one revision, and without a lock.
+    pub fn view(&self) -> View {
+        self.published().view.clone()
+    }
+
+    /// What came of a proposal, as far as it is kept, and published.
+    pub(crate) fn known_outcome(&self, id: ProposalId) -> Option<Outcome> {
+        let published = self.published().view.position.index;
+        let state = self.state();
+        state.kept(id).filter(|kept| kept.index <= published).map(|kept| kept.outcome.clone())
+    }
+
+    pub(crate) fn published(&self) -> Arc<Published> {
+        self.0.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    // A panic in apply leaves the writer marked as broken, so a poisoned lock tells nothing more.
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,197 @@
+//! `reckon verify`: is this history what was written, all of it?
+//!
+//! Recomputes the chain over the events, checks each version against the event that made it, and each body against its salted hash;
+//! then that what is current is the newest of each key. It stops at the first revision that is wrong and names it.
+
+use crate::blocking::blocking;
+use crate::history::{History, OfVersion, Recorded};
+use crate::record::{Versioned, unseal_number};
+use crate::store::Published;
+use crate::{Store, StoreError, layout};
+use bytes::Bytes;
+use eventstore::{ChangeRecord, Digest, Happened, Key, Object};
+use seams::Reader;
+use std::ops::RangeInclusive;
+
+/// Events read at once.
+const CHUNK_EVENTS: usize = 256;
+
+/// What was found whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    pub events: u64,
+    pub versions: u64,
+    /// The last event's revision and digest.
+    pub revision: u64,
+    pub digest: Digest,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("revision {revision} is wrong: {what}")]
+    Wrong { revision: u64, what: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn wrong(revision: u64, what: impl ToString) -> VerifyError {
+    VerifyError::Wrong { revision, what: what.to_string() }
+}
+
+/// Damage found on the way belongs to the revision at hand; a disk that fails does not.
+fn at(revision: u64) -> impl Fn(StoreError) -> VerifyError {
+    move |error| match error {
+        StoreError::Corrupt { .. } => wrong(revision, error),
+        StoreError::Disk(seams::DiskError::Corrupt { .. }) => wrong(revision, error),
+        other => VerifyError::Store(other),
+    }
+}
+
+impl Store {
+    /// Verifies all events named by a revision in this range, and, when it reaches the newest, what is current. `progress` is told the
+    /// revision reached, again and again. Reads all of it: minutes for a large history.
+    pub fn verify(&self, range: RangeInclusive<u64>, mut progress: impl FnMut(u64)) -> Result<Verified, VerifyError> {
+        let published = self.published();
+        blocking(|| published.verify(*range.start(), *range.end(), &mut progress))
+    }
+}
+
+impl Published {
+    fn verify(&self, from: u64, to: u64, progress: &mut impl FnMut(u64)) -> Result<Verified, VerifyError> {
+        let newest = self.view.revision;
+        let to = to.min(newest);
+        let first = from.max(self.horizon).max(1);
+        let mut verified = self.before(first, newest)?;
+        while verified.revision < to {
+            let next = verified.revision + 1;
+            let chunk = self.history.recorded(next, to, CHUNK_EVENTS).map_err(at(next))?;
+            if chunk.is_empty() {
+                // An event that reaches behind the range ends it, unless there is none.
+                if to == newest {
+                    return Err(wrong(next, "its event is missing"));
+                }
+                break;
+            }
+            for recorded in chunk {
+                self.link(&recorded, &verified)?;
+                verified.versions += self.versions_of(&recorded)?;
+                verified.events += 1;
+                (verified.revision, verified.digest) = (recorded.revision(), recorded.digest);
+            }
+            progress(verified.revision);
+        }
+        if to == newest {
+            if verified.revision != newest || verified.digest != self.view.digest {
+                return Err(wrong(newest, "the state's digest is not the last event's"));
+            }
+            self.current()?;
+        }
+        Ok(verified)
+    }
+
+    /// The link before the first event to verify: that of the event that ends before it.
+    fn before(&self, first: u64, newest: u64) -> Result<Verified, VerifyError> {
+        let holding = self.history.event_holding(first, newest).map_err(at(first))?;
+        let end = holding.map_or(first, |event| event.envelope.first) - 1;
+        if end == 0 || newest == 0 {
+            return Ok(Verified::default());
+        }
+        match self.history.event_holding(end, newest).map_err(at(end))? {
+            Some(event) if event.revision() == end => {
+                Ok(Verified { revision: end, digest: event.digest, ..Verified::default() })
+            }
+            Some(_) | None => Err(wrong(end, "its event is missing")),
+        }
+    }
+
+    fn link(&self, recorded: &Recorded, before: &Verified) -> Result<(), VerifyError> {
+        let envelope = &recorded.envelope;
+        if envelope.first != before.revision + 1 {
+            return Err(wrong(before.revision + 1, "its event is missing"));
+        }
+        if before.digest.chain(&recorded.encoded) != recorded.digest {
+            return Err(wrong(envelope.last, "its digest does not follow from the one before"));
+        }
+        Ok(())
+    }
+
+    /// Every version that an event made is there, and is what the event says.
+    fn versions_of(&self, recorded: &Recorded) -> Result<u64, VerifyError> {
+        let Happened::Objects(records) = &recorded.envelope.happened else { return Ok(0) };
+        for (number, record) in records.iter().enumerate() {
+            let revision = recorded.envelope.first + number as u64;
+            if record.revision != revision {
+                return Err(wrong(revision, "its event numbers its changes otherwise"));
+            }
+            let key = layout::version(&record.key, revision);
+            let value = self.history.disk.get(&key).map_err(|error| at(revision)(error.into()))?;
+            let value = value.ok_or_else(|| wrong(revision, format!("{} is missing", OfVersion(&record.key, revision))))?;
+            self.version(record, &key, &value)?;
+        }
+        Ok(records.len() as u64)
+    }
+
+    fn version(&self, record: &ChangeRecord, disk_key: &[u8], value: &Bytes) -> Result<(), VerifyError> {
+        let revision = record.revision;
+        let (_, version) = self.history.read_version(&record.key, disk_key, value).map_err(at(revision))?;
+        let says = |what: &str| Err(wrong(revision, format!("{}: {what}", OfVersion(&record.key, revision))));
+        match (&version, record.hash) {
+            (Versioned::Gone, None) => Ok(()),
+            (Versioned::Gone, Some(_)) => says("a deletion stands in its place"),
+            (Versioned::Object(_), None) => says("it stands where a deletion should"),
+            (Versioned::Object(object), Some(hash)) => {
+                if Digest::of_body(object.salt, &object.body()) != hash || object.hash != hash {
+                    return says("its body is not the one that the chain covers");
+                }
+                let stamps = &object.stamps;
+                let stamped = (stamps.uid, stamps.created, stamps.deletion) == (record.uid, record.created, record.deletion);
+                let written = &object.bytes[object.cut.0 as usize..object.cut.1 as usize];
+                if !stamped || written != stamps.to_json().as_bytes() {
+                    return says("its stamps are not the event's");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// On the disk, as of one moment: what is current is the newest version of its key; in memory: the same.
+    fn current(&self) -> Result<(), VerifyError> {
+        let moment = self.history.disk.view().map_err(StoreError::from)?;
+        let mut living = self.view.objects().peekable();
+        for pair in self.history.pairs(&*moment, &layout::all_current())? {
+            let (disk_key, value) = pair?;
+            let Some(key) = layout::current_key(&disk_key) else {
+                return Err(wrong(0, format!("current {} names no object", disk_key.escape_ascii())));
+            };
+            let revision = unseal_number(&disk_key, &value)
+                .map_err(|damage| wrong(0, format!("the current revision of {key}: {damage}")))?;
+            if newest_version(&self.history, &*moment, &key)? != Some(revision) {
+                return Err(wrong(revision, format!("{key} has newer versions than the current one")));
+            }
+            while let Some(object) = living.next_if(|object| object.key < key) {
+                self.went(&*moment, object)?;
+            }
+            let in_memory = living.next_if(|object| object.key == key).map(|object| object.revision());
+            if in_memory != Some(revision) && revision <= self.view.revision {
+                return Err(wrong(revision, format!("{key} is current on the disk and not in memory")));
+            }
+        }
+        living.try_for_each(|object| self.went(&*moment, object))
+    }
+
+    /// What lives in memory and not on the disk must have gone since.
+    fn went(&self, moment: &dyn Reader, object: &Object) -> Result<(), VerifyError> {
+        match newest_version(&self.history, moment, &object.key)? {
+            Some(revision) if revision > self.view.revision => Ok(()),
+            Some(_) | None => Err(wrong(object.revision(), format!("{} lives in memory and not on the disk", object.key))),
+        }
+    }
+}
+
+fn newest_version(history: &History, reader: &dyn Reader, key: &Key) -> Result<Option<u64>, StoreError> {
+    let newest = reader.scan(&layout::versions_to(key, u64::MAX - 1), seams::Order::Descending, 1)?;
+    newest
+        .first()
+        .map(|(disk_key, value)| history.read_version(key, disk_key, value).map(|(revision, _)| revision))
+        .transpose()
+}

@@ -1,0 +1,152 @@
+//! One group of entries as one batch: events, versions, what lives, births, outcomes, sessions, and where the database stands then.
+
+use crate::history::History;
+use crate::record::{
+    Meta, ResourceBooks, seal_birth, seal_coded, seal_event, seal_gone, seal_number, seal_object,
+};
+use crate::store::Published;
+use crate::{StoreError, key_sets, layout};
+use bytes::Bytes;
+use eventstore::{Applied, Event, Happened, Text, View};
+use seams::{Batch, Synced};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The writing side's own books.
+pub(crate) struct Writer {
+    pub history: History,
+    pub meta: Meta,
+    pub books: BTreeMap<Text, ResourceBooks>,
+    /// Why nothing more may be written.
+    pub broken: Option<String>,
+}
+
+impl Writer {
+    pub fn usable(&self) -> Result<(), StoreError> {
+        match &self.broken {
+            None => Ok(()),
+            Some(why) => Err(StoreError::Broken(why.clone())),
+        }
+    }
+
+    /// From here to the end of `write` the fold is ahead of the disk: what cuts it short leaves the store unusable for writing.
+    pub fn begin(&mut self) {
+        self.broken = Some("it was cut short".to_owned());
+    }
+
+    pub fn write(&mut self, applied: &[Applied], view: &View, metadata: &[u8]) -> Result<(), StoreError> {
+        let batch = self.batch(applied, view, metadata);
+        if let Err(error) = self.history.disk.write(batch, Synced::No) {
+            self.broken = Some(error.to_string());
+            return Err(error.into());
+        }
+        self.broken = None;
+        Ok(())
+    }
+
+    pub fn published(&self, view: View) -> Published {
+        Published {
+            view,
+            history: self.history.clone(),
+            horizon: self.meta.horizon,
+            events: self.meta.events,
+            raft: Bytes::copy_from_slice(&self.meta.raft),
+        }
+    }
+
+    fn batch(&mut self, applied: &[Applied], view: &View, metadata: &[u8]) -> Batch {
+        let mut batch = Batch::new();
+        let mut resources = BTreeSet::new();
+        let mut sessions = BTreeSet::new();
+        for applied in applied {
+            for (event, encoded) in &applied.events {
+                let key = layout::event(event.revision());
+                let value = seal_event(&key, event.digest, encoded);
+                batch.put(key, value);
+                self.put_changes(&mut batch, event, &mut resources);
+                sessions.extend(session_of(&event.envelope.happened));
+            }
+            self.put_outcomes(&mut batch, applied);
+            self.meta.events += applied.events.len() as u64;
+        }
+        for resource in resources {
+            self.put_books(&mut batch, view, resource);
+        }
+        for (node, session) in sessions.into_iter().filter_map(|node| Some((node, view.session(node)?))) {
+            let key = layout::session(node);
+            let value = seal_coded(&key, session);
+            batch.put(key, value);
+        }
+        self.put_meta(&mut batch, view, metadata);
+        batch
+    }
+
+    fn put_changes<'a>(&mut self, batch: &mut Batch, event: &'a Event, resources: &mut BTreeSet<&'a Text>) {
+        for folded in &event.objects {
+            let resource = &folded.key.resource;
+            resources.insert(resource);
+            let current = layout::current(&folded.key);
+            let version = layout::version(&folded.key, folded.revision);
+            match &folded.after {
+                Some(object) => {
+                    let value = seal_object(&version, object);
+                    batch.put(version, value);
+                    let value = seal_number(&current, folded.revision);
+                    batch.put(current, value);
+                }
+                None => {
+                    let value = seal_gone(&version);
+                    batch.put(version, value);
+                    batch.delete(current);
+                }
+            }
+            if folded.before.is_none() || folded.after.is_none() {
+                let key = layout::birth(resource, folded.revision);
+                let value = seal_birth(&key, &folded.key.namespace, &folded.key.name, folded.after.is_some());
+                batch.put(key, value);
+                self.books.entry(resource.clone()).or_default().births += 1;
+            }
+        }
+    }
+
+    fn put_outcomes(&mut self, batch: &mut Batch, applied: &Applied) {
+        for kept in &applied.kept {
+            let key = layout::outcome(kept.sequence);
+            let value = seal_coded(&key, kept);
+            batch.put(key, value);
+        }
+        for forgotten in &applied.forgotten {
+            batch.delete(layout::outcome(forgotten.sequence));
+            self.meta.forgotten_up_to = forgotten.index;
+            self.meta.outcomes_from = forgotten.sequence + 1;
+        }
+    }
+
+    fn put_books(&mut self, batch: &mut Batch, view: &View, resource: &Text) {
+        let books = self.books.entry(resource.clone()).or_default();
+        books.last_change = view.last_change(resource);
+        if key_sets::due(books, view.count(resource)) {
+            key_sets::write(batch, view, resource);
+            books.births = 0;
+        }
+        let key = layout::resource(resource);
+        let value = seal_coded(&key, books);
+        batch.put(key, value);
+    }
+
+    fn put_meta(&mut self, batch: &mut Batch, view: &View, metadata: &[u8]) {
+        let meta = &mut self.meta;
+        (meta.position, meta.clock, meta.cluster) = (view.position, view.clock, view.cluster);
+        (meta.level, meta.revision, meta.digest) = (view.level, view.revision, view.digest);
+        meta.raft.clear();
+        meta.raft.extend_from_slice(metadata);
+        batch.put(layout::META, seal_coded(layout::META, &*meta));
+    }
+}
+
+/// The node whose session an event opens or ends.
+fn session_of(happened: &Happened) -> Option<&Text> {
+    match happened {
+        Happened::SessionOpened { node, .. } | Happened::SessionLost { node, .. } => Some(node),
+        Happened::Founded { .. } | Happened::Objects(_) | Happened::Round(_) | Happened::LevelRaised { .. } => None,
+    }
+}
