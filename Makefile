@@ -1,0 +1,67 @@
+# Two commands for everyone: `make up` and `make test`. Each installs what is missing from the distribution, builds, and runs.
+#
+# The build cache lies outside the clone, so that a second clone is quick, and RocksDB is built once for both commands. Everything
+# is built as the user who calls; only `reckon up` with agents takes root, through sudo.
+
+ifneq ($(shell uname -s),Linux)
+$(error Reckon runs on Linux only, for its nodes are Linux containers; this is $(shell uname -s))
+endif
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(RECKON_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/reckon)
+export RECKON_CACHE := $(CACHE)
+export CARGO_TARGET_DIR := $(CACHE)/target
+export ROCKSDB_LIB_DIR := $(CACHE)/rocksdb
+export ROCKSDB_STATIC := 1
+# These would override what .cargo/config.toml sets, and build everything twice.
+unexport RUSTFLAGS CC CXX
+
+RECKON := $(CARGO_TARGET_DIR)/debug/reckon
+# Flags for `reckon up`: make up ARGS='--agents 0 --simulated-nodes 100'
+ARGS :=
+AGENTLESS := $(filter --agents=0,$(subst --agents 0,--agents=0,$(ARGS)))
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help up test build lint exchanges packages-build packages-run packages-test rocksdb sudo
+
+help:
+	@echo "make up [ARGS=…]   build, and start a cluster on this machine ('reckon up ARGS'; see 'reckon up --help')"
+	@echo "make test          build, and run every test, end-to-end ones included"
+	@echo "make build         build the one binary, $(RECKON)"
+	@echo "make lint          formatting, and clippy with warnings denied"
+	@echo "make exchanges     replay what a real kube-apiserver answered, and count what is answered the same"
+
+up: $(if $(AGENTLESS),,packages-run) build
+	$(if $(AGENTLESS),,$(SUDO)) $(RECKON) up $(ARGS)
+
+# The tests come last: the runner's closing lines are what counts.
+test: packages-run packages-test sudo lint build exchanges
+	@kubectl=$$(.ci/kubectl); echo "kubectl: $$kubectl"; export RECKON_KUBECTL=$$kubectl; \
+	if [ -n "$(SUDO)" ]; then (while kill -0 $$$$ 2>/dev/null; do sudo -n -v; sleep 50; done) & fi; \
+	if cargo nextest --version >/dev/null 2>&1; \
+	then cargo nextest run --workspace --locked --no-fail-fast; \
+	else cargo test --workspace --locked --no-fail-fast; fi
+
+build: packages-build rocksdb
+	cargo build --locked
+
+lint: packages-build rocksdb
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
+
+exchanges: build packages-test
+	@.ci/exchanges $(RECKON)
+
+rocksdb: packages-build
+	@.ci/rocksdb
+
+packages-build packages-run packages-test: packages-%:
+	@.ci/packages $*
+
+# Asked for once, at the beginning, and not in the middle of a test.
+sudo:
+	@[ -z "$(SUDO)" ] || sudo -n true 2>/dev/null || { echo "sudo: the end-to-end tests run containers"; sudo -v; }
