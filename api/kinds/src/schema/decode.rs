@@ -114,6 +114,13 @@ pub fn decode_patched(
 ) -> Result<(Value, Vec<String>), StatusError> {
     let shown = go_json(&patched);
     let refuse = |error: String| StatusError::invalid("", "", "", [FieldError::invalid("patch", shown.as_str(), error)]);
+    if let Some(wanted) = &schema.gvk {
+        let (group, version, kind) = kind_of(&patched, schema).map_err(refuse)?;
+        if (&group, &version, &kind) != (&wanted.0, &wanted.1, &wanted.2) {
+            let found = api_version(&group, &version);
+            return Err(refuse(format!("no kind {} is registered for version {} in scheme {SCHEME}", go_quote(&kind), go_quote(&found))));
+        }
+    }
     let converted = convert(schema, patched).map_err(refuse)?;
     let mut complaints = repeated;
     complaints.extend(converted.strict);
@@ -126,7 +133,17 @@ pub fn decode_patched(
 
 /// Brings a value into the schema's canonical form. The error is Go's text for a wrong type.
 pub fn convert(schema: &'static Schema, value: Value) -> Result<Converted, String> {
-    let mut walk = Walk::default();
+    walk(schema, value, Walk::default())
+}
+
+/// The same for a strategic merge patch's result, whose type errors kube-apiserver words in another way; unknown fields come sorted.
+pub fn convert_as_unstructured(schema: &'static Schema, value: Value) -> Result<Converted, String> {
+    let mut converted = walk(schema, value, Walk { unstructured: true, ..Walk::default() })?;
+    converted.strict.sort();
+    Ok(converted)
+}
+
+fn walk(schema: &'static Schema, value: Value, mut walk: Walk) -> Result<Converted, String> {
     let value = match (&schema.shape, value) {
         (Shape::Struct(fields), Value::Object(map)) => walk.fields(schema, fields, map)?,
         (Shape::Struct(_), other) => return Err(format!("json: cannot unmarshal {} into Go value of type {}", name_of(&other), schema.go_name())),
@@ -227,6 +244,8 @@ struct Walk {
     /// The first type error; reading goes on, as Go's does, for an error of a type's own reader outranks it.
     saved: Option<String>,
     strict: Vec<String>,
+    /// Type errors in the words of Kubernetes' converter of unstructured objects, not of its JSON decoder.
+    unstructured: bool,
 }
 
 impl Walk {
@@ -278,7 +297,7 @@ impl Walk {
             (Type::Int32 | Type::Int64, Value::Number(number)) => match number.as_i64() {
                 Some(whole) if *ty == Type::Int64 || i32::try_from(whole).is_ok() => Value::Number(number),
                 _ => {
-                    self.wrong_type(&format!("number {number}"), ty, go);
+                    self.wrong_type(&format!("number {number}"), &Value::Number(number), ty, go);
                     return Ok(None);
                 }
             },
@@ -289,7 +308,7 @@ impl Walk {
                 return self.named(schema, ty, go, value);
             }
             (_, other) => {
-                self.wrong_type(name_of(&other), ty, go);
+                self.wrong_type(name_of(&other), &other, ty, go);
                 return Ok(None);
             }
         };
@@ -328,7 +347,7 @@ impl Walk {
         let value = match (&schema.shape, value) {
             (Shape::Struct(fields), Value::Object(map)) => self.fields(schema, fields, map)?,
             (Shape::Struct(_), other) => {
-                self.wrong_type(name_of(&other), ty, go);
+                self.wrong_type(name_of(&other), &other, ty, go);
                 return Ok(None);
             }
             (Shape::Any, value) => value,
@@ -363,15 +382,35 @@ impl Walk {
         length
     }
 
-    fn wrong_type(&mut self, found: &str, ty: &Type, go: Option<&str>) {
+    fn wrong_type(&mut self, shown: &str, found: &Value, ty: &Type, go: Option<&str>) {
         if self.saved.is_none() {
             let go = go.map_or_else(|| ty.go_name(), str::to_owned);
-            self.saved = Some(self.type_error(found, &go));
+            self.saved = Some(if self.unstructured { converter_error(found, ty, &go) } else { self.type_error(shown, &go) });
         }
     }
 
     fn type_error(&self, found: &str, go: &str) -> String {
         format!("json: cannot unmarshal {found} into Go struct field {}.{} of type {go}", self.owner, self.stack.join("."))
+    }
+}
+
+/// A type error as Kubernetes' converter of unstructured objects says it.
+fn converter_error(found: &Value, ty: &Type, go: &str) -> String {
+    let kind = match found {
+        Value::Null => "invalid",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+    };
+    match (ty, kind) {
+        (Type::List(_) | Type::Bytes, kind) => format!("cannot restore slice from {kind}"),
+        (Type::Map(_), kind) => format!("cannot restore map from {kind}"),
+        (Type::Named(_), kind) => format!("cannot restore struct from: {kind}"),
+        (Type::String, "int64") | (Type::Int32 | Type::Int64, "int64" | "float64") => format!("cannot convert {kind} to {go}"),
+        (scalar, _) => format!("unrecognized type: {}", scalar.go_name()),
     }
 }
 

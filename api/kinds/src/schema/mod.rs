@@ -63,7 +63,8 @@ pub struct Field {
     pub atomic: bool,
     pub merge_key: Option<String>,
     pub merges: bool,
-    pub retain_keys: bool,
+    /// A map that a patch replaces whole.
+    pub replaces: bool,
     /// The Go type, where it is not what the type says: `v1.PullPolicy`.
     go: Option<String>,
 }
@@ -218,7 +219,7 @@ fn read_field(name: &str, row: &Value, by_name: &HashMap<String, usize>) -> Fiel
         atomic: row.get("map").is_some_and(|map| map == "atomic"),
         merge_key: row.get("merge_key").map(string),
         merges: strategy.split(',').any(|part| part == "merge"),
-        retain_keys: strategy.split(',').any(|part| part == "retainKeys"),
+        replaces: strategy.split(',').any(|part| part == "replace"),
         go: row.get("go").map(string),
     }
 }
