@@ -2,6 +2,7 @@
 
 use crate::error::{FieldError, StatusError};
 use serde_json::Value;
+use std::net::IpAddr;
 
 /// What a hook may know besides the objects: everything that is not a pure function of them.
 #[derive(Clone, Debug)]
@@ -75,6 +76,22 @@ impl Subresource {
     }
 }
 
+/// Something that one object of the cluster may have at a time: the server makes a claim key of it in the same proposal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    ServiceAddress(IpAddr),
+    NodePort(u16),
+}
+
+/// What an object needs to be given before it can be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// An address for services of this family: the one named, or any.
+    ServiceAddress { path: String, ipv6: bool, fixed: Option<IpAddr> },
+    /// A port of all nodes: the one named, or any.
+    NodePort { path: String, fixed: Option<u16> },
+}
+
 /// One column of `kubectl get`, as in Kubernetes' printers and CRDs' additionalPrinterColumns.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
@@ -103,6 +120,13 @@ pub struct Hooks {
     /// (old, new), besides `validate` of new: immutable fields and the like.
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     pub validate_status: fn(&Value, &Value) -> Vec<FieldError>,
+    /// What the object holds. After an update the server claims what is new and releases what is gone.
+    pub claims: fn(&Value) -> Vec<Claim>,
+    /// What it needs and does not hold, after validation. Writes what follows from the families that the cluster has
+    /// (true: IPv6; the first is the cluster's own choice).
+    pub wants: fn(&mut Value, &[bool]) -> Vec<Want>,
+    /// Writes what was given, one for each want and in the same order.
+    pub grant: fn(&mut Value, &[Claim]),
     /// Texts for `Warning` headers.
     pub warnings: fn(Option<&Value>, &Value) -> Vec<String>,
     /// One row of `kubectl get`: a cell for each column, in order. `now` is for ages.
@@ -118,13 +142,16 @@ pub struct Hooks {
 impl Hooks {
     /// No code: objects are what they say, `status` is changed by its subresource alone.
     pub const NONE: Self = Self {
-        default: |_| {},
+        default: crate::resources::zero::drop_zeros,
         prepare_create: |_, _| {},
         prepare_update: |_, _, _| {},
         prepare_status: |old, new, _| crate::resources::strategy::keep_all_but_status(old, new),
         validate: |_| Vec::new(),
         validate_update: |_, _| Vec::new(),
         validate_status: |_, _| Vec::new(),
+        claims: |_| Vec::new(),
+        wants: |_, _| Vec::new(),
+        grant: |_, _| {},
         warnings: |_, _| Vec::new(),
         cells: crate::table::name_and_age,
         begin_delete: |_| {},
