@@ -4,12 +4,23 @@
 //! runtime shows, and a shell carries the difference out. `simulated` is the same protocol with nothing behind it.
 //! This crate knows nothing of the log, of servers or of reconcilers.
 
+pub mod cni;
+pub mod containerd;
 pub mod dial;
+pub mod env;
+pub mod images;
 mod jitter;
 pub mod link;
+pub mod objects;
 pub mod outbox;
+pub mod plan;
+pub mod pod;
+mod quantity;
+pub mod runtime;
 pub mod session;
 pub mod simulated;
+pub mod status;
+pub mod volumes;
 
 use std::sync::Arc;
 
