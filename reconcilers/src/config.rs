@@ -1,6 +1,8 @@
 //! What the reconcilers are told from outside, and which reconcilers there are.
 
 use crate::Reconciler;
+use crate::deployment::Deployments;
+use crate::replica_set::{Admission, ReplicaSets};
 
 /// Later an object, so that it has history too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,10 @@ impl Default for Config {
 }
 
 /// Every reconciler, in the order that `Due` numbers them by.
-pub fn all(_config: &Config) -> Vec<Box<dyn Reconciler>> {
-    Vec::new()
+pub fn all(config: &Config) -> Vec<Box<dyn Reconciler>> {
+    let admission = Admission {
+        not_ready_toleration_s: config.default_not_ready_toleration_s,
+        unreachable_toleration_s: config.default_unreachable_toleration_s,
+    };
+    vec![Box::new(Deployments), Box::new(ReplicaSets { admission })]
 }

@@ -23,6 +23,21 @@ pub(crate) type Who = (usize, Key);
 /// (goes after those that go first, number).
 type Turn = (bool, u64);
 
+/// A key that is to be decided now.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) who: Who,
+    turn: Turn,
+    woken: Woken,
+}
+
+impl Taken {
+    /// The revision that woke it.
+    pub(crate) fn woken_by(&self) -> u64 {
+        self.woken.revision
+    }
+}
+
 /// What woke a key: the change that says most about why. `weight`: see `weight`.
 #[derive(Clone, Copy, Debug)]
 struct Woken {
@@ -93,11 +108,30 @@ impl Due {
         }
     }
 
-    /// The next key, and the revision that woke it.
-    pub(crate) fn take(&mut self) -> Option<(Who, u64)> {
-        let (_, who) = self.turns.pop_first()?;
-        let (_, woken) = self.waiting.remove(&who).expect("a turn and its key are put in and taken out together");
-        Some((who, woken.revision))
+    /// Takes the next keys, in the order of their turns, at most `most`. A key that stands for others gives them its turn.
+    pub(crate) fn take(&mut self, reconcilers: &[Box<dyn Reconciler>], world: &World, most: usize) -> Vec<Taken> {
+        let mut taken = Vec::new();
+        let mut seen = BTreeSet::new();
+        while taken.len() < most {
+            let Some((turn, who)) = self.turns.pop_first() else { break };
+            let (_, woken) = self.waiting.remove(&who).expect("a turn and its key are put in and taken out together");
+            let Some(reconciler) = reconcilers.get(who.0) else { continue };
+            match reconciler.stands_for(world, &who.1) {
+                Some(keys) => keys.into_iter().for_each(|key| self.wake((who.0, key), turn.0, woken)),
+                // Taken already, then woken once more by a key that stood for it: one decision a round.
+                None if !seen.insert(who.clone()) => {}
+                None => taken.push(Taken { who, turn, woken }),
+            }
+        }
+        taken
+    }
+
+    /// Gives back what a round had no room for, at the turn it had.
+    pub(crate) fn put_back(&mut self, left: impl IntoIterator<Item = Taken>) {
+        for Taken { who, turn, woken } in left {
+            self.turns.insert(turn, who.clone());
+            self.waiting.insert(who, (turn, woken));
+        }
     }
 
     pub(crate) fn set_timer(&mut self, who: Who, at: Time, revision: u64) {

@@ -4,9 +4,15 @@
 //! `round` decides them. The shell (the server's leader loop) folds events, runs a round, proposes what it says, waits until that is
 //! applied, and folds again. Nothing here reads a clock, a file, a socket or a random number: Cargo.toml, clippy.toml and a test hold that.
 
+mod change;
+mod claim;
+mod conditions;
 mod config;
+mod deployment;
 mod due;
+mod events;
 mod reconciler;
+mod replica_set;
 mod round;
 mod scheduler;
 mod template;

@@ -24,6 +24,16 @@ pub trait Reconciler: Send + Sync {
     /// All keys it might have to decide: what a new leader begins with.
     fn keys(&self, world: &World, wakes: &mut Wakes);
 
+    /// Which of its keys go before others of its own that are due at the same time: smaller first, equal ones in the order of their turns.
+    fn order(&self, _world: &World, _key: &Key) -> (i64, i64) {
+        (0, 0)
+    }
+
+    /// A key that only stands for others, which are decided in its place: so one event can wake thousands at the cost of one.
+    fn stands_for(&self, _world: &World, _key: &Key) -> Option<Vec<Key>> {
+        None
+    }
+
     /// Total: it must give a decision for a key that is gone, is broken or was never there.
     fn decide(&self, world: &World, key: &Key, round: &mut RoundState, now: Time) -> Decision;
 }

@@ -3,8 +3,10 @@
 //! Bounded in keys, proposals and bytes; what is left keeps its turn. A decision that panics is caught for its key and set aside, for
 //! it would kill each leader in turn. It must never look at anything but its arguments: `replay` runs it again years later.
 
+use crate::due::Taken;
 use crate::{Decision, Draft, Due, Reconciler, RoundState, Waiting, World};
 use eventstore::{Key, Time, What};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The logic's version, which a round's event records: another one may decide otherwise. Raise it when a decision changes.
@@ -50,26 +52,48 @@ pub fn run_round(reconcilers: &[Box<dyn Reconciler>], world: &World, due: &mut D
     let mut outcome = RoundOutcome::default();
     let mut state = RoundState::default();
     let mut bytes = 0;
-    while outcome.decided.len() < limits.keys && outcome.drafts.len() < limits.proposals && bytes < limits.bytes {
-        let Some((who, woken_by)) = due.take() else { break };
-        let Some(reconciler) = reconcilers.get(who.0) else { continue };
-        let decision = decide(reconciler.as_ref(), world, &who.1, &mut state, now);
+    let mut taken = VecDeque::from(in_order(reconcilers, world, due.take(reconcilers, world, limits.keys)));
+    while outcome.drafts.len() < limits.proposals && bytes < limits.bytes {
+        let Some(next) = taken.pop_front() else { break };
+        let (woken_by, (index, key)) = (next.woken_by(), next.who);
+        let Some(reconciler) = reconcilers.get(index) else { continue };
+        let decision = decide(reconciler.as_ref(), world, &key, &mut state, now);
         match decision.again_at {
             // Never sooner than the next millisecond: a decision that asks for the past would spin the loop.
-            Some(at) => due.set_timer(who.clone(), at.max(now.plus_ms(1)), woken_by),
-            None => due.clear_timer(&who),
+            Some(at) => due.set_timer((index, key.clone()), at.max(now.plus_ms(1)), woken_by),
+            None => due.clear_timer(&(index, key.clone())),
         }
-        outcome.decided.push((reconciler.name(), who.1.clone()));
+        outcome.decided.push((reconciler.name(), key.clone()));
         if let Some(waiting) = decision.waiting {
-            outcome.waiting.push((reconciler.name(), who.1.clone(), waiting));
+            outcome.waiting.push((reconciler.name(), key.clone(), waiting));
         }
         for draft in decision.drafts {
             bytes += size(&draft);
-            outcome.drafts.push(Decided { reconciler: reconciler.name(), key: who.1.clone(), woken_by, draft });
+            outcome.drafts.push(Decided { reconciler: reconciler.name(), key: key.clone(), woken_by, draft });
         }
     }
+    due.put_back(taken);
     outcome.next_at = due.next_at();
     outcome
+}
+
+/// The turns as they came, but each reconciler's own keys among themselves in the order that it wants them decided in.
+fn in_order(reconcilers: &[Box<dyn Reconciler>], world: &World, mut taken: Vec<Taken>) -> Vec<Taken> {
+    for (index, reconciler) in reconcilers.iter().enumerate() {
+        let places: Vec<usize> = (0..taken.len()).filter(|place| taken[*place].who.0 == index).collect();
+        if places.len() < 2 {
+            continue;
+        }
+        let mut order = places.clone();
+        order.sort_by_cached_key(|place| reconciler.order(world, &taken[*place].who.1));
+        let mut emptied: Vec<Option<Taken>> = taken.into_iter().map(Some).collect();
+        let moved: Vec<Option<Taken>> = order.iter().map(|place| emptied[*place].take()).collect();
+        for (place, moved) in places.iter().zip(moved) {
+            emptied[*place] = moved;
+        }
+        taken = emptied.into_iter().flatten().collect();
+    }
+    taken
 }
 
 /// Decides one key; a panic becomes `Waiting::Broken`.
