@@ -202,6 +202,10 @@ fn change_all(view: &mut View, proposal: &Proposal, changes: &[Change]) -> Resul
     let mut records = Vec::with_capacity(changes.len());
     let mut objects = Vec::with_capacity(changes.len());
     for (index, change) in changes.iter().enumerate() {
+        if !change.key.well_formed() {
+            // Its bytes would not sort as it does, and could be another key's.
+            return Err(Rejection::NotNow(format!("{} is no key", change.key)));
+        }
         let revision = view.revision + 1;
         let folded = match &change.what {
             What::Put { body, delete_grace_s } => {

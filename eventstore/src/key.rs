@@ -28,6 +28,12 @@ impl Key {
         self.resource.starts_with('~')
     }
 
+    /// A resource and a name, and no NUL in any of the three.
+    pub fn well_formed(&self) -> bool {
+        let texts = [&self.resource, &self.namespace, &self.name];
+        !self.resource.is_empty() && !self.name.is_empty() && !texts.iter().any(|text| text.as_bytes().contains(&0))
+    }
+
     /// resource NUL namespace NUL name: sorts as the key does, for none of the three can hold a NUL.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.resource.len() + self.namespace.len() + self.name.len() + 2);

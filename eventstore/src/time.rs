@@ -14,7 +14,7 @@ impl Time {
     }
 
     pub const fn from_s(s: i64) -> Self {
-        Self(s * 1000)
+        Self(s.saturating_mul(1000))
     }
 
     pub const fn ms(self) -> i64 {

@@ -117,9 +117,20 @@ impl Published {
 
     /// Every version that an event made is there, and is what the event says.
     fn versions_of(&self, recorded: &Recorded) -> Result<u64, VerifyError> {
-        let Happened::Objects(records) = &recorded.envelope.happened else { return Ok(0) };
+        let (first, last) = (recorded.envelope.first, recorded.envelope.last);
+        let records = match &recorded.envelope.happened {
+            Happened::Objects(records) => records.as_slice(),
+            Happened::Founded { .. }
+            | Happened::Round(_)
+            | Happened::SessionOpened { .. }
+            | Happened::SessionLost { .. }
+            | Happened::LevelRaised { .. } => &[],
+        };
+        if last - first + 1 != records.len().max(1) as u64 {
+            return Err(wrong(last, "its event has another number of changes than of revisions"));
+        }
         for (number, record) in records.iter().enumerate() {
-            let revision = recorded.envelope.first + number as u64;
+            let revision = first + number as u64;
             if record.revision != revision {
                 return Err(wrong(revision, "its event numbers its changes otherwise"));
             }

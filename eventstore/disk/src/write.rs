@@ -136,7 +136,7 @@ impl Writer {
     fn put_meta(&mut self, batch: &mut Batch, view: &View, metadata: &[u8]) {
         let meta = &mut self.meta;
         (meta.position, meta.clock, meta.cluster) = (view.position, view.clock, view.cluster);
-        (meta.level, meta.revision, meta.digest) = (view.level, view.revision, view.digest);
+        (meta.level, meta.revision, meta.digest, meta.round) = (view.level, view.revision, view.digest, view.round);
         meta.raft.clear();
         meta.raft.extend_from_slice(metadata);
         batch.put(layout::META, seal_coded(layout::META, &*meta));
