@@ -7,7 +7,7 @@
 pub mod decode;
 pub mod defaults;
 pub mod json;
-//pub mod openapi;
+pub mod openapi;
 pub mod yaml;
 
 use serde_json::{Map, Value};
