@@ -3,6 +3,7 @@
 use crate::Reconciler;
 use crate::deployment::Deployments;
 use crate::replica_set::{Admission, ReplicaSets};
+use crate::scheduler::Scheduler;
 
 /// Later an object, so that it has history too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,5 +39,5 @@ pub fn all(config: &Config) -> Vec<Box<dyn Reconciler>> {
         not_ready_toleration_s: config.default_not_ready_toleration_s,
         unreachable_toleration_s: config.default_unreachable_toleration_s,
     };
-    vec![Box::new(Deployments), Box::new(ReplicaSets { admission })]
+    vec![Box::new(Deployments), Box::new(ReplicaSets { admission }), Box::new(Scheduler)]
 }

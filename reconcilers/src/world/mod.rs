@@ -28,7 +28,7 @@ pub use json::rfc3339;
 pub use meta::{Meta, Owner};
 pub use namespace::{Namespace, Phase};
 pub use node::{Node, Taint};
-pub use node_use::{NodeUse, PortUse};
+pub use node_use::{NodeUse, PortUse, weight_of};
 pub use pod::{HostPort, NodeTerm, Pod, PodPhase, PreferredTerm, Toleration};
 pub use quantity::{Resources, quantity_milli};
 pub use replica_set::ReplicaSet;
@@ -48,6 +48,7 @@ pub struct World {
     pub revision: u64,
     things: OrdMap<Key, Arc<Thing>>,
     sessions: OrdMap<Text, Session>,
+    by_uid: OrdMap<Uuid, Key>,
     /// (owner's uid, dependent), for every owner reference.
     dependents: OrdSet<(Uuid, Key)>,
     /// (namespace, what lies in it).
@@ -60,14 +61,25 @@ pub struct World {
     orphans: OrdSet<Key>,
     /// What the pods bound to a node ask of it.
     uses: OrdMap<Text, NodeUse>,
+    /// The revision of a node's `~binds` key: see `binds_key`.
+    binds: OrdMap<Text, u64>,
 }
+
+/// The hidden resource with one key a node, written by every bind that is not the scheduler's: by the server, in the proposal that
+/// binds a pod through the API (a Binding, or a pod made with its nodeName). The scheduler expects it as its world has it, so that
+/// what it counted on a node is still all there is when its bind is applied.
+const BINDS: &str = "~binds";
 
 impl World {
     /// The world at a view: what a server starts with.
     pub fn from_view(view: &View) -> Self {
         let mut world = Self { revision: view.revision, ..Self::default() };
-        for object in view.objects().filter(|object| !object.key.hidden()) {
-            world.set(&object.key, Some(object));
+        for object in view.objects() {
+            if object.key.hidden() {
+                world.set_hidden(&object.key, Some(object));
+            } else {
+                world.set(&object.key, Some(object));
+            }
         }
         world.sessions = view.sessions().map(|(node, session)| (node.clone(), session.clone())).collect();
         world
@@ -78,6 +90,9 @@ impl World {
         self.revision = event.revision();
         match &event.envelope.happened {
             Happened::Objects(_) => {
+                for folded in event.objects.iter().filter(|folded| folded.key.hidden()) {
+                    self.set_hidden(&folded.key, folded.after.as_ref());
+                }
                 let objects = event.objects.iter().filter(|folded| !folded.key.hidden());
                 let touched = objects.map(|folded| {
                     let (before, after) = self.set(&folded.key, folded.after.as_ref());
@@ -112,6 +127,11 @@ impl World {
             .range(from..)
             .take_while(move |(key, _)| &*key.resource == resource && namespace.is_none_or(|namespace| &*key.namespace == namespace))
             .map(|(_, thing)| thing)
+    }
+
+    /// The object with this uid.
+    pub fn of_uid(&self, uid: Uuid) -> Option<&Arc<Thing>> {
+        self.things.get(self.by_uid.get(&uid)?)
     }
 
     pub fn session(&self, node: &str) -> Option<&Session> {
@@ -185,6 +205,16 @@ impl World {
         }
     }
 
+    /// The key that every bind by others writes, for a node.
+    pub fn binds_key(node: &str) -> Key {
+        Key::new(BINDS, "", node)
+    }
+
+    /// Its revision; None when nobody but the scheduler ever bound a pod there.
+    pub fn binds(&self, node: &str) -> Option<u64> {
+        self.binds.get(node).copied()
+    }
+
     /// Whether new objects may be made in a namespace.
     pub fn namespace_lives(&self, name: &str) -> bool {
         self.things.get(&Key::namespace_object(name)).is_some_and(|thing| thing.object.living())
@@ -209,8 +239,19 @@ impl World {
         (before, after)
     }
 
+    fn set_hidden(&mut self, key: &Key, object: Option<&Arc<Object>>) {
+        if &*key.resource != BINDS {
+            return;
+        }
+        match object {
+            Some(object) => self.binds.insert(key.name.clone(), object.revision()),
+            None => self.binds.remove(&key.name),
+        };
+    }
+
     fn index(&mut self, thing: &Arc<Thing>) {
         let key = &thing.object.key;
+        self.by_uid.insert(thing.object.uid(), key.clone());
         for owner in &thing.meta.owners {
             self.dependents.insert((owner.uid, key.clone()));
         }
@@ -237,6 +278,7 @@ impl World {
 
     fn unindex(&mut self, thing: &Arc<Thing>) {
         let key = &thing.object.key;
+        self.by_uid.remove(&thing.object.uid());
         for owner in &thing.meta.owners {
             self.dependents.remove(&(owner.uid, key.clone()));
         }
