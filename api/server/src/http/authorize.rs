@@ -44,7 +44,11 @@ impl Attributes {
                 name: resource.name.clone(),
                 path: String::new(),
             },
-            None => Self { verb: non_resource_verb(info.verb).to_owned(), path: info.path.clone(), ..Self::default() },
+            None => Self {
+                verb: non_resource_verb(info.verb).to_owned(),
+                path: info.path.clone(),
+                ..Self::default()
+            },
         }
     }
 }
@@ -67,14 +71,22 @@ pub(crate) fn allowed(user: &User, asked: &Attributes) -> bool {
         return true;
     }
     let below = |roots: &[&str]| {
-        roots.iter().any(|root| asked.path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        roots.iter().any(|root| {
+            asked
+                .path
+                .strip_prefix(root)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
     };
     if !asked.path.is_empty() {
-        return asked.verb == "get" && (below(PUBLIC_PATHS) || (user.is_in(AUTHENTICATED) && below(DISCOVERY_PATHS)));
+        return asked.verb == "get"
+            && (below(PUBLIC_PATHS) || (user.is_in(AUTHENTICATED) && below(DISCOVERY_PATHS)));
     }
     user.is_in(AUTHENTICATED)
         && asked.verb == "create"
-        && SELF_REVIEWS.iter().any(|(group, resource)| *group == asked.group && *resource == asked.resource)
+        && SELF_REVIEWS
+            .iter()
+            .any(|(group, resource)| *group == asked.group && *resource == asked.resource)
 }
 
 /// 403 in Kubernetes' words.
@@ -84,7 +96,12 @@ pub(crate) fn authorize(user: &User, asked: &Attributes) -> Result<(), StatusErr
     }
     let who = format!("User {} cannot {}", go_quote(&user.name), asked.verb);
     if !asked.path.is_empty() {
-        return Err(StatusError::forbidden("", "", "", &format!("{who} path {}", go_quote(&asked.path))));
+        return Err(StatusError::forbidden(
+            "",
+            "",
+            "",
+            &format!("{who} path {}", go_quote(&asked.path)),
+        ));
     }
     let resource = match asked.subresource.as_str() {
         "" => asked.resource.clone(),
@@ -94,8 +111,17 @@ pub(crate) fn authorize(user: &User, asked: &Attributes) -> Result<(), StatusErr
         "" => "at the cluster scope".to_owned(),
         namespace => format!("in the namespace {}", go_quote(namespace)),
     };
-    let text = format!("{who} resource {} in API group {} {scope}", go_quote(&resource), go_quote(&asked.group));
-    Err(StatusError::forbidden(&asked.group, &asked.resource, &asked.name, &text))
+    let text = format!(
+        "{who} resource {} in API group {} {scope}",
+        go_quote(&resource),
+        go_quote(&asked.group)
+    );
+    Err(StatusError::forbidden(
+        &asked.group,
+        &asked.resource,
+        &asked.name,
+        &text,
+    ))
 }
 
 #[cfg(test)]
@@ -106,32 +132,99 @@ mod tests {
 
     #[test]
     fn masters_may_do_everything_and_others_next_to_nothing() {
-        let admin = User { name: "admin".into(), groups: vec![MASTERS.into(), AUTHENTICATED.into()], ..User::default() };
-        let ann = User { name: "ann".into(), groups: vec![AUTHENTICATED.into()], ..User::default() };
-        let nobody = User { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()], ..User::default() };
+        let admin = User {
+            name: "admin".into(),
+            groups: vec![MASTERS.into(), AUTHENTICATED.into()],
+            ..User::default()
+        };
+        let ann = User {
+            name: "ann".into(),
+            groups: vec![AUTHENTICATED.into()],
+            ..User::default()
+        };
+        let nobody = User {
+            name: "system:anonymous".into(),
+            groups: vec!["system:unauthenticated".into()],
+            ..User::default()
+        };
         // user, method, path, what is said
         let rows = [
             (&admin, "DELETE", "/api/v1/namespaces/a/pods/p", ""),
             (&admin, "GET", "/metrics", ""),
             (&ann, "GET", "/apis/apps", ""),
             (&ann, "GET", "/apis/apps/v1", ""),
-            (&ann, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", ""),
+            (
+                &ann,
+                "POST",
+                "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+                "",
+            ),
             (&nobody, "GET", "/version", ""),
             (&nobody, "GET", "/readyz/ping", ""),
-            (&ann, "GET", "/metrics", "forbidden: User \"ann\" cannot get path \"/metrics\""),
-            (&nobody, "GET", "/apis", "forbidden: User \"system:anonymous\" cannot get path \"/apis\""),
-            (&nobody, "GET", "/versions", "forbidden: User \"system:anonymous\" cannot get path \"/versions\""),
-            (&ann, "GET", "/api/v1/namespaces/n/pods", "pods is forbidden: User \"ann\" cannot list resource \"pods\" in API group \"\" in the namespace \"n\""),
-            (&ann, "GET", "/api/v1/namespaces/n/pods?watch=1", "pods is forbidden: User \"ann\" cannot watch resource \"pods\" in API group \"\" in the namespace \"n\""),
-            (&ann, "GET", "/at/5/api/v1/nodes", "nodes is forbidden: User \"ann\" cannot list resource \"nodes\" in API group \"\" at the cluster scope"),
-            (&ann, "GET", "/apis/apps/v1/namespaces/n/deployments/d/scale", "deployments.apps \"d\" is forbidden: User \"ann\" cannot get resource \"deployments/scale\" in API group \"apps\" in the namespace \"n\""),
-            (&ann, "DELETE", "/api/v1/namespaces/n/configmaps", "configmaps is forbidden: User \"ann\" cannot deletecollection resource \"configmaps\" in API group \"\" in the namespace \"n\""),
-            (&ann, "GET", "/api/v1/namespaces/n", "namespaces \"n\" is forbidden: User \"ann\" cannot get resource \"namespaces\" in API group \"\" in the namespace \"n\""),
+            (
+                &ann,
+                "GET",
+                "/metrics",
+                "forbidden: User \"ann\" cannot get path \"/metrics\"",
+            ),
+            (
+                &nobody,
+                "GET",
+                "/apis",
+                "forbidden: User \"system:anonymous\" cannot get path \"/apis\"",
+            ),
+            (
+                &nobody,
+                "GET",
+                "/versions",
+                "forbidden: User \"system:anonymous\" cannot get path \"/versions\"",
+            ),
+            (
+                &ann,
+                "GET",
+                "/api/v1/namespaces/n/pods",
+                "pods is forbidden: User \"ann\" cannot list resource \"pods\" in API group \"\" in the namespace \"n\"",
+            ),
+            (
+                &ann,
+                "GET",
+                "/api/v1/namespaces/n/pods?watch=1",
+                "pods is forbidden: User \"ann\" cannot watch resource \"pods\" in API group \"\" in the namespace \"n\"",
+            ),
+            (
+                &ann,
+                "GET",
+                "/at/5/api/v1/nodes",
+                "nodes is forbidden: User \"ann\" cannot list resource \"nodes\" in API group \"\" at the cluster scope",
+            ),
+            (
+                &ann,
+                "GET",
+                "/apis/apps/v1/namespaces/n/deployments/d/scale",
+                "deployments.apps \"d\" is forbidden: User \"ann\" cannot get resource \"deployments/scale\" in API group \"apps\" in the namespace \"n\"",
+            ),
+            (
+                &ann,
+                "DELETE",
+                "/api/v1/namespaces/n/configmaps",
+                "configmaps is forbidden: User \"ann\" cannot deletecollection resource \"configmaps\" in API group \"\" in the namespace \"n\"",
+            ),
+            (
+                &ann,
+                "GET",
+                "/api/v1/namespaces/n",
+                "namespaces \"n\" is forbidden: User \"ann\" cannot get resource \"namespaces\" in API group \"\" in the namespace \"n\"",
+            ),
         ];
         for (user, method, url, said) in rows {
             let (path, query) = url.split_once('?').unwrap_or((url, ""));
-            let info = RequestInfo::read(&Method::from_bytes(method.as_bytes()).unwrap(), path, &Query::parse(query));
-            let found = authorize(user, &Attributes::of(&info)).map_or_else(|error| error.message, |()| String::new());
+            let info = RequestInfo::read(
+                &Method::from_bytes(method.as_bytes()).unwrap(),
+                path,
+                &Query::parse(query),
+            );
+            let found = authorize(user, &Attributes::of(&info))
+                .map_or_else(|error| error.message, |()| String::new());
             assert_eq!(found, said, "{method} {url}");
         }
     }

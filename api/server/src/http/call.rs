@@ -4,7 +4,10 @@ use super::authenticate::User;
 use super::negotiate::Accept;
 use super::request_info::{RequestInfo, ResourcePath};
 use super::{Api, Query, Reply};
-use super::{create, delete, delete_collection, discovery, patch, read, subresources, text, update, virtual_kinds, watch};
+use super::{
+    create, delete, delete_collection, discovery, patch, read, subresources, text, update,
+    virtual_kinds, watch,
+};
 use crate::core::{Core, Request};
 use crate::timetravel::{self, Moment};
 use bytes::Bytes;
@@ -14,6 +17,7 @@ use kinds::error::StatusError;
 use kinds::kind::{Context, Kind, Subresource};
 use kinds::resources;
 use kinds::table::IncludeObject;
+use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 
 pub(crate) struct Call {
@@ -23,13 +27,13 @@ pub(crate) struct Call {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub user: User,
-    /// The proposal's id and actor.
-    pub request: Request,
+    /// The proposal's id and actor; each proposal takes it and puts it back with its attempt.
+    pub request: Mutex<Request>,
     pub deadline: Instant,
 }
 
 /// What a path names, once the table of kinds knows it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Target {
     pub kind: &'static Kind,
     /// `""` for all, or for what has none.
@@ -44,7 +48,11 @@ impl Target {
     }
 
     pub fn key_of(&self, name: &str) -> Key {
-        let namespace = if self.kind.namespaced { self.namespace.as_str() } else { "" };
+        let namespace = if self.kind.namespaced {
+            self.namespace.as_str()
+        } else {
+            ""
+        };
         Key::new(self.kind.resource(), namespace, name)
     }
 
@@ -62,9 +70,39 @@ impl Call {
         self.api.core()
     }
 
+    pub fn request(&self) -> Request {
+        self.request
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn put_request(&self, request: Request) {
+        *self.request.lock().unwrap_or_else(PoisonError::into_inner) = request;
+    }
+
+    /// The same caller's, for a proposal of its own.
+    pub fn another(&self) -> Self {
+        let own = self.request();
+        Self {
+            api: self.api.clone(),
+            info: self.info.clone(),
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            user: self.user.clone(),
+            request: Mutex::new(self.core().request(own.actor, own.cause)),
+            deadline: self.deadline,
+        }
+    }
+
     pub fn accept(&self) -> Result<Accept, StatusError> {
-        let header: Vec<String> =
-            self.headers.get_all(header::ACCEPT).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+        let header: Vec<String> = self
+            .headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .collect();
         Accept::read(&header.join(","))
     }
 
@@ -86,14 +124,20 @@ impl Call {
 
     /// What hooks may know. A new suffix each time: a name that was taken is not tried twice.
     pub fn context(&self) -> Context {
-        Context { now: self.core().now().to_string(), user: self.user.name.clone(), suffix: self.core().draw().suffix() }
+        Context {
+            now: self.core().now().to_string(),
+            user: self.user.name.clone(),
+            suffix: self.core().draw().suffix(),
+        }
     }
 
-    pub async fn route(mut self) -> Result<Reply, StatusError> {
+    pub async fn route(self) -> Result<Reply, StatusError> {
         let moment = match self.info.at.clone() {
             None => None,
             Some(_) if self.info.verb == "watch" => {
-                return Err(StatusError::bad_request("the past does not change: a watch needs the present; leave out /at/…"));
+                return Err(StatusError::bad_request(
+                    "the past does not change: a watch needs the present; leave out /at/…",
+                ));
             }
             Some(_) if !matches!(self.info.verb, "get" | "list" | "head" | "options") => {
                 let mut error = StatusError::method_not_allowed();
@@ -109,20 +153,39 @@ impl Call {
         }
     }
 
-    async fn resource(&mut self, path: ResourcePath, moment: Option<Moment>) -> Result<Reply, StatusError> {
-        if let Some(kind) = resources::virtual_by_plural(&path.group, &path.version, &path.resource) {
+    async fn resource(
+        &self,
+        path: ResourcePath,
+        moment: Option<Moment>,
+    ) -> Result<Reply, StatusError> {
+        if let Some(kind) = resources::virtual_by_plural(&path.group, &path.version, &path.resource)
+        {
             return virtual_kinds::serve(self, kind, &path).await;
         }
         let Some(kind) = resources::by_plural(&path.group, &path.version, &path.resource) else {
             return discovery::unknown(&path);
         };
-        if path.too_long || (!kind.namespaced && !path.namespace.is_empty() && path.resource != "namespaces") {
+        if path.too_long
+            || (!kind.namespaced && !path.namespace.is_empty() && path.resource != "namespaces")
+        {
             return Err(StatusError::no_such_path());
         }
-        let namespace = if kind.namespaced { path.namespace } else { String::new() };
-        let target = Target { kind, namespace, name: path.name };
+        let namespace = if kind.namespaced {
+            path.namespace
+        } else {
+            String::new()
+        };
+        let target = Target {
+            kind,
+            namespace,
+            name: path.name,
+        };
         if !path.subresource.is_empty() {
-            let found = kind.subresources.iter().copied().find(|subresource: &Subresource| subresource.name() == path.subresource);
+            let found = kind
+                .subresources
+                .iter()
+                .copied()
+                .find(|subresource: &Subresource| subresource.name() == path.subresource);
             let subresource = found.ok_or_else(StatusError::no_such_path)?;
             return subresources::serve(self, &target, subresource, moment).await;
         }
@@ -131,17 +194,21 @@ impl Call {
             "list" => read::list(self, &target, moment).await,
             "watch" => watch::serve(self, &target).await,
             // Below here something is named, or made: not across all namespaces.
-            _ if across && (!target.name.is_empty() || self.info.verb != "deletecollection") => Err(if target.name.is_empty() {
-                StatusError::method_not_allowed()
-            } else {
-                StatusError::no_such_path()
-            }),
+            _ if across && (!target.name.is_empty() || self.info.verb != "deletecollection") => {
+                Err(if target.name.is_empty() {
+                    StatusError::method_not_allowed()
+                } else {
+                    StatusError::no_such_path()
+                })
+            }
             "get" => read::get(self, &target, moment).await,
             "create" if target.name.is_empty() => create::serve(self, &target).await,
             "update" if !target.name.is_empty() => update::serve(self, &target).await,
             "patch" if !target.name.is_empty() => patch::serve(self, &target).await,
             "delete" => delete::serve(self, &target).await,
-            "deletecollection" if kind.verbs.contains(&"deletecollection") && !across => delete_collection::serve(self, &target).await,
+            "deletecollection" if kind.verbs.contains(&"deletecollection") && !across => {
+                delete_collection::serve(self, &target).await
+            }
             _ => Err(StatusError::method_not_allowed()),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::core::{ProposeError, TooLarge, Unavailable};
 use eventstore::Rejection;
+use eventstore_disk::{ReadError, StoreError};
 use kinds::error::StatusError;
 
 /// What a caller is told to wait before it asks a server again that has no leader.
@@ -10,9 +11,10 @@ const NO_LEADER_RETRY_S: u32 = 1;
 pub(crate) fn propose(error: ProposeError) -> StatusError {
     match error {
         ProposeError::Rejected(rejection) => rejected(rejection),
-        ProposeError::TooBusy { retry_after_s } => {
-            StatusError::too_many_requests("too many proposals are waiting, please try again later", retry_after_s)
-        }
+        ProposeError::TooBusy { retry_after_s } => StatusError::too_many_requests(
+            "too many proposals are waiting, please try again later",
+            retry_after_s,
+        ),
         ProposeError::TooLarge { bytes, most } => {
             StatusError::too_large(&format!("the change has {bytes} bytes, the most is {most}"))
         }
@@ -29,10 +31,14 @@ pub(crate) fn propose(error: ProposeError) -> StatusError {
 /// A rejection that reading afresh does not cure.
 fn rejected(rejection: Rejection) -> StatusError {
     match rejection {
-        Rejection::TooOld { .. } => StatusError::timeout("the request took so long that its outcome can no longer be told", 0),
-        rejection @ (Rejection::Expectation { .. } | Rejection::OtherTerm { .. } | Rejection::Fenced { .. } | Rejection::NotNow(_)) => {
-            unavailable_for(&rejection.to_string())
-        }
+        Rejection::TooOld { .. } => StatusError::timeout(
+            "the request took so long that its outcome can no longer be told",
+            0,
+        ),
+        rejection @ (Rejection::Expectation { .. }
+        | Rejection::OtherTerm { .. }
+        | Rejection::Fenced { .. }
+        | Rejection::NotNow(_)) => unavailable_for(&rejection.to_string()),
     }
 }
 
@@ -48,4 +54,20 @@ pub(crate) fn unavailable_for(why: &str) -> StatusError {
 
 pub(crate) fn too_large(error: &TooLarge) -> StatusError {
     StatusError::too_large_resource_version(error.asked, error.current)
+}
+
+/// What a read of the past runs into.
+pub(crate) fn past(error: ReadError) -> StatusError {
+    match error {
+        ReadError::Compacted { asked, horizon } => StatusError::expired(format!(
+            "The resourceVersion for the provided request is too old: revision {asked} is before the horizon {horizon}"
+        )),
+        ReadError::FutureRevision { asked, current } => {
+            StatusError::too_large_resource_version(asked, current)
+        }
+        ReadError::Store(error @ StoreError::TooMany { .. }) => {
+            StatusError::too_many_requests(error.to_string(), NO_LEADER_RETRY_S)
+        }
+        ReadError::Store(error) => StatusError::internal(&error.to_string()),
+    }
 }

@@ -15,6 +15,7 @@ mod delete_collection;
 mod discovery;
 mod errors;
 mod log;
+mod managed;
 mod metrics;
 mod negotiate;
 mod options;
@@ -34,11 +35,10 @@ mod write;
 pub use log::{LogBytes, LogRequest, PodLogs};
 pub use respond::Body;
 
-pub(crate) use admission::admit_pod;
 pub(crate) use call::Call;
-pub(crate) use query::Query;
-pub(crate) use respond::{Reply, full};
 pub(crate) use errors::{past as past_error, unavailable};
+pub(crate) use query::Query;
+pub(crate) use respond::Reply;
 
 use crate::config::Config;
 use crate::core::Core;
@@ -112,7 +112,12 @@ pub struct ClientCertificate {
 impl Api {
     /// `logs`: where pods' logs come from; None answers 503 for them.
     pub fn new(core: Core, settings: Settings, logs: Option<Arc<dyn PodLogs>>) -> Self {
-        Self(Arc::new(Inner { core, settings, logs, metrics: metrics::Metrics::default() }))
+        Self(Arc::new(Inner {
+            core,
+            settings,
+            logs,
+            metrics: metrics::Metrics::default(),
+        }))
     }
 
     /// Answers one request. Never fails: what goes wrong is a `Status`.
@@ -125,7 +130,9 @@ impl Api {
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::read(&parts.method, parts.uri.path(), &query);
-        let gzip = text(&parts.headers, header::ACCEPT_ENCODING).split(',').any(|one| one.trim().starts_with("gzip"));
+        let gzip = text(&parts.headers, header::ACCEPT_ENCODING)
+            .split(',')
+            .any(|one| one.trim().starts_with("gzip"));
         let user = authenticate::authenticate(&caller, &parts.headers);
         let actor = actor(user.as_ref().ok(), &parts.headers, &caller);
         let opened = self.0.core.request(actor, Cause::default());
@@ -135,7 +142,16 @@ impl Api {
             authorize::authorize(&user, &Attributes::of(&info))?;
             let deadline = deadline(&info, &query, started)?;
             let body = read_body(&parts.method, &parts.headers, body, deadline).await?;
-            let call = Call { api: self.clone(), info: info.clone(), query, headers: parts.headers.clone(), body, user, request: opened, deadline };
+            let call = Call {
+                api: self.clone(),
+                info: info.clone(),
+                query,
+                headers: parts.headers.clone(),
+                body,
+                user,
+                request: std::sync::Mutex::new(opened),
+                deadline,
+            };
             call.route().await
         };
         let answer = answer.await;
@@ -143,7 +159,9 @@ impl Api {
             Ok(reply) => (reply, None),
             Err(error) => (Reply::error(&error), respond::retry_after(&error)),
         };
-        self.0.metrics.answered(&info, reply.code, started.elapsed());
+        self.0
+            .metrics
+            .answered(&info, reply.code, started.elapsed());
         let mut response = reply.into_response(&audit_id, gzip);
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
@@ -173,13 +191,25 @@ fn deadline(info: &RequestInfo, query: &Query, started: Instant) -> Result<Insta
     let asked = match query.text("timeout") {
         "" => None,
         _ if info.long_running() => None,
-        text => Some(options::duration(text).ok_or_else(|| StatusError::bad_request(format!("invalid timeout specified in the request URL: time: invalid duration {text:?}")))?),
+        text => Some(options::duration(text).ok_or_else(|| {
+            StatusError::bad_request(format!(
+                "invalid timeout specified in the request URL: time: invalid duration {text:?}"
+            ))
+        })?),
     };
-    Ok(started + asked.filter(|asked| !asked.is_zero()).map_or(REQUEST_TIMEOUT, |asked| asked.min(REQUEST_TIMEOUT)))
+    Ok(started
+        + asked
+            .filter(|asked| !asked.is_zero())
+            .map_or(REQUEST_TIMEOUT, |asked| asked.min(REQUEST_TIMEOUT)))
 }
 
 /// The whole body, bounded in bytes and time.
-async fn read_body<B>(method: &Method, headers: &HeaderMap, body: B, deadline: Instant) -> Result<Bytes, StatusError>
+async fn read_body<B>(
+    method: &Method,
+    headers: &HeaderMap,
+    body: B,
+    deadline: Instant,
+) -> Result<Bytes, StatusError>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Display + Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -188,25 +218,51 @@ where
         return Ok(Bytes::new());
     }
     let too_large = || StatusError::request_entity_too_large(BODY_BYTES_MAX);
-    let announced = text(headers, header::CONTENT_LENGTH).parse::<usize>().unwrap_or_default();
+    let announced = text(headers, header::CONTENT_LENGTH)
+        .parse::<usize>()
+        .unwrap_or_default();
     if announced > BODY_BYTES_MAX {
         return Err(too_large());
     }
-    match tokio::time::timeout_at(deadline, Box::pin(Limited::new(body, BODY_BYTES_MAX)).collect()).await {
+    match tokio::time::timeout_at(
+        deadline,
+        Box::pin(Limited::new(body, BODY_BYTES_MAX)).collect(),
+    )
+    .await
+    {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(StatusError::bad_request(format!("the body could not be read: {error}"))),
-        Err(_) => Err(StatusError::timeout("the request's body did not arrive in time", 0)),
+        Ok(Err(error)) => Err(StatusError::bad_request(format!(
+            "the body could not be read: {error}"
+        ))),
+        Err(_) => Err(StatusError::timeout(
+            "the request's body did not arrive in time",
+            0,
+        )),
     }
 }
 
 /// Who every event of this request will name.
 fn actor(user: Option<&User>, headers: &HeaderMap, caller: &Caller) -> Actor {
-    let client: String = text(headers, header::USER_AGENT).chars().take(CLIENT_CHARS_MAX).collect();
+    let client: String = text(headers, header::USER_AGENT)
+        .chars()
+        .take(CLIENT_CHARS_MAX)
+        .collect();
     Actor::User {
-        user: user.map_or(authenticate::ANONYMOUS, |user| user.name.as_str()).into(),
-        groups: user.map(|user| user.groups.iter().map(|group| group.as_str().into()).collect()).unwrap_or_default(),
-        impersonator: user.and_then(|user| user.impersonator.as_deref()).map(Into::into),
+        user: user
+            .map_or(authenticate::ANONYMOUS, |user| user.name.as_str())
+            .into(),
+        groups: user
+            .map(|user| {
+                user.groups
+                    .iter()
+                    .map(|group| group.as_str().into())
+                    .collect()
+            })
+            .unwrap_or_default(),
+        impersonator: user
+            .and_then(|user| user.impersonator.as_deref())
+            .map(Into::into),
         client: client.into(),
         address: caller.address.to_string().into(),
     }
@@ -214,5 +270,8 @@ fn actor(user: Option<&User>, headers: &HeaderMap, caller: &Caller) -> Actor {
 
 /// A header's text; `""` for none.
 pub(crate) fn text(headers: &HeaderMap, name: header::HeaderName) -> String {
-    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
+    headers
+        .get(name)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .unwrap_or_default()
 }

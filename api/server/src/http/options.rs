@@ -25,20 +25,45 @@ impl WriteOptions {
         let dry_run = call.query.dry_run(kind)?;
         let named = call.query.text("fieldManager");
         if named.chars().count() > MANAGER_CHARS_MAX {
-            return Err(options_invalid(kind, &[FieldError::too_long("fieldManager", MANAGER_CHARS_MAX)]));
+            return Err(options_invalid(
+                kind,
+                &[FieldError::too_long("fieldManager", MANAGER_CHARS_MAX)],
+            ));
         }
         if let Some(bad) = named.chars().find(|c| c.is_control()) {
-            return Err(options_invalid(kind, &[FieldError::invalid("fieldManager", named, format!("should only contain printable characters, found {bad:?}"))]));
+            return Err(options_invalid(
+                kind,
+                &[FieldError::invalid(
+                    "fieldManager",
+                    named,
+                    format!("should only contain printable characters, found {bad:?}"),
+                )],
+            ));
         }
-        let manager = if named.is_empty() { from_user_agent(&super::text(&call.headers, header::USER_AGENT)) } else { named.to_owned() };
-        Ok(Self { dry_run, manager, validation })
+        let manager = if named.is_empty() {
+            from_user_agent(&super::text(&call.headers, header::USER_AGENT))
+        } else {
+            named.to_owned()
+        };
+        Ok(Self {
+            dry_run,
+            manager,
+            validation,
+        })
     }
 }
 
 /// A manager that names itself nowhere is what its User-Agent begins with: `kubectl/v1.37 (linux)` is `kubectl`.
 fn from_user_agent(agent: &str) -> String {
     let name = agent.split('/').next().unwrap_or_default();
-    if name.is_empty() { "unknown".to_owned() } else { name.chars().filter(|c| !c.is_control()).take(MANAGER_CHARS_MAX).collect() }
+    if name.is_empty() {
+        "unknown".to_owned()
+    } else {
+        name.chars()
+            .filter(|c| !c.is_control())
+            .take(MANAGER_CHARS_MAX)
+            .collect()
+    }
 }
 
 /// A duration as Go writes it: `30s`, `1m30s`, `1.5h`, or plain seconds.
@@ -50,7 +75,9 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let unit_end = rest[number..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |end| number + end);
+        let unit_end = rest[number..]
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .map_or(rest.len(), |end| number + end);
         let seconds = match &rest[number..unit_end] {
             "ns" => 1e-9,
             "us" | "µs" => 1e-6,
@@ -63,7 +90,9 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         total += rest[..number].parse::<f64>().ok()? * seconds;
         rest = &rest[unit_end..];
     }
-    (!text.is_empty()).then(|| Duration::try_from_secs_f64(total).ok()).flatten()
+    (!text.is_empty())
+        .then(|| Duration::try_from_secs_f64(total).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -72,11 +101,25 @@ mod tests {
 
     #[test]
     fn durations_read_as_gos() {
-        let rows = [("32s", Some(32_000)), ("1m30s", Some(90_000)), ("1.5h", Some(5_400_000)), ("250ms", Some(250)), ("10", Some(10_000)), ("0s", Some(0)), ("", None), ("5x", None), ("s", None)];
+        let rows = [
+            ("32s", Some(32_000)),
+            ("1m30s", Some(90_000)),
+            ("1.5h", Some(5_400_000)),
+            ("250ms", Some(250)),
+            ("10", Some(10_000)),
+            ("0s", Some(0)),
+            ("", None),
+            ("5x", None),
+            ("s", None),
+        ];
         for (text, ms) in rows {
             assert_eq!(duration(text), ms.map(Duration::from_millis), "{text}");
         }
-        for (agent, manager) in [("kubectl/v1.37.0 (linux/amd64)", "kubectl"), ("robot", "robot"), ("", "unknown")] {
+        for (agent, manager) in [
+            ("kubectl/v1.37.0 (linux/amd64)", "kubectl"),
+            ("robot", "robot"),
+            ("", "unknown"),
+        ] {
             assert_eq!(from_user_agent(agent), manager, "{agent}");
         }
     }

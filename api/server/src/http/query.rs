@@ -16,7 +16,10 @@ impl Query {
 
     /// The first value of that name; an empty one counts as given.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The first value of that name, or `""`.
@@ -25,19 +28,26 @@ impl Query {
     }
 
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// As Kubernetes reads booleans of a query: `0` and `false` are false, whatever else is there is true, absent is false.
     pub fn flag(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false"))
+        self.get(name)
+            .is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false"))
     }
 
     pub fn integer(&self, name: &str) -> Result<Option<i64>, StatusError> {
         match self.get(name) {
             None | Some("") => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
-                StatusError::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", kinds::error::go_quote(text)))
+                StatusError::bad_request(format!(
+                    "strconv.ParseInt: parsing {}: invalid syntax",
+                    kinds::error::go_quote(text)
+                ))
             }),
         }
     }
@@ -49,7 +59,12 @@ impl Query {
             match value {
                 "" => {}
                 "All" => dry = true,
-                other => return Err(options_invalid(kind, &[FieldError::not_supported("dryRun", other, &["All"])])),
+                other => {
+                    return Err(options_invalid(
+                        kind,
+                        &[FieldError::not_supported("dryRun", other, &["All"])],
+                    ));
+                }
             }
         }
         Ok(dry)
@@ -69,7 +84,11 @@ pub(crate) fn decode(text: &str, plus_is_space: bool) -> String {
         rest = after;
         match byte {
             b'+' if plus_is_space => bytes.push(b' '),
-            b'%' => match after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            b'%' => match after
+                .get(..2)
+                .and_then(|hex| std::str::from_utf8(hex).ok())
+                .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            {
                 Some(decoded) => {
                     bytes.push(decoded);
                     rest = &after[2..];
@@ -88,19 +107,42 @@ mod tests {
 
     #[test]
     fn queries_are_decoded_once() {
-        let query = Query::parse("labelSelector=a%3Db%2Cc&x=1+2&watch=1&empty&off=False&limit=5&bad=%zz");
-        let rows = [("labelSelector", Some("a=b,c")), ("x", Some("1 2")), ("watch", Some("1")), ("empty", Some("")), ("none", None), ("bad", Some("%zz"))];
+        let query =
+            Query::parse("labelSelector=a%3Db%2Cc&x=1+2&watch=1&empty&off=False&limit=5&bad=%zz");
+        let rows = [
+            ("labelSelector", Some("a=b,c")),
+            ("x", Some("1 2")),
+            ("watch", Some("1")),
+            ("empty", Some("")),
+            ("none", None),
+            ("bad", Some("%zz")),
+        ];
         for (name, value) in rows {
             assert_eq!(query.get(name), value, "{name}");
         }
-        let flags = [("watch", true), ("off", false), ("empty", true), ("none", false)];
+        let flags = [
+            ("watch", true),
+            ("off", false),
+            ("empty", true),
+            ("none", false),
+        ];
         for (name, value) in flags {
             assert_eq!(query.flag(name), value, "{name}");
         }
         assert_eq!(query.integer("limit").ok(), Some(Some(5)));
         assert_eq!(query.integer("bad").map_err(|error| error.code), Err(400));
-        for (text, expected) in [("", Ok(false)), ("dryRun=All", Ok(true)), ("dryRun=Some", Err(422))] {
-            assert_eq!(Query::parse(text).dry_run("CreateOptions").map_err(|error| error.code), expected, "{text}");
+        for (text, expected) in [
+            ("", Ok(false)),
+            ("dryRun=All", Ok(true)),
+            ("dryRun=Some", Err(422)),
+        ] {
+            assert_eq!(
+                Query::parse(text)
+                    .dry_run("CreateOptions")
+                    .map_err(|error| error.code),
+                expected,
+                "{text}"
+            );
         }
     }
 }

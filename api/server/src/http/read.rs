@@ -4,61 +4,116 @@
 //! this server's fold as it stands. A continue token names the revision of its first page, and every later page reads at it.
 
 use super::call::{Call, Target};
+use super::errors;
 use super::query::options_invalid;
 use super::respond::{Reply, Shown};
 use super::selection::Selection;
-use super::errors;
-use crate::timetravel::Moment;
+use crate::timetravel::{Moment, Place};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use eventstore::{Object, Text};
+use eventstore::{Object, View};
 use kinds::error::{FieldError, StatusError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(crate) async fn get(call: &Call, target: &Target, moment: Option<Moment>) -> Result<Reply, StatusError> {
+/// Objects looked at between two looks at the store.
+const CHUNK: usize = 1_024;
+/// Objects of the past counted at most for `remainingItemCount`, which is left out beyond.
+const COUNT_PAST_MAX: usize = 2_000;
+
+pub(crate) async fn get(
+    call: &Call,
+    target: &Target,
+    moment: Option<Moment>,
+) -> Result<Reply, StatusError> {
     let accept = call.accept()?;
     let include = call.include()?;
     let object = find(call, target, moment).await?;
-    Ok(Reply::object(accept, target.kind, 200, &Shown::Stored(object), include, call.now_ms()))
+    Ok(Reply::object(
+        accept,
+        target.kind,
+        200,
+        &Shown::Stored(object),
+        include,
+        call.now_ms(),
+    ))
 }
 
 /// The one object that the path names.
-pub(crate) async fn find(call: &Call, target: &Target, moment: Option<Moment>) -> Result<Arc<Object>, StatusError> {
+pub(crate) async fn find(
+    call: &Call,
+    target: &Target,
+    moment: Option<Moment>,
+) -> Result<Arc<Object>, StatusError> {
     let moment = match moment {
         Some(moment) => moment,
-        None => not_older_than(call, revision(call)?).await?,
+        None => Moment::now(view(call, revision(call)?).await?),
     };
     moment.get(&target.key())?.ok_or_else(|| target.not_found())
 }
 
-pub(crate) async fn list(call: &Call, target: &Target, moment: Option<Moment>) -> Result<Reply, StatusError> {
+pub(crate) async fn list(
+    call: &Call,
+    target: &Target,
+    moment: Option<Moment>,
+) -> Result<Reply, StatusError> {
     let accept = call.accept()?;
     let include = call.include()?;
     let selection = Selection::read(&call.query, target)?;
     if call.query.flag("sendInitialEvents") || call.query.get("sendInitialEvents").is_some() {
-        return Err(list_options(&[FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")]));
+        return Err(list_options(&[FieldError::forbidden(
+            "sendInitialEvents",
+            "sendInitialEvents is forbidden for list",
+        )]));
     }
     let limit = call.query.integer("limit")?.unwrap_or_default();
     if limit < 0 {
-        return Err(list_options(&[FieldError::invalid("limit", limit, "must be greater than or equal to 0")]));
+        return Err(list_options(&[FieldError::invalid(
+            "limit",
+            limit,
+            "must be greater than or equal to 0",
+        )]));
     }
     let (moment, after) = starting_point(call, moment, limit).await?;
-    let page = page(&moment, target, &selection, after, usize::try_from(limit).unwrap_or(usize::MAX))?;
+    let page = page(
+        &moment,
+        target,
+        &selection,
+        after,
+        usize::try_from(limit).unwrap_or(usize::MAX),
+    )?;
     let mut metadata = json!({"resourceVersion": moment.revision().to_string()});
     if let Some(last) = page.more_after {
-        metadata["continue"] = json!(ContinueToken { v: ContinueToken::VERSION.into(), rv: moment.revision(), start: last }.print());
+        metadata["continue"] = json!(
+            ContinueToken {
+                v: ContinueToken::VERSION.into(),
+                rv: moment.revision(),
+                start: last
+            }
+            .print()
+        );
         if let Some(remaining) = page.remaining {
             metadata["remainingItemCount"] = json!(remaining);
         }
     }
-    let reply = Reply::list(accept, target.kind, metadata, page.objects, include, call.now_ms());
+    let reply = Reply::list(
+        accept,
+        target.kind,
+        metadata,
+        page.objects,
+        include,
+        call.now_ms(),
+    );
     Ok(reply)
 }
 
 /// Every object that a selection names, as of a moment.
-pub(crate) fn select(moment: &Moment, target: &Target, selection: &Selection) -> Result<Vec<Arc<Object>>, StatusError> {
+pub(crate) fn select(
+    moment: &Moment,
+    target: &Target,
+    selection: &Selection,
+) -> Result<Vec<Arc<Object>>, StatusError> {
     Ok(page(moment, target, selection, None, 0)?.objects)
 }
 
@@ -71,7 +126,13 @@ struct Page {
 }
 
 /// `limit` 0 means all.
-fn page(moment: &Moment, target: &Target, selection: &Selection, after: Option<(Text, Text)>, limit: usize) -> Result<Page, StatusError> {
+fn page(
+    moment: &Moment,
+    target: &Target,
+    selection: &Selection,
+    after: Option<Place>,
+    limit: usize,
+) -> Result<Page, StatusError> {
     let resource = target.kind.resource();
     let namespace = match target.namespace.as_str() {
         "" if target.kind.namespaced => selection.namespace(),
@@ -79,23 +140,69 @@ fn page(moment: &Moment, target: &Target, selection: &Selection, after: Option<(
         namespace => Some(namespace),
     };
     // A list of one name in one namespace is a get.
-    if let (Some(name), Some(namespace), None) = (selection.name(), namespace.or((!target.kind.namespaced).then_some("")), &after) {
+    if let (Some(name), Some(namespace), None) = (
+        selection.name(),
+        namespace.or((!target.kind.namespaced).then_some("")),
+        &after,
+    ) {
         let found = moment.get(&eventstore::Key::new(resource, namespace, name))?;
-        let objects = found.into_iter().filter(|object| selection.matches(object)).collect();
-        return Ok(Page { objects, more_after: None, remaining: None });
+        let objects = found
+            .into_iter()
+            .filter(|object| selection.matches(object))
+            .collect();
+        return Ok(Page {
+            objects,
+            more_after: None,
+            remaining: None,
+        });
     }
-    let mut rest = moment.list(&resource, namespace, after)?.filter(|object| selection.matches(object));
-    if limit == 0 {
-        return Ok(Page { objects: rest.collect(), more_after: None, remaining: None });
+    let mut page = Page {
+        objects: Vec::new(),
+        more_after: None,
+        remaining: None,
+    };
+    let (mut after, mut more) = (after, 0);
+    loop {
+        let chunk = moment.chunk(&resource, namespace, after.as_ref(), CHUNK)?;
+        after = chunk
+            .objects
+            .last()
+            .map(|object| (object.key.namespace.clone(), object.key.name.clone()));
+        for object in chunk
+            .objects
+            .into_iter()
+            .filter(|object| selection.matches(object))
+        {
+            if limit == 0 || page.objects.len() < limit {
+                page.objects.push(object);
+            } else {
+                more += 1;
+            }
+        }
+        // Under a selector it is enough to know that there are more; and counting the past costs the disk.
+        let enough =
+            more > 0 && (!selection.is_empty() || (moment.is_past() && more > COUNT_PAST_MAX));
+        if !chunk.more || enough {
+            if more > 0 {
+                page.more_after = page.objects.last().map(|object| {
+                    (
+                        object.key.namespace.to_string(),
+                        object.key.name.to_string(),
+                    )
+                });
+                page.remaining = (selection.is_empty() && !enough).then_some(more);
+            }
+            return Ok(page);
+        }
     }
-    let objects: Vec<Arc<Object>> = rest.by_ref().take(limit).collect();
-    let more = if selection.is_empty() { rest.count() } else { usize::from(rest.next().is_some()) };
-    let last = objects.last().filter(|_| more > 0).map(|object| (object.key.namespace.to_string(), object.key.name.to_string()));
-    Ok(Page { objects, more_after: last, remaining: selection.is_empty().then_some(more) })
 }
 
 /// The moment that a list reads, and what was the last object of the page before.
-async fn starting_point(call: &Call, moment: Option<Moment>, limit: i64) -> Result<(Moment, Option<(Text, Text)>), StatusError> {
+async fn starting_point(
+    call: &Call,
+    moment: Option<Moment>,
+    limit: i64,
+) -> Result<(Moment, Option<Place>), StatusError> {
     let token = call.query.text("continue");
     let version = call.query.text("resourceVersion");
     let matching = call.query.text("resourceVersionMatch");
@@ -105,7 +212,9 @@ async fn starting_point(call: &Call, moment: Option<Moment>, limit: i64) -> Resu
         let after = Some((token.start.0.as_str().into(), token.start.1.as_str().into()));
         let moment = match moment {
             Some(named) if named.revision() != token.rv => {
-                return Err(StatusError::bad_request("the continue token belongs to another moment than /at/ names"));
+                return Err(StatusError::bad_request(
+                    "the continue token belongs to another moment than /at/ names",
+                ));
             }
             Some(named) => named,
             None => exactly(call, token.rv).await.map_err(expired_token)?,
@@ -114,8 +223,12 @@ async fn starting_point(call: &Call, moment: Option<Moment>, limit: i64) -> Resu
     }
     let moment = match (moment, revision(call)?) {
         (Some(moment), _) => moment,
-        (None, Some(revision)) if revision > 0 && (matching == "Exact" || (matching.is_empty() && limit > 0)) => exactly(call, revision).await?,
-        (None, revision) => not_older_than(call, revision).await?,
+        (None, Some(revision))
+            if revision > 0 && (matching == "Exact" || (matching.is_empty() && limit > 0)) =>
+        {
+            exactly(call, revision).await?
+        }
+        (None, revision) => Moment::now(view(call, revision).await?),
     };
     Ok((moment, None))
 }
@@ -125,25 +238,37 @@ pub(crate) fn revision(call: &Call) -> Result<Option<u64>, StatusError> {
     match call.query.text("resourceVersion") {
         "" => Ok(None),
         text => text.parse().map(Some).map_err(|_| {
-            let field = FieldError::invalid("resourceVersion", text, format!("strconv.ParseUint: parsing {text:?}: invalid syntax"));
+            let field = FieldError::invalid(
+                "resourceVersion",
+                text,
+                format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+            );
             StatusError::bad_request(format!("Invalid value: {text:?}: {}", field.detail))
         }),
     }
 }
 
 /// None: everything acknowledged so far; 0: what is here; else at least that revision.
-pub(crate) async fn not_older_than(call: &Call, revision: Option<u64>) -> Result<Moment, StatusError> {
+pub(crate) async fn view(call: &Call, revision: Option<u64>) -> Result<View, StatusError> {
     let core = call.core();
-    let view = match revision {
-        None => core.linearizable(call.deadline).await.map_err(|error| errors::unavailable(&error))?,
-        Some(0) => core.view(),
-        Some(revision) => core.not_older_than(revision, call.deadline).await.map_err(|error| errors::too_large(&error))?,
-    };
-    Ok(Moment::now(view))
+    match revision {
+        None => core
+            .linearizable(call.deadline)
+            .await
+            .map_err(|error| errors::unavailable(&error)),
+        Some(0) => Ok(core.view()),
+        Some(revision) => core
+            .not_older_than(revision, call.deadline)
+            .await
+            .map_err(|error| errors::too_large(&error)),
+    }
 }
 
 async fn exactly(call: &Call, revision: u64) -> Result<Moment, StatusError> {
-    call.core().not_older_than(revision, call.deadline).await.map_err(|error| errors::too_large(&error))?;
+    call.core()
+        .not_older_than(revision, call.deadline)
+        .await
+        .map_err(|error| errors::too_large(&error))?;
     Moment::at(call.core(), revision)
 }
 
@@ -151,19 +276,32 @@ fn expired_token(error: StatusError) -> StatusError {
     if error.code != 410 {
         return error;
     }
-    StatusError::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.")
+    StatusError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
+    )
 }
 
 fn check_match(version: &str, matching: &str, token: &str) -> Result<(), StatusError> {
     let path = "resourceVersionMatch";
     if !token.is_empty() && !matches!(version, "" | "0") {
-        return Err(StatusError::bad_request("specifying resource version is not allowed when using continue"));
+        return Err(StatusError::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
     }
     let error = match matching {
         "" => return Ok(()),
-        _ if version.is_empty() => FieldError::forbidden(path, "resourceVersionMatch is forbidden unless resourceVersion is provided"),
-        _ if !token.is_empty() => FieldError::forbidden(path, "resourceVersionMatch is forbidden when continue is provided"),
-        "Exact" if version == "0" => FieldError::forbidden(path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""),
+        _ if version.is_empty() => FieldError::forbidden(
+            path,
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ),
+        _ if !token.is_empty() => FieldError::forbidden(
+            path,
+            "resourceVersionMatch is forbidden when continue is provided",
+        ),
+        "Exact" if version == "0" => FieldError::forbidden(
+            path,
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ),
         "Exact" | "NotOlderThan" => return Ok(()),
         other => FieldError::not_supported(path, other, &["Exact", "NotOlderThan", ""]),
     };
@@ -193,10 +331,24 @@ impl ContinueToken {
     }
 
     fn read(text: &str) -> Result<Self, StatusError> {
-        let invalid = |why: String| StatusError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| invalid(error.to_string()))?;
-        let token: Self = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
-        if token.v == Self::VERSION { Ok(token) } else { Err(invalid(format!("server does not recognize this encoded version {:?}", token.v))) }
+        let invalid = |why: String| {
+            StatusError::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
+        };
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|error| invalid(error.to_string()))?;
+        let token: Self =
+            serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        if token.v == Self::VERSION {
+            Ok(token)
+        } else {
+            Err(invalid(format!(
+                "server does not recognize this encoded version {:?}",
+                token.v
+            )))
+        }
     }
 }
 
@@ -211,12 +363,23 @@ mod tests {
 
     #[test]
     fn continue_tokens_come_back_or_are_refused() {
-        let token = ContinueToken { v: ContinueToken::VERSION.into(), rv: 42, start: ("a".into(), "b\"/c".into()) };
+        let token = ContinueToken {
+            v: ContinueToken::VERSION.into(),
+            rv: 42,
+            start: ("a".into(), "b\"/c".into()),
+        };
         assert_eq!(ContinueToken::read(&token.print()), Ok(token));
         let other = URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v1","rv":1,"start":["a","b"]}"#);
         for bad in ["garbage", "%%", "e30", other.as_str()] {
             let error = ContinueToken::read(bad).unwrap_err();
-            assert_eq!((error.code, error.message.starts_with("invalid continue token: ")), (400, true), "{bad}");
+            assert_eq!(
+                (
+                    error.code,
+                    error.message.starts_with("invalid continue token: ")
+                ),
+                (400, true),
+                "{bad}"
+            );
         }
     }
 
@@ -235,7 +398,8 @@ mod tests {
             ("0", "NotOlderThan", "t", 422),
         ];
         for (version, matching, token, code) in rows {
-            let found = check_match(version, matching, token).map_or_else(|error| error.code, |()| 0);
+            let found =
+                check_match(version, matching, token).map_or_else(|error| error.code, |()| 0);
             assert_eq!(found, code, "{version} {matching} {token}");
         }
     }

@@ -41,7 +41,11 @@ const NAMESPACE_SUBRESOURCES: &[&str] = &["status", "finalize"];
 
 impl RequestInfo {
     pub fn read(method: &Method, raw_path: &str, query: &Query) -> Self {
-        let mut parts: Vec<String> = raw_path.split('/').skip(1).map(|part| decode(part, false)).collect();
+        let mut parts: Vec<String> = raw_path
+            .split('/')
+            .skip(1)
+            .map(|part| decode(part, false))
+            .collect();
         let mut at = None;
         if parts.first().is_some_and(|part| part == "at") && parts.len() >= 2 {
             at = Some(parts.remove(1));
@@ -63,12 +67,21 @@ impl RequestInfo {
                 verb => verb,
             };
         }
-        Self { at, path, verb, resource }
+        Self {
+            at,
+            path,
+            verb,
+            resource,
+        }
     }
 
     /// A request that may last longer than any deadline.
     pub fn long_running(&self) -> bool {
-        self.verb == "watch" || self.resource.as_ref().is_some_and(|resource| resource.subresource == "log")
+        self.verb == "watch"
+            || self
+                .resource
+                .as_ref()
+                .is_some_and(|resource| resource.subresource == "log")
     }
 }
 
@@ -96,7 +109,11 @@ fn read_resource(parts: &[String], verb: &mut &'static str) -> Option<ResourcePa
         rest = below;
         *verb = "watch";
     }
-    let mut info = ResourcePath { group: group.into(), version: version.into(), ..ResourcePath::default() };
+    let mut info = ResourcePath {
+        group: group.into(),
+        version: version.into(),
+        ..ResourcePath::default()
+    };
     let rest = match rest {
         [] => return None,
         ["namespaces", namespace, below @ ..] => {
@@ -108,7 +125,9 @@ fn read_resource(parts: &[String], verb: &mut &'static str) -> Option<ResourcePa
         }
         rest => rest,
     };
-    let [resource, rest @ ..] = rest else { return None };
+    let [resource, rest @ ..] = rest else {
+        return None;
+    };
     info.resource = (*resource).into();
     if let Some(name) = rest.first() {
         info.name = (*name).into();
@@ -125,37 +144,179 @@ mod tests {
     use super::*;
 
     /// at, verb, group, version, namespace, resource, name, subresource
-    type Row = (&'static str, &'static str, Option<&'static str>, &'static str, [&'static str; 6]);
+    type Row = (
+        &'static str,
+        &'static str,
+        Option<&'static str>,
+        &'static str,
+        [&'static str; 6],
+    );
 
     #[test]
     fn paths_are_read_as_kubernetes_reads_them() {
         let rows: [Row; 19] = [
-            ("GET", "/api/v1/pods", None, "list", ["", "v1", "", "pods", "", ""]),
-            ("GET", "/api/v1/pods?watch=true", None, "watch", ["", "v1", "", "pods", "", ""]),
-            ("GET", "/api/v1/watch/namespaces/a/pods", None, "watch", ["", "v1", "a", "pods", "", ""]),
-            ("GET", "/api/v1/namespaces/a/pods/", None, "list", ["", "v1", "a", "pods", "", ""]),
-            ("GET", "/api/v1/namespaces/a/pods/web", None, "get", ["", "v1", "a", "pods", "web", ""]),
-            ("GET", "/api/v1/namespaces/a/pods/web/log?follow=1", None, "get", ["", "v1", "a", "pods", "web", "log"]),
-            ("POST", "/api/v1/namespaces/a/pods/web/binding", None, "create", ["", "v1", "a", "pods", "web", "binding"]),
-            ("GET", "/api/v1/namespaces", None, "list", ["", "v1", "", "namespaces", "", ""]),
-            ("GET", "/api/v1/namespaces/a", None, "get", ["", "v1", "a", "namespaces", "a", ""]),
-            ("PUT", "/api/v1/namespaces/a/finalize", None, "update", ["", "v1", "a", "namespaces", "a", "finalize"]),
-            ("PATCH", "/api/v1/namespaces/a/status", None, "patch", ["", "v1", "a", "namespaces", "a", "status"]),
-            ("GET", "/api/v1/nodes/n%2F1", None, "get", ["", "v1", "", "nodes", "n/1", ""]),
-            ("DELETE", "/apis/apps/v1/namespaces/a/deployments", None, "deletecollection", ["apps", "v1", "a", "deployments", "", ""]),
-            ("DELETE", "/apis/apps/v1/namespaces/a/deployments/d", None, "delete", ["apps", "v1", "a", "deployments", "d", ""]),
-            ("GET", "/at/120/apis/apps/v1/deployments", Some("120"), "list", ["apps", "v1", "", "deployments", "", ""]),
-            ("GET", "/at/2026-11-21T08%3A00%3A00Z/api/v1/nodes/n", Some("2026-11-21T08:00:00Z"), "get", ["", "v1", "", "nodes", "n", ""]),
-            ("POST", "/at/1/api/v1/nodes", Some("1"), "create", ["", "v1", "", "nodes", "", ""]),
-            ("GET", "/at/1/api/v1/nodes?watch=1", Some("1"), "watch", ["", "v1", "", "nodes", "", ""]),
-            ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", None, "create", ["authorization.k8s.io", "v1", "", "selfsubjectaccessreviews", "", ""]),
+            (
+                "GET",
+                "/api/v1/pods",
+                None,
+                "list",
+                ["", "v1", "", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/pods?watch=true",
+                None,
+                "watch",
+                ["", "v1", "", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/a/pods",
+                None,
+                "watch",
+                ["", "v1", "a", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods/",
+                None,
+                "list",
+                ["", "v1", "a", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods/web",
+                None,
+                "get",
+                ["", "v1", "a", "pods", "web", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods/web/log?follow=1",
+                None,
+                "get",
+                ["", "v1", "a", "pods", "web", "log"],
+            ),
+            (
+                "POST",
+                "/api/v1/namespaces/a/pods/web/binding",
+                None,
+                "create",
+                ["", "v1", "a", "pods", "web", "binding"],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces",
+                None,
+                "list",
+                ["", "v1", "", "namespaces", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a",
+                None,
+                "get",
+                ["", "v1", "a", "namespaces", "a", ""],
+            ),
+            (
+                "PUT",
+                "/api/v1/namespaces/a/finalize",
+                None,
+                "update",
+                ["", "v1", "a", "namespaces", "a", "finalize"],
+            ),
+            (
+                "PATCH",
+                "/api/v1/namespaces/a/status",
+                None,
+                "patch",
+                ["", "v1", "a", "namespaces", "a", "status"],
+            ),
+            (
+                "GET",
+                "/api/v1/nodes/n%2F1",
+                None,
+                "get",
+                ["", "v1", "", "nodes", "n/1", ""],
+            ),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments",
+                None,
+                "deletecollection",
+                ["apps", "v1", "a", "deployments", "", ""],
+            ),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments/d",
+                None,
+                "delete",
+                ["apps", "v1", "a", "deployments", "d", ""],
+            ),
+            (
+                "GET",
+                "/at/120/apis/apps/v1/deployments",
+                Some("120"),
+                "list",
+                ["apps", "v1", "", "deployments", "", ""],
+            ),
+            (
+                "GET",
+                "/at/2026-11-21T08%3A00%3A00Z/api/v1/nodes/n",
+                Some("2026-11-21T08:00:00Z"),
+                "get",
+                ["", "v1", "", "nodes", "n", ""],
+            ),
+            (
+                "POST",
+                "/at/1/api/v1/nodes",
+                Some("1"),
+                "create",
+                ["", "v1", "", "nodes", "", ""],
+            ),
+            (
+                "GET",
+                "/at/1/api/v1/nodes?watch=1",
+                Some("1"),
+                "watch",
+                ["", "v1", "", "nodes", "", ""],
+            ),
+            (
+                "POST",
+                "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+                None,
+                "create",
+                [
+                    "authorization.k8s.io",
+                    "v1",
+                    "",
+                    "selfsubjectaccessreviews",
+                    "",
+                    "",
+                ],
+            ),
         ];
         for (method, url, at, verb, fields) in rows {
             let (path, query) = url.split_once('?').unwrap_or((url, ""));
-            let info = RequestInfo::read(&Method::from_bytes(method.as_bytes()).unwrap(), path, &Query::parse(query));
+            let info = RequestInfo::read(
+                &Method::from_bytes(method.as_bytes()).unwrap(),
+                path,
+                &Query::parse(query),
+            );
             let resource = info.resource.unwrap();
-            let read = [&resource.group, &resource.version, &resource.namespace, &resource.resource, &resource.name, &resource.subresource];
-            assert_eq!((info.at.as_deref(), info.verb, read.map(String::as_str)), (at, verb, fields), "{method} {url}");
+            let read = [
+                &resource.group,
+                &resource.version,
+                &resource.namespace,
+                &resource.resource,
+                &resource.name,
+                &resource.subresource,
+            ];
+            assert_eq!(
+                (info.at.as_deref(), info.verb, read.map(String::as_str)),
+                (at, verb, fields),
+                "{method} {url}"
+            );
         }
         for (url, path, at) in [
             ("/version", "/version", None),
@@ -167,7 +328,11 @@ mod tests {
             ("/reckon/v1/history", "/reckon/v1/history", None),
         ] {
             let info = RequestInfo::read(&Method::GET, url, &Query::default());
-            assert_eq!((info.path.as_str(), info.at.as_deref(), info.resource), (path, at, None), "{url}");
+            assert_eq!(
+                (info.path.as_str(), info.at.as_deref(), info.resource),
+                (path, at, None),
+                "{url}"
+            );
         }
     }
 }

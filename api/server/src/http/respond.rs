@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use eventstore::Object;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kinds::error::StatusError;
 use kinds::kind::Kind;
 use kinds::table::{self, IncludeObject};
@@ -72,7 +72,12 @@ impl Shown {
 
 impl Reply {
     pub fn new(code: u16, content_type: &str, bytes: impl Into<Bytes>) -> Self {
-        Self { code, content_type: content_type.to_owned(), content: Content::Bytes(bytes.into()), warnings: Vec::new() }
+        Self {
+            code,
+            content_type: content_type.to_owned(),
+            content: Content::Bytes(bytes.into()),
+            warnings: Vec::new(),
+        }
     }
 
     pub fn text(code: u16, text: impl Into<String>) -> Self {
@@ -81,7 +86,11 @@ impl Reply {
 
     /// A value in the encoding asked for, whatever the form: reviews, statuses, scales.
     pub fn value(accept: Accept, code: u16, value: &Value) -> Self {
-        Self::new(code, accept.encoding.content_type(), encode(accept.encoding, value))
+        Self::new(
+            code,
+            accept.encoding.content_type(),
+            encode(accept.encoding, value),
+        )
     }
 
     pub fn json(code: u16, value: &Value) -> Self {
@@ -89,7 +98,12 @@ impl Reply {
     }
 
     pub fn stream(content_type: &str, body: Body) -> Self {
-        Self { code: 200, content_type: content_type.to_owned(), content: Content::Stream(body), warnings: Vec::new() }
+        Self {
+            code: 200,
+            content_type: content_type.to_owned(),
+            content: Content::Stream(body),
+            warnings: Vec::new(),
+        }
     }
 
     pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
@@ -98,20 +112,47 @@ impl Reply {
     }
 
     /// One object in the form asked for.
-    pub fn object(accept: Accept, kind: &Kind, code: u16, shown: &Shown, include: IncludeObject, now_ms: i64) -> Self {
+    pub fn object(
+        accept: Accept,
+        kind: &Kind,
+        code: u16,
+        shown: &Shown,
+        include: IncludeObject,
+        now_ms: i64,
+    ) -> Self {
         match (accept, shown) {
-            (Accept { encoding: Encoding::Json, form: Form::Whole }, Shown::Stored(object)) => {
-                Self::new(code, Encoding::Json.content_type(), object.bytes.clone())
-            }
-            _ => Self::value(accept, code, &in_form(accept.form, kind, &shown.to_value(), include, now_ms)),
+            (
+                Accept {
+                    encoding: Encoding::Json,
+                    form: Form::Whole,
+                },
+                Shown::Stored(object),
+            ) => Self::new(code, Encoding::Json.content_type(), object.bytes.clone()),
+            _ => Self::value(
+                accept,
+                code,
+                &in_form(accept.form, kind, &shown.to_value(), include, now_ms),
+            ),
         }
     }
 
     /// A list in the form asked for. `metadata` is the list's own.
-    pub fn list(accept: Accept, kind: &Kind, metadata: Value, objects: Vec<Arc<Object>>, include: IncludeObject, now_ms: i64) -> Self {
+    pub fn list(
+        accept: Accept,
+        kind: &Kind,
+        metadata: Value,
+        objects: Vec<Arc<Object>>,
+        include: IncludeObject,
+        now_ms: i64,
+    ) -> Self {
         if accept == Accept::JSON {
             let content = Content::List(ListPieces::new(kind, &metadata, objects));
-            return Self { code: 200, content_type: accept.encoding.content_type().to_owned(), content, warnings: Vec::new() };
+            return Self {
+                code: 200,
+                content_type: accept.encoding.content_type().to_owned(),
+                content,
+                warnings: Vec::new(),
+            };
         }
         let values: Vec<Value> = objects.iter().map(|object| object.to_value()).collect();
         let list = match accept.form {
@@ -129,8 +170,16 @@ impl Reply {
     /// The response, with the headers that every answer has.
     pub fn into_response(self, audit_id: &str, gzip: bool) -> Response<Body> {
         let mut headers = HeaderMap::new();
-        insert(&mut headers, header::CONTENT_TYPE.as_str(), &self.content_type);
-        insert(&mut headers, header::CACHE_CONTROL.as_str(), "no-cache, private");
+        insert(
+            &mut headers,
+            header::CONTENT_TYPE.as_str(),
+            &self.content_type,
+        );
+        insert(
+            &mut headers,
+            header::CACHE_CONTROL.as_str(),
+            "no-cache, private",
+        );
         insert(&mut headers, "audit-id", audit_id);
         for warning in &self.warnings {
             let text = format!("299 - {}", kinds::error::go_quote(warning));
@@ -148,13 +197,15 @@ impl Reply {
                 insert(&mut headers, header::CONTENT_ENCODING.as_str(), "gzip");
                 full(compress(pieces))
             }
-            Content::List(pieces) => {
-                StreamBody::new(futures::stream::iter(pieces.map(|piece| Ok(Frame::data(piece))))).boxed_unsync()
-            }
+            Content::List(pieces) => StreamBody::new(futures::stream::iter(
+                pieces.map(|piece| Ok(Frame::data(piece))),
+            ))
+            .boxed_unsync(),
             Content::Stream(body) => body,
         };
         let mut response = Response::new(body);
-        *response.status_mut() = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         *response.headers_mut() = headers;
         response
     }
@@ -167,13 +218,28 @@ pub(crate) fn retry_after(error: &StatusError) -> Option<HeaderValue> {
 }
 
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
-pub(crate) fn in_form(form: Form, kind: &Kind, value: &Value, include: IncludeObject, now_ms: i64) -> Value {
+pub(crate) fn in_form(
+    form: Form,
+    kind: &Kind,
+    value: &Value,
+    include: IncludeObject,
+    now_ms: i64,
+) -> Value {
     match form {
         Form::Whole => value.clone(),
-        Form::Table => table::table(kind, [value], table::single_metadata(value), include, true, now_ms),
+        Form::Table => table::table(
+            kind,
+            [value],
+            table::single_metadata(value),
+            include,
+            true,
+            now_ms,
+        ),
         Form::Partial => table::partial(value),
     }
 }
@@ -191,7 +257,9 @@ pub(crate) fn encode(encoding: Encoding, value: &Value) -> Bytes {
     match encoding {
         Encoding::Json => value.to_string().into(),
         // JSON is YAML too: should the printer fail, the client can still read it.
-        Encoding::Yaml => serde_saphyr::to_string(value).unwrap_or_else(|_| value.to_string()).into(),
+        Encoding::Yaml => serde_saphyr::to_string(value)
+            .unwrap_or_else(|_| value.to_string())
+            .into(),
     }
 }
 
@@ -204,7 +272,9 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
 fn compress(pieces: impl IntoIterator<Item = Bytes>) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     // Writing into memory does not fail.
-    let written = pieces.into_iter().try_for_each(|piece| encoder.write_all(&piece));
+    let written = pieces
+        .into_iter()
+        .try_for_each(|piece| encoder.write_all(&piece));
     debug_assert!(written.is_ok());
     encoder.finish().unwrap_or_default().into()
 }
@@ -222,10 +292,30 @@ pub(crate) struct ListPieces {
 
 impl ListPieces {
     fn new(kind: &Kind, metadata: &Value, objects: Vec<Arc<Object>>) -> Self {
-        let head = format!(r#"{{"kind":"{}List","apiVersion":"{}","metadata":{metadata},"items":["#, kind.kind, kind.api_version());
-        let prefix = format!(r#"{{"kind":"{}","apiVersion":"{}","#, kind.kind, kind.api_version()).into_bytes();
-        let bytes = head.len() + objects.iter().map(|object| object.bytes.len()).sum::<usize>();
-        Self { head: Some(head.into()), prefix, objects: objects.into_iter(), bytes, first: true, ended: false }
+        let head = format!(
+            r#"{{"kind":"{}List","apiVersion":"{}","metadata":{metadata},"items":["#,
+            kind.kind,
+            kind.api_version()
+        );
+        let prefix = format!(
+            r#"{{"kind":"{}","apiVersion":"{}","#,
+            kind.kind,
+            kind.api_version()
+        )
+        .into_bytes();
+        let bytes = head.len()
+            + objects
+                .iter()
+                .map(|object| object.bytes.len())
+                .sum::<usize>();
+        Self {
+            head: Some(head.into()),
+            prefix,
+            objects: objects.into_iter(),
+            bytes,
+            first: true,
+            ended: false,
+        }
     }
 
     /// How long it will be, or a little less.
@@ -274,15 +364,27 @@ mod tests {
 
     fn object(name: &str, text: &str) -> Arc<Object> {
         let body = Cut::cut(&json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name, "namespace": "a"}, "data": {"k": text}})).unwrap();
-        let stamps = Stamps { uid: uuid::Uuid::nil(), revision: 7, created: Time::from_s(0), deletion: None };
-        Arc::new(Object::stamp(Key::new("configmaps", "a", name), &body, stamps, Salt([0; 16])))
+        let stamps = Stamps {
+            uid: uuid::Uuid::nil(),
+            revision: 7,
+            created: Time::from_s(0),
+            deletion: None,
+        };
+        Arc::new(Object::stamp(
+            Key::new("configmaps", "a", name),
+            &body,
+            stamps,
+            Salt([0; 16]),
+        ))
     }
 
     #[test]
     fn a_list_is_its_objects_without_their_kind() {
         let kind = kinds::resources::by_resource("configmaps").unwrap();
         for (count, long) in [(0, 1), (1, 1), (3, 1), (5, 100_000)] {
-            let objects: Vec<_> = (0..count).map(|index| object(&format!("c{index}"), &"x".repeat(long))).collect();
+            let objects: Vec<_> = (0..count)
+                .map(|index| object(&format!("c{index}"), &"x".repeat(long)))
+                .collect();
             let values: Vec<Value> = objects.iter().map(|object| object.to_value()).collect();
             let metadata = json!({"resourceVersion": "9"});
             let pieces: Vec<Bytes> = ListPieces::new(kind, &metadata, objects).collect();

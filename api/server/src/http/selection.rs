@@ -11,7 +11,7 @@ use kinds::selector::{FieldSelector, LabelSelector};
 use serde::Deserialize;
 use serde_json::Value;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Selection {
     kind: &'static Kind,
     labels: LabelSelector,
@@ -30,7 +30,12 @@ impl Selection {
             fields.terms.extend(own.terms);
         }
         let whole = fields.terms.iter().any(|term| !in_key(&term.field));
-        Ok(Self { kind: target.kind, labels, fields, whole })
+        Ok(Self {
+            kind: target.kind,
+            labels,
+            fields,
+            whole,
+        })
     }
 
     /// Selects everything.
@@ -49,7 +54,11 @@ impl Selection {
     }
 
     pub fn matches(&self, object: &Object) -> bool {
-        let value = if self.whole { object.to_value() } else { Value::Null };
+        let value = if self.whole {
+            object.to_value()
+        } else {
+            Value::Null
+        };
         let field = |name: &str| match name {
             "metadata.name" => Some(object.key.name.to_string()),
             "metadata.namespace" => Some(object.key.namespace.to_string()),
@@ -76,5 +85,8 @@ fn labels(object: &Object) -> Option<Value> {
     struct Metadata {
         labels: Option<Value>,
     }
-    serde_json::from_slice::<Labelled>(&object.bytes).ok()?.metadata.labels
+    serde_json::from_slice::<Labelled>(&object.bytes)
+        .ok()?
+        .metadata
+        .labels
 }

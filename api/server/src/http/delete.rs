@@ -1,0 +1,475 @@
+//! Delete: at once, or the beginning of a deletion that a grace period or finalizers hold.
+//!
+//! The order is Kubernetes' (`BeforeDelete`, then finalizers): what is being deleted already can only be hurried; a kind with grace is marked
+//! until its agent is done; what has finalizers is marked until they are gone; everything else goes now, and its claims with it.
+
+use super::call::{Call, Target};
+use super::query::options_invalid;
+use super::respond::{Reply, Shown};
+use super::service_ips;
+use super::update;
+use super::write::{self, Plan};
+use crate::core::Draft;
+use eventstore::{Change, Event, Expected, Intent, Object, View, What};
+use kinds::error::{FieldError, StatusError};
+use kinds::kind::{Propagation, Subresource};
+use kinds::resources::strategy;
+use kinds::schema::{json as json_schema, yaml};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Namespaces that the cluster can't be without (Kubernetes: NamespaceLifecycle's immortal namespaces).
+const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+
+/// What a DELETE says beside what it names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DeleteOptions {
+    pub grace_s: Option<i64>,
+    pub propagation: Option<Propagation>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    pub dry_run: bool,
+}
+
+pub(crate) async fn serve(call: &Call, target: &Target) -> Result<Reply, StatusError> {
+    let accept = call.accept()?;
+    let include = call.include()?;
+    let options = DeleteOptions::read(call)?;
+    let deleted = delete(call, target, &options, &|| options.intent(target)).await?;
+    Ok(match deleted.shown(target) {
+        Some(shown) => Reply::object(accept, target.kind, 200, &shown, include, call.now_ms()),
+        None => Reply::value(accept, 200, &deleted.success(target)),
+    })
+}
+
+/// What became of the object.
+pub(crate) struct Deleted {
+    pub object: Shown,
+    pub uid: String,
+    /// It is gone, and not only marked.
+    pub gone: bool,
+}
+
+impl Deleted {
+    /// The object, where Kubernetes answers with it.
+    fn shown(&self, target: &Target) -> Option<Shown> {
+        (!self.gone || target.kind.returns_deleted).then(|| self.object.clone())
+    }
+
+    fn success(&self, target: &Target) -> Value {
+        let mut details = json!({"name": target.name});
+        if !target.kind.group.is_empty() {
+            details["group"] = json!(target.kind.group);
+        }
+        details["kind"] = json!(target.kind.plural);
+        details["uid"] = json!(self.uid);
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+    }
+}
+
+/// Deletes the object that the target names, or begins to.
+pub(crate) async fn delete(
+    call: &Call,
+    target: &Target,
+    options: &DeleteOptions,
+    intent: &(dyn Fn() -> Intent + Sync),
+) -> Result<Deleted, StatusError> {
+    if target.kind.resource() == "namespaces" && IMMORTAL.contains(&target.name.as_str()) {
+        return Err(StatusError::forbidden(
+            "",
+            "namespaces",
+            &target.name,
+            "this namespace may not be deleted",
+        ));
+    }
+    let key = target.key();
+    let (event, (deleted, uid)) = write::settle(call, |view| {
+        let current = view.get(&key).ok_or_else(|| target.not_found())?;
+        check_preconditions(target, current, options)?;
+        let uid = current.uid().to_string();
+        match decide(call, target, current, options) {
+            Decision::Nothing => Ok(Plan::Done((
+                Deleted {
+                    object: Shown::Stored(current.clone()),
+                    uid: uid.clone(),
+                    gone: false,
+                },
+                uid,
+            ))),
+            Decision::Mark { object, grace_s } => {
+                let shown = Shown::Made(marked(call, &object, grace_s));
+                let deleted = Deleted {
+                    object: shown,
+                    uid: uid.clone(),
+                    gone: false,
+                };
+                if options.dry_run {
+                    return Ok(Plan::Done((deleted, uid)));
+                }
+                let put = What::Put {
+                    body: write::cut(&object)?,
+                    delete_grace_s: Some(grace_s),
+                };
+                let expectations = vec![write::expect(
+                    key.clone(),
+                    Expected::Revision(current.revision()),
+                )];
+                let changes = vec![Change {
+                    key: key.clone(),
+                    what: put,
+                }];
+                Ok(Plan::Propose(
+                    Draft::objects(intent(), expectations, changes),
+                    (deleted, uid),
+                ))
+            }
+            Decision::Remove { object } => {
+                let deleted = Deleted {
+                    object: Shown::Made(object),
+                    uid: uid.clone(),
+                    gone: true,
+                };
+                if options.dry_run {
+                    return Ok(Plan::Done((deleted, uid)));
+                }
+                let draft = removal(view, target, current, intent());
+                Ok(Plan::Propose(draft, (deleted, uid)))
+            }
+        }
+    })
+    .await?;
+    let _ = uid;
+    Ok(match event {
+        Some(event) => as_happened(deleted, &event, &key),
+        None => deleted,
+    })
+}
+
+fn removal(view: &View, target: &Target, current: &Arc<Object>, intent: Intent) -> Draft {
+    let key = target.key();
+    let mut expectations = vec![write::expect(
+        key.clone(),
+        Expected::Revision(current.revision()),
+    )];
+    let mut changes = vec![Change {
+        key: key.clone(),
+        what: What::Remove,
+    }];
+    service_ips::release_all(view, target.kind, &key, &current.to_value())
+        .join(&mut expectations, &mut changes);
+    Draft::objects(intent, expectations, changes)
+}
+
+/// With the stamps that the log gave.
+fn as_happened(mut deleted: Deleted, event: &Event, key: &eventstore::Key) -> Deleted {
+    match write::after(event, key) {
+        Some(marked) => deleted.object = marked,
+        None => {
+            let revision = event
+                .objects
+                .iter()
+                .find(|folded| folded.key == *key)
+                .map(|folded| folded.revision);
+            if let (Shown::Made(object), Some(revision)) = (&mut deleted.object, revision) {
+                object["metadata"]["resourceVersion"] = json!(revision.to_string());
+            }
+        }
+    }
+    deleted
+}
+
+enum Decision {
+    /// It is being deleted already, and not to be hurried.
+    Nothing,
+    /// Its deletion begins, or is hurried.
+    Mark { object: Value, grace_s: i64 },
+    /// It goes. `object` is what is shown of it.
+    Remove { object: Value },
+}
+
+fn decide(
+    call: &Call,
+    target: &Target,
+    current: &Arc<Object>,
+    options: &DeleteOptions,
+) -> Decision {
+    let kind = target.kind;
+    let mut object = current.to_value();
+    if let Some(deletion) = current.stamps.deletion {
+        let hurried = options
+            .grace_s
+            .map(|grace_s| if grace_s < 0 { 1 } else { grace_s })
+            .filter(|grace_s| *grace_s < deletion.grace_s);
+        return match hurried {
+            // Nothing in it holds it any more: what holds a namespace may have gone while it was marked.
+            None if kind.has(Subresource::Finalize) && !update::held(kind, &object) => {
+                Decision::Remove { object }
+            }
+            None => Decision::Nothing,
+            Some(0) if !update::held(kind, &object) => Decision::Remove {
+                object: marked(call, &object, 0),
+            },
+            Some(grace_s) => Decision::Mark { object, grace_s },
+        };
+    }
+    let grace = (kind.hooks.delete_grace)(&object, options.grace_s);
+    set_collector_finalizers(&mut object, options.propagation, kind.default_propagation);
+    let held = update::held(kind, &object);
+    match grace {
+        None | Some(0) if held => {
+            strategy::begin_delete(kind, &mut object);
+            Decision::Mark { object, grace_s: 0 }
+        }
+        None => Decision::Remove { object },
+        Some(0) => {
+            strategy::begin_delete(kind, &mut object);
+            Decision::Remove {
+                object: marked(call, &object, 0),
+            }
+        }
+        Some(grace_s) => {
+            strategy::begin_delete(kind, &mut object);
+            Decision::Mark { object, grace_s }
+        }
+    }
+}
+
+/// As it will be stamped, for those who are shown it before.
+fn marked(call: &Call, object: &Value, grace_s: i64) -> Value {
+    let mut object = object.clone();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert(
+            "deletionTimestamp".into(),
+            json!(call.core().now().plus_ms(grace_s * 1000).to_string()),
+        );
+        metadata.insert("deletionGracePeriodSeconds".into(), json!(grace_s));
+    }
+    object
+}
+
+/// `orphan` and `foregroundDeletion`: the garbage collector's own finalizers, as the propagation asks.
+fn set_collector_finalizers(object: &mut Value, asked: Option<Propagation>, default: Propagation) {
+    const ORPHAN: &str = "orphan";
+    const FOREGROUND: &str = "foregroundDeletion";
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let mut finalizers = metadata
+        .get("finalizers")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let has =
+        |finalizers: &[Value], name: &str| finalizers.iter().any(|finalizer| finalizer == name);
+    let propagation = match asked {
+        Some(asked) => asked,
+        // What the object says itself holds where the request says nothing.
+        None if has(&finalizers, ORPHAN) => Propagation::Orphan,
+        None if has(&finalizers, FOREGROUND) => Propagation::Foreground,
+        None => default,
+    };
+    finalizers.retain(|finalizer| finalizer != ORPHAN && finalizer != FOREGROUND);
+    match propagation {
+        Propagation::Background => {}
+        Propagation::Orphan => finalizers.push(json!(ORPHAN)),
+        Propagation::Foreground => finalizers.push(json!(FOREGROUND)),
+    }
+    if finalizers.is_empty() {
+        metadata.shift_remove("finalizers");
+    } else {
+        metadata.insert("finalizers".into(), Value::Array(finalizers));
+    }
+}
+
+fn check_preconditions(
+    target: &Target,
+    current: &Object,
+    options: &DeleteOptions,
+) -> Result<(), StatusError> {
+    let (group, plural, name) = (target.kind.group, target.kind.plural, target.name.as_str());
+    if let Some(uid) = &options.uid
+        && *uid != current.uid().to_string()
+    {
+        let text = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+            current.uid()
+        );
+        return Err(StatusError::conflict(group, plural, name, &text));
+    }
+    if let Some(version) = &options.resource_version
+        && *version != current.revision().to_string()
+    {
+        let text = format!(
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
+            current.revision()
+        );
+        return Err(StatusError::conflict(group, plural, name, &text));
+    }
+    Ok(())
+}
+
+impl DeleteOptions {
+    /// From the body if there is one, else from the query.
+    pub fn read(call: &Call) -> Result<Self, StatusError> {
+        if call.body.is_empty() {
+            return Self::from_query(call);
+        }
+        Self::from_value(&read_body(call)?)
+    }
+
+    fn from_query(call: &Call) -> Result<Self, StatusError> {
+        let mut value = json!({});
+        if let Some(grace_s) = call.query.integer("gracePeriodSeconds")? {
+            value["gracePeriodSeconds"] = json!(grace_s);
+        }
+        if let Some(policy) = call.query.get("propagationPolicy") {
+            value["propagationPolicy"] = json!(policy);
+        }
+        if call.query.get("orphanDependents").is_some() {
+            value["orphanDependents"] = json!(call.query.flag("orphanDependents"));
+        }
+        value["dryRun"] = call
+            .query
+            .all("dryRun")
+            .filter(|value| !value.is_empty())
+            .collect();
+        Self::from_value(&value)
+    }
+
+    /// From a DeleteOptions object.
+    pub fn from_value(value: &Value) -> Result<Self, StatusError> {
+        let invalid = |error: FieldError| options_invalid("DeleteOptions", &[error]);
+        let policy = value["propagationPolicy"].as_str();
+        let orphans = value["orphanDependents"].as_bool();
+        if policy.is_some() && orphans.is_some() {
+            return Err(invalid(FieldError::invalid(
+                "propagationPolicy",
+                policy.unwrap_or_default(),
+                "orphanDependents and deletionPropagation cannot be both set",
+            )));
+        }
+        let propagation = match (policy, orphans) {
+            (Some("Foreground"), _) => Some(Propagation::Foreground),
+            (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
+            (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
+            (Some(other), _) => {
+                return Err(invalid(FieldError::not_supported(
+                    "propagationPolicy",
+                    other,
+                    &["Foreground", "Background", "Orphan", "nil"],
+                )));
+            }
+            (None, None) => None,
+        };
+        let mut dry_run = false;
+        for mode in value["dryRun"].as_array().into_iter().flatten() {
+            match mode.as_str().unwrap_or_default() {
+                "All" => dry_run = true,
+                other => {
+                    return Err(invalid(FieldError::not_supported(
+                        "dryRun",
+                        other,
+                        &["All"],
+                    )));
+                }
+            }
+        }
+        let text = |field: &str| value["preconditions"][field].as_str().map(str::to_owned);
+        Ok(Self {
+            grace_s: value["gracePeriodSeconds"].as_i64(),
+            propagation,
+            uid: text("uid"),
+            resource_version: text("resourceVersion"),
+            dry_run,
+        })
+    }
+
+    pub fn intent(&self, target: &Target) -> Intent {
+        let propagation = match self.propagation.unwrap_or(target.kind.default_propagation) {
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+            Propagation::Orphan => "Orphan",
+        };
+        Intent::Delete {
+            grace_s: self.grace_s,
+            propagation: propagation.into(),
+        }
+    }
+}
+
+/// A DELETE's body: JSON or YAML, whatever kind it calls itself.
+fn read_body(call: &Call) -> Result<Value, StatusError> {
+    let refuse = |error: String| {
+        StatusError::bad_request(format!(
+            "couldn't get version/kind; json parse error: {error}"
+        ))
+    };
+    match super::negotiate::body_encoding(&call.content_type())? {
+        super::negotiate::Encoding::Json => json_schema::parse(&call.body)
+            .map(|parsed| parsed.value)
+            .map_err(refuse),
+        super::negotiate::Encoding::Yaml => yaml::parse(&call.body)
+            .map(|(value, _)| value)
+            .map_err(refuse),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_or_refused() {
+        let rows = [
+            (json!({}), Ok((None, None, false))),
+            (
+                json!({"gracePeriodSeconds": 5, "propagationPolicy": "Foreground"}),
+                Ok((Some(5), Some(Propagation::Foreground), false)),
+            ),
+            (
+                json!({"orphanDependents": true}),
+                Ok((None, Some(Propagation::Orphan), false)),
+            ),
+            (json!({"dryRun": ["All"]}), Ok((None, None, true))),
+            (json!({"dryRun": ["Some"]}), Err(422)),
+            (json!({"propagationPolicy": "Sideways"}), Err(422)),
+            (
+                json!({"propagationPolicy": "Orphan", "orphanDependents": true}),
+                Err(422),
+            ),
+        ];
+        for (value, expected) in rows {
+            let read = DeleteOptions::from_value(&value)
+                .map(|options| (options.grace_s, options.propagation, options.dry_run));
+            assert_eq!(read.map_err(|error| error.code), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_collector_is_told_by_finalizers() {
+        let rows = [
+            (json!([]), None, json!(null)),
+            (
+                json!(["a/b"]),
+                Some(Propagation::Foreground),
+                json!(["a/b", "foregroundDeletion"]),
+            ),
+            (
+                json!(["orphan"]),
+                Some(Propagation::Background),
+                json!(null),
+            ),
+            (json!(["orphan"]), None, json!(["orphan"])),
+            (
+                json!(["foregroundDeletion"]),
+                Some(Propagation::Orphan),
+                json!(["orphan"]),
+            ),
+        ];
+        for (finalizers, asked, expected) in rows {
+            let mut object = json!({"metadata": {"finalizers": finalizers}});
+            set_collector_finalizers(&mut object, asked, Propagation::Background);
+            assert_eq!(object["metadata"]["finalizers"], expected);
+        }
+    }
+}
