@@ -1,5 +1,7 @@
 //! What one server is started with. The command line fills it; the simulation makes its own.
 
+use raft::NodeConfig;
+use seams::Peer;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -38,4 +40,26 @@ impl Config {
     pub const NODE_GRACE_S: u64 = 40;
     pub const DEFAULT_NOT_READY_TOLERATION_S: i64 = 300;
     pub const SERVICE_CIDR: &'static str = "10.96.0.0/16";
+
+    /// Raft's part. Ids are the places in `initial_cluster`, from 1.
+    pub fn raft(&self, cluster: String) -> NodeConfig {
+        let peers = self
+            .initial_cluster
+            .iter()
+            .zip(1..)
+            .map(|(member, id)| Peer {
+                id,
+                name: member.name.clone(),
+                address: member.address.clone(),
+            });
+        let peers: Vec<_> = peers.collect();
+        let id = peers
+            .iter()
+            .find(|peer| peer.name == self.name)
+            .map_or(0, |peer| peer.id);
+        NodeConfig {
+            bootstrap: Some(peers),
+            ..NodeConfig::new(id, cluster)
+        }
+    }
 }

@@ -6,12 +6,14 @@
 
 use crate::core::Core;
 use eventstore::{Act, Actor, Cause, Event, Intent, Proposal, ProposalId, Round, Time};
-use eventstore_disk::EventStream;
-use reconcilers::{Config, Due, LOGIC, Limits, Reconciler, RoundOutcome, Waiting, World, run_round};
+use eventstore_disk::Events;
+use reconcilers::{
+    Config, Due, LOGIC, Limits, Reconciler, RoundOutcome, Waiting, World, run_round,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Events folded at once.
 const EVENTS_MAX: usize = 1_024;
@@ -19,6 +21,8 @@ const EVENTS_MAX: usize = 1_024;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A key whose draft was rejected, or could not be proposed, is decided again after this.
 const AGAIN_MS: i64 = 50;
+/// A round's proposals are applied when its entries are: past this something is wrong, and its keys are decided again.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the reconcilers wait for, by key: `reckon why` and the metrics read it.
 #[derive(Clone, Default)]
@@ -28,8 +32,12 @@ impl WaitingFor {
     /// What is waited for on behalf of a key.
     pub fn of(&self, key: &eventstore::Key) -> Vec<(&'static str, Waiting)> {
         let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_key = waiting.range((key.clone(), "")..).take_while(|((other, _), _)| other == key);
-        of_key.map(|((_, name), waiting)| (*name, waiting.clone())).collect()
+        let of_key = waiting
+            .range((key.clone(), "")..)
+            .take_while(|((other, _), _)| other == key);
+        of_key
+            .map(|((_, name), waiting)| (*name, waiting.clone()))
+            .collect()
     }
 
     fn note(&self, outcome: &RoundOutcome) {
@@ -46,8 +54,20 @@ impl WaitingFor {
     }
 
     fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
+}
+
+/// Why the loop can't go on on this server.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaderError {
+    #[error("the reconcilers' thread: {0}")]
+    Worker(#[from] seams::WorkerError),
+    #[error("following the events: {0}")]
+    Events(#[from] eventstore_disk::ReadError),
 }
 
 /// The loop's state on one server.
@@ -63,10 +83,14 @@ struct Leader {
 }
 
 /// Runs until the task is aborted.
-pub async fn run(core: Core, config: Config, waiting: WaitingFor) -> Result<(), seams::WorkerError> {
+pub async fn run(
+    core: Core,
+    config: Config,
+    waiting: WaitingFor,
+) -> Result<(), LeaderError> {
     let worker = core.seams().runtime.worker("rounds")?;
     let view = core.view();
-    let mut events = core.store().all_events(view.revision);
+    let mut events = core.store().all_events(view.revision)?;
     let mut leader = Leader {
         reconcilers: Arc::new(reconcilers::all(&config)),
         worker,
@@ -77,7 +101,7 @@ pub async fn run(core: Core, config: Config, waiting: WaitingFor) -> Result<(), 
         core,
     };
     loop {
-        leader.wait(&mut events).await;
+        leader.wait(&mut events).await?;
         leader.look();
         if let Some(term) = leader.deciding
             && leader.due.ready(leader.core.now())
@@ -89,11 +113,13 @@ pub async fn run(core: Core, config: Config, waiting: WaitingFor) -> Result<(), 
 
 impl Leader {
     /// Until there are events, which are folded, or a timer rings.
-    async fn wait(&mut self, events: &mut EventStream) {
+    async fn wait(&mut self, events: &mut Events) -> Result<(), LeaderError> {
         let now = self.core.now();
         let pause = match self.deciding {
             Some(_) if self.due.ready(now) => Duration::ZERO,
-            Some(_) => self.due.next_at().map_or(LOOK_EVERY, |at| Duration::from_millis(at.since_ms(now).max(1) as u64).min(LOOK_EVERY)),
+            Some(_) => self.due.next_at().map_or(LOOK_EVERY, |at| {
+                Duration::from_millis(at.since_ms(now).max(1) as u64).min(LOOK_EVERY)
+            }),
             None => LOOK_EVERY,
         };
         tokio::select! {
@@ -104,13 +130,14 @@ impl Leader {
                     // A snapshot replaced the history below: the world starts from the view.
                     tracing::warn!(%error, "the reconcilers' world is read anew");
                     let view = self.core.view();
-                    *events = self.core.store().all_events(view.revision);
+                    *events = self.core.store().all_events(view.revision)?;
                     self.world = World::from_view(&view);
                     self.deciding = None;
                 }
             },
             () = sleep(pause) => {}
         }
+        Ok(())
     }
 
     fn fold(&mut self, event: &Event) {
@@ -124,9 +151,10 @@ impl Leader {
     /// Whether this server decides: it leads, and has applied an entry of its term.
     fn look(&mut self) {
         let status = self.core.node().status();
-        let leads = status.leader.as_ref().is_some_and(|leader| leader.id == status.id) && status.fault.is_none();
+        let leads = status.leads() && status.failed.is_none();
         let view = self.core.view();
-        let term = (leads && view.position.term == status.term && view.level > 0).then_some(status.term);
+        let term =
+            (leads && view.position.term == status.term && view.level > 0).then_some(status.term);
         if term != self.deciding {
             self.due = Due::default();
             self.waiting.clear();
@@ -138,7 +166,7 @@ impl Leader {
         }
     }
 
-    async fn round(&mut self, term: u64) -> Result<(), seams::WorkerError> {
+    async fn round(&mut self, term: u64) -> Result<(), LeaderError> {
         let now = self.core.now();
         let (reconcilers, world) = (self.reconcilers.clone(), self.world.clone());
         let mut due = std::mem::take(&mut self.due);
@@ -153,8 +181,21 @@ impl Leader {
             return Ok(());
         }
         let proposals = self.proposals(&outcome, now, term);
-        let ids: Vec<_> = proposals.iter().skip(1).map(|proposal| proposal.id).collect();
-        let settled: Vec<_> = ids.iter().map(|id| self.core.store().expect_outcome(*id)).collect();
+        let ids: Vec<_> = proposals
+            .iter()
+            .skip(1)
+            .map(|proposal| proposal.id)
+            .collect();
+        let Ok(mut settled) = ids
+            .iter()
+            .map(|id| self.core.store().expect_outcome(*id))
+            .collect::<Result<Vec<_>, _>>()
+        else {
+            // Too many wait for outcomes already: what was decided is decided again.
+            self.retry(&outcome, now, |_| true);
+            sleep(LOOK_EVERY).await;
+            return Ok(());
+        };
         if let Err(error) = self.core.queue().append_all(proposals, term).await {
             // Another leads, or the queue is full: what was decided is decided again from what is folded then.
             tracing::debug!(%error, "a round was not taken");
@@ -164,10 +205,10 @@ impl Leader {
         }
         // Applied: each outcome is there.
         let mut rejected = vec![false; settled.len()];
-        for (index, settled) in settled.into_iter().enumerate() {
-            rejected[index] = match tokio::time::timeout(Duration::from_secs(1), settled).await {
-                Ok(settled) => matches!(settled.outcome, eventstore::Outcome::Rejected(_)),
-                Err(_) => true,
+        for (rejected, settled) in rejected.iter_mut().zip(&mut settled) {
+            *rejected = match timeout(SETTLE_TIMEOUT, settled.settled()).await {
+                Ok(Ok(settled)) => matches!(settled.outcome, eventstore::Outcome::Rejected(_)),
+                Ok(Err(_)) | Err(_) => true,
             };
         }
         self.retry(&outcome, now, |index| rejected[index]);
@@ -175,10 +216,21 @@ impl Leader {
     }
 
     /// Keys whose drafts came to nothing are decided again soon, from a world that has moved on.
-    fn retry(&mut self, outcome: &RoundOutcome, now: Time, came_to_nothing: impl Fn(usize) -> bool) {
+    fn retry(
+        &mut self,
+        outcome: &RoundOutcome,
+        now: Time,
+        came_to_nothing: impl Fn(usize) -> bool,
+    ) {
         for (index, decided) in outcome.drafts.iter().enumerate() {
             if came_to_nothing(index) {
-                self.due.again(&self.reconcilers, decided.reconciler, &decided.key, decided.woken_by, now.plus_ms(AGAIN_MS));
+                self.due.again(
+                    &self.reconcilers,
+                    decided.reconciler,
+                    &decided.key,
+                    decided.woken_by,
+                    now.plus_ms(AGAIN_MS),
+                );
             }
         }
     }
@@ -188,8 +240,14 @@ impl Leader {
         let draw = self.core.draw();
         let first_sent = self.core.view().position.index;
         let proposal = |name: &str, cause: Cause, intent: Intent, expectations, act| Proposal {
-            id: ProposalId { uuid: draw.uuid(), attempt: 0 },
-            actor: Actor::Reconciler { name: name.into(), term },
+            id: ProposalId {
+                uuid: draw.uuid(),
+                attempt: 0,
+            },
+            actor: Actor::Reconciler {
+                name: name.into(),
+                term,
+            },
             cause,
             intent,
             first_sent,
@@ -197,13 +255,37 @@ impl Leader {
             expectations,
             act,
         };
-        let decided = outcome.decided.iter().map(|(name, key)| ((*name).into(), key.clone())).collect();
-        let round = Round { world: self.world.revision(), clock: now, decided, logic: LOGIC };
-        let opening = proposal("leader", Cause::default(), Intent::Round, Vec::new(), Act::Round(round));
+        let decided = outcome
+            .decided
+            .iter()
+            .map(|(name, key)| ((*name).into(), key.clone()))
+            .collect();
+        let round = Round {
+            world: self.world.revision,
+            clock: now,
+            decided,
+            logic: LOGIC,
+        };
+        let opening = proposal(
+            "leader",
+            Cause::default(),
+            Intent::Round,
+            Vec::new(),
+            Act::Round(round),
+        );
         let rest = outcome.drafts.iter().map(|decided| {
-            let cause = Cause { revision: decided.woken_by, round: Cause::THIS_ROUND };
+            let cause = Cause {
+                revision: decided.woken_by,
+                round: Cause::THIS_ROUND,
+            };
             let draft = decided.draft.clone();
-            proposal(decided.reconciler, cause, draft.intent, draft.expectations, Act::Objects(draft.changes))
+            proposal(
+                decided.reconciler,
+                cause,
+                draft.intent,
+                draft.expectations,
+                Act::Objects(draft.changes),
+            )
         });
         std::iter::once(opening).chain(rest).collect()
     }

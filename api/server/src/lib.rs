@@ -12,8 +12,9 @@ pub mod http;
 pub mod leader;
 mod peers;
 pub mod server;
-mod tls;
 pub mod timetravel;
+mod tls;
 
 pub use config::Config;
+pub use core::Tamper;
 pub use server::run;

@@ -15,43 +15,82 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub fn new(core: Core, hub: Hub) -> Self {
-        Self { core, hub }
+    /// Answers the others from now on.
+    pub fn listen(core: &Core, hub: &Hub) {
+        let peers = Arc::new(Self {
+            core: core.clone(),
+            hub: hub.clone(),
+        });
+        for method in [METHOD_PROPOSE, METHOD_VOUCH, METHOD_LOGS] {
+            core.node().handle(method, peers.clone());
+        }
     }
 
     /// The leader decodes and bounds a proposal before it appends it: what is in the log can be applied.
     async fn propose(&self, body: Bytes) -> Result<Bytes, Refusal> {
         if body.len() > Proposal::MOST_BYTES {
             let most = Proposal::MOST_BYTES;
-            return Err(Refusal::new(RefusalCode::Invalid, format!("a proposal of {} bytes, the most is {most}", body.len())));
+            return Err(Refusal::new(
+                RefusalCode::Invalid,
+                format!("a proposal of {} bytes, the most is {most}", body.len()),
+            ));
         }
-        let proposal: Proposal = decode(&body).map_err(|error| Refusal::new(RefusalCode::Invalid, error.to_string()))?;
-        match self.core.queue().submit(Arc::new(proposal), body.len()).await {
+        let proposal: Proposal =
+            decode(&body).map_err(|error| Refusal::new(RefusalCode::Invalid, error.to_string()))?;
+        match self
+            .core
+            .queue()
+            .submit(Arc::new(proposal), body.len())
+            .await
+        {
             Ok(()) => Ok(Bytes::new()),
             Err(SendError::Full) => Err(Refusal::new(RefusalCode::Busy, "the queue is full")),
-            Err(SendError::NotLeader) => Err(Refusal::new(RefusalCode::Unavailable, "this server does not lead")),
-            Err(SendError::Unknown) => Err(Refusal::new(RefusalCode::Failed, "leadership was lost while it was under way")),
+            Err(SendError::NotLeader) => Err(Refusal::new(
+                RefusalCode::Unavailable,
+                "this server does not lead",
+            )),
+            Err(SendError::Unknown) => Err(Refusal::new(
+                RefusalCode::Failed,
+                "leadership was lost while it was under way",
+            )),
         }
     }
 }
 
 #[async_trait]
 impl Handler for Peers {
-    async fn call(&self, _from: &PeerIdentity, method: &str, body: Bytes) -> Result<Bytes, Refusal> {
+    async fn call(
+        &self,
+        _from: &PeerIdentity,
+        method: &str,
+        body: Bytes,
+    ) -> Result<Bytes, Refusal> {
         match method {
             METHOD_PROPOSE => self.propose(body).await,
             METHOD_VOUCH => match self.hub.vouched(&body) {
                 Ok(true) => Ok(Bytes::new()),
-                Ok(false) => Err(Refusal::new(RefusalCode::Unavailable, "this server does not lead")),
+                Ok(false) => Err(Refusal::new(
+                    RefusalCode::Unavailable,
+                    "this server does not lead",
+                )),
                 Err(error) => Err(Refusal::new(RefusalCode::Invalid, error.to_string())),
             },
             other => Err(unknown(other)),
         }
     }
 
-    async fn stream(&self, _from: &PeerIdentity, method: &str, body: Bytes) -> Result<ByteStream, Refusal> {
+    async fn stream(
+        &self,
+        _from: &PeerIdentity,
+        method: &str,
+        body: Bytes,
+    ) -> Result<ByteStream, Refusal> {
         match method {
-            METHOD_LOGS => self.hub.logs_for_peer(&body).await.map_err(|error| Refusal::new(RefusalCode::Invalid, error)),
+            METHOD_LOGS => self
+                .hub
+                .logs_for_peer(&body)
+                .await
+                .map_err(|error| Refusal::new(RefusalCode::Invalid, error)),
             other => Err(unknown(other)),
         }
     }

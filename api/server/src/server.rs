@@ -1,18 +1,23 @@
 //! One server as a process: its parts started in order, one HTTPS port for API, agents and peers, and a clean stop.
 
 use crate::agents::{AgentIdentity, Hub};
-use crate::core::{Core, CoreConfig, StartError};
-use crate::http::{Api, Caller, ClientCertificate};
-use crate::leader::WaitingFor;
+use crate::core::{Core, CoreConfig, StartError, Tamper};
+use crate::http::{Api, Caller, ClientCertificate, Settings};
+use crate::leader::{LeaderError, WaitingFor};
 use crate::peers::Peers;
 use crate::tls::{self, TlsError};
 use crate::{Config, found, leader};
+use eventstore::Digest;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use seams::{FileDirectory, PeerIdentity, PeerService, PeerTls, Seams, SystemClock, SystemEntropy, ThreadRuntime, TonicNetwork};
+use seams::{
+    FileDirectory, PeerIdentity, PeerService, Seams, SystemClock, SystemEntropy, ThreadRuntime,
+    TonicNetwork,
+};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -37,7 +43,10 @@ const SERVERS_GROUP: &str = "system:reckon:servers";
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{listen} can't be listened on: {error}")]
-    Listen { listen: SocketAddr, error: std::io::Error },
+    Listen {
+        listen: SocketAddr,
+        error: std::io::Error,
+    },
     #[error("the data directory can't be used: {0}")]
     Directory(#[from] seams::DiskError),
     #[error(transparent)]
@@ -52,12 +61,16 @@ pub enum RunError {
 
 /// Runs until `stop` resolves, then hands over leadership and flushes.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-    let listener =
-        TcpListener::bind(config.listen).await.map_err(|error| RunError::Listen { listen: config.listen, error })?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| RunError::Listen {
+            listen: config.listen,
+            error,
+        })?;
     let identity = tls::Identity::read(&config)?;
     let acceptor = TlsAcceptor::from(Arc::new(identity.server_config()?));
     let directory = Arc::new(FileDirectory::open(&config.data_dir)?);
-    let network = Arc::new(TonicNetwork::new(PeerTls::new(&identity.ca_pem, &identity.cert_pem, &identity.key_pem)));
+    let network = Arc::new(TonicNetwork::new(identity.peer_tls()));
     let seams = Seams {
         directory,
         network: network.clone(),
@@ -65,18 +78,24 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
         runtime: Arc::new(ThreadRuntime),
         entropy: Arc::new(SystemEntropy),
     };
-    let parts = Parts::start(&config, seams, identity.ca_text()).await?;
+    let parts = Parts::start(&config, seams, identity.ca_text(), None).await?;
     let peers = network.service();
-    let listen = Listen { api: parts.api.clone(), hub: parts.hub.clone(), peers };
+    let listen = Listen {
+        api: parts.api.clone(),
+        hub: parts.hub.clone(),
+        peers,
+    };
     tracing::info!(name = config.name, listen = %config.listen, "serving");
     let accepting = tokio::spawn(accept(listener, acceptor, listen));
     let result = tokio::select! {
         () = stop => Ok(()),
-        fault = parts.core.node().failed() => Err(RunError::Fault(fault)),
+        fault = parts.core.failed() => Err(RunError::Fault(fault)),
         result = parts.leading => Err(RunError::Fault(format!("the leader's loop ended: {result:?}"))),
     };
-    if timeout(STOP_TIMEOUT, parts.core.stop()).await.is_err() {
-        tracing::warn!("leadership could not be handed over in time");
+    match timeout(STOP_TIMEOUT, parts.core.stop()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the stop was not clean; the log has everything"),
+        Err(_) => tracing::warn!("the stop took too long; the log has everything"),
     }
     accepting.abort();
     result
@@ -87,20 +106,36 @@ pub struct Parts {
     pub core: Core,
     pub hub: Hub,
     pub api: Api,
-    pub leading: tokio::task::JoinHandle<Result<(), seams::WorkerError>>,
+    pub leading: JoinHandle<Result<(), LeaderError>>,
+    founding: JoinHandle<()>,
 }
 
 impl Parts {
-    pub async fn start(config: &Config, seams: Seams, root_ca_pem: String) -> Result<Self, RunError> {
-        let core = Core::start(
-            CoreConfig { name: config.name.clone(), raft: config.raft(), store: eventstore_disk::StoreConfig::default() },
-            seams,
-        )
-        .await?;
+    /// `root_ca_pem`: the authority that pods are told to trust; it also names the cluster to raft. `tamper`: None but in the
+    /// simulation.
+    pub async fn start(
+        config: &Config,
+        seams: Seams,
+        root_ca_pem: String,
+        tamper: Option<Tamper>,
+    ) -> Result<Self, RunError> {
+        let cluster = Digest::of(&[root_ca_pem.as_bytes()]).to_string();
+        let store = eventstore_disk::StoreConfig::default();
+        let core = CoreConfig {
+            name: config.name.clone(),
+            raft: config.raft(cluster),
+            store,
+            tamper,
+        };
+        let core = Core::start(core, seams).await?;
         let hub = Hub::start(core.clone(), Duration::from_secs(config.node_grace_s));
-        core.node().serve(Arc::new(Peers::new(core.clone(), hub.clone())));
+        Peers::listen(&core, &hub);
         let waiting = WaitingFor::default();
-        let api = Api::new(core.clone(), hub.clone(), waiting.clone(), config.clone());
+        let api = Api::new(
+            core.clone(),
+            Settings::from(config),
+            Some(Arc::new(hub.clone())),
+        );
         let reconcilers = reconcilers::Config {
             node_grace_ms: config.node_grace_s as i64 * 1000,
             default_not_ready_toleration_s: config.default_not_ready_toleration_s,
@@ -108,9 +143,22 @@ impl Parts {
             root_ca_pem,
             ..reconcilers::Config::default()
         };
-        tokio::spawn(found::run(core.clone()));
+        let founding = tokio::spawn(found::run(core.clone()));
         let leading = tokio::spawn(leader::run(core.clone(), reconcilers, waiting));
-        Ok(Self { core, hub, api, leading })
+        Ok(Self {
+            core,
+            hub,
+            api,
+            leading,
+            founding,
+        })
+    }
+
+    /// Drops its tasks where they stand, as a crash does.
+    pub fn abort(self) {
+        self.leading.abort();
+        self.founding.abort();
+        self.hub.abort();
     }
 }
 
@@ -125,7 +173,9 @@ struct Listen {
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, listen: Listen) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -146,12 +196,24 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, listen: Listen) {
 async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, listen: Listen) {
     // Small answers must not wait for more.
     let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = timeout(TLS_TIMEOUT, acceptor.accept(stream)).await else { return };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| tls::client_certificate(chain.first()?));
-    let caller = Caller { address, certificate };
+    let Ok(Ok(stream)) = timeout(TLS_TIMEOUT, acceptor.accept(stream)).await else {
+        return;
+    };
+    let certificate = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| tls::client_certificate(chain.first()?));
+    let caller = Caller {
+        address,
+        certificate,
+    };
     let service = service_fn(move |request| route(listen.clone(), caller.clone(), request));
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(30));
     server
         .http2()
         .timer(TokioTimer::new())
@@ -160,7 +222,10 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
         .keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(15));
     // A client that goes away is no error.
-    if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+    if let Err(error) = server
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .await
+    {
         tracing::debug!(%address, %error, "a connection ended");
     }
 }
@@ -168,26 +233,46 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
 type Answer = Response<crate::http::Body>;
 
 /// Agents and peers have paths of their own; everything else is the API.
-async fn route(listen: Listen, caller: Caller, mut request: Request<Incoming>) -> Result<Answer, Infallible> {
+async fn route(
+    listen: Listen,
+    caller: Caller,
+    mut request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
     let path = request.uri().path();
     if path.starts_with(seams::PEER_PATH_PREFIX) {
         if let Some(name) = peer_name(&caller) {
             request.extensions_mut().insert(PeerIdentity { name });
         }
         let Ok(answer) = listen.peers.oneshot(request).await;
-        return Ok(answer.map(crate::http::Body::new));
+        return Ok(answer.map(body));
     }
     if path.starts_with("/reckon.agent.v1.Agents/") {
-        if let Some(ClientCertificate { common_name, organizations }) = caller.certificate {
-            request.extensions_mut().insert(AgentIdentity { common_name, organizations });
+        if let Some(ClientCertificate {
+            common_name,
+            organizations,
+        }) = caller.certificate
+        {
+            request.extensions_mut().insert(AgentIdentity {
+                common_name,
+                organizations,
+            });
         }
         let Ok(answer) = listen.hub.service().oneshot(request).await;
-        return Ok(answer.map(crate::http::Body::new));
+        return Ok(answer.map(body));
     }
-    Ok(listen.api.handle(request.map(crate::http::Body::new), caller).await)
+    Ok(listen.api.handle(request, caller).await)
+}
+
+/// What tonic answers with, as what the API answers with.
+fn body(body: tonic::body::Body) -> crate::http::Body {
+    body.map_err(std::io::Error::other).boxed_unsync()
 }
 
 fn peer_name(caller: &Caller) -> Option<String> {
     let certificate = caller.certificate.as_ref()?;
-    certificate.organizations.iter().any(|organization| organization == SERVERS_GROUP).then(|| certificate.common_name.clone())
+    certificate
+        .organizations
+        .iter()
+        .any(|organization| organization == SERVERS_GROUP)
+        .then(|| certificate.common_name.clone())
 }

@@ -7,7 +7,7 @@ mod network;
 mod runtime;
 
 pub use chance::Chance;
-pub use clock::SimClock;
+pub use clock::{EPOCH_MS, SimClock};
 pub use disk::{DiskFaults, SimDisks};
 pub use network::{Fate, NetCounts, SimNet, SimPlug, Weather};
 pub use runtime::InlineRuntime;

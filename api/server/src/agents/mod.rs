@@ -13,7 +13,7 @@ mod streams;
 mod vouch;
 
 pub use service::AgentIdentity;
-pub use session::SessionEnd;
+pub use session::{SessionEnd, outbound};
 pub use streams::{LogStream, LogsRequest, StreamError};
 
 pub(crate) use streams::METHOD_LOGS;
@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 /// Messages that may wait for a slow agent; one that is slower loses its session and dials again.
@@ -42,6 +43,7 @@ struct Inner {
     router: mpsc::Sender<route::Follow>,
     vouched: Mutex<vouch::Vouched>,
     next_stream: AtomicU64,
+    tasks: Mutex<Vec<AbortHandle>>,
 }
 
 /// One session that this server holds.
@@ -65,10 +67,24 @@ impl Hub {
             router,
             vouched: Mutex::default(),
             next_stream: AtomicU64::new(1),
+            tasks: Mutex::default(),
         }));
-        tokio::spawn(route::run(core, follows));
-        tokio::spawn(vouch::run(hub.clone()));
+        let tasks = vec![
+            tokio::spawn(route::run(core, follows)).abort_handle(),
+            tokio::spawn(vouch::run(hub.clone())).abort_handle(),
+        ];
+        *hub.0.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         hub
+    }
+
+    /// Drops its tasks where they stand.
+    pub fn abort(&self) {
+        self.0
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+            .for_each(|task| task.abort());
     }
 
     fn core(&self) -> &Core {
@@ -77,7 +93,10 @@ impl Hub {
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
         // A panic while it was held left a map of handles: as good as before.
-        self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stream_id(&self) -> u64 {

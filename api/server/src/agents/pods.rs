@@ -25,36 +25,98 @@ impl Placed {
     /// A pod that does not parse is on no node: the API never stores one.
     pub fn of(object: &Object) -> Self {
         let Ok(pod) = serde_json::from_slice::<Pod>(&object.bytes) else {
-            return Self { node: String::new(), refers: BTreeSet::new() };
+            return Self {
+                node: String::new(),
+                refers: BTreeSet::new(),
+            };
         };
         let mut refers = BTreeSet::new();
         let mut refer = |resource: &str, name: Option<&String>| {
             if let Some(name) = name.filter(|name| !name.is_empty()) {
-                refers.insert(Key::new(resource, object.key.namespace.clone(), name.as_str()));
+                refers.insert(Key::new(
+                    resource,
+                    object.key.namespace.clone(),
+                    name.as_str(),
+                ));
             }
         };
         for volume in &pod.spec.volumes {
-            refer(CONFIG_MAPS, volume.config_map.as_ref().and_then(|source| source.name.as_ref()));
-            refer(SECRETS, volume.secret.as_ref().and_then(|source| source.secret_name.as_ref()));
-            for source in volume.projected.iter().flat_map(|projected| &projected.sources) {
-                refer(CONFIG_MAPS, source.config_map.as_ref().and_then(|source| source.name.as_ref()));
-                refer(SECRETS, source.secret.as_ref().and_then(|source| source.name.as_ref()));
+            refer(
+                CONFIG_MAPS,
+                volume
+                    .config_map
+                    .as_ref()
+                    .and_then(|source| source.name.as_ref()),
+            );
+            refer(
+                SECRETS,
+                volume
+                    .secret
+                    .as_ref()
+                    .and_then(|source| source.secret_name.as_ref()),
+            );
+            for source in volume
+                .projected
+                .iter()
+                .flat_map(|projected| &projected.sources)
+            {
+                refer(
+                    CONFIG_MAPS,
+                    source
+                        .config_map
+                        .as_ref()
+                        .and_then(|source| source.name.as_ref()),
+                );
+                refer(
+                    SECRETS,
+                    source
+                        .secret
+                        .as_ref()
+                        .and_then(|source| source.name.as_ref()),
+                );
             }
         }
         for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
             for from in &container.env_from {
-                refer(CONFIG_MAPS, from.config_map_ref.as_ref().and_then(|source| source.name.as_ref()));
-                refer(SECRETS, from.secret_ref.as_ref().and_then(|source| source.name.as_ref()));
+                refer(
+                    CONFIG_MAPS,
+                    from.config_map_ref
+                        .as_ref()
+                        .and_then(|source| source.name.as_ref()),
+                );
+                refer(
+                    SECRETS,
+                    from.secret_ref
+                        .as_ref()
+                        .and_then(|source| source.name.as_ref()),
+                );
             }
-            for from in container.env.iter().filter_map(|variable| variable.value_from.as_ref()) {
-                refer(CONFIG_MAPS, from.config_map_key_ref.as_ref().and_then(|source| source.name.as_ref()));
-                refer(SECRETS, from.secret_key_ref.as_ref().and_then(|source| source.name.as_ref()));
+            for from in container
+                .env
+                .iter()
+                .filter_map(|variable| variable.value_from.as_ref())
+            {
+                refer(
+                    CONFIG_MAPS,
+                    from.config_map_key_ref
+                        .as_ref()
+                        .and_then(|source| source.name.as_ref()),
+                );
+                refer(
+                    SECRETS,
+                    from.secret_key_ref
+                        .as_ref()
+                        .and_then(|source| source.name.as_ref()),
+                );
             }
         }
         for secret in &pod.spec.image_pull_secrets {
             refer(SECRETS, secret.name.as_ref());
         }
-        Self { node: pod.spec.node_name, refers }
+        Self {
+            node: pod.spec.node_name,
+            refers,
+        }
     }
 }
 
@@ -157,14 +219,31 @@ mod tests {
             ]}],
             "imagePullSecrets": [{"name": "secret-pull"}],
         }});
-        let stamps = Stamps { uid: Default::default(), revision: 1, created: Time::default(), deletion: None };
-        let object = Object::stamp(Key::new("pods", "n", "p"), &Body::cut(&pod).unwrap(), stamps, Salt::default());
+        let stamps = Stamps {
+            uid: Default::default(),
+            revision: 1,
+            created: Time::default(),
+            deletion: None,
+        };
+        let object = Object::stamp(
+            Key::new("pods", "n", "p"),
+            &Body::cut(&pod).unwrap(),
+            stamps,
+            Salt::default(),
+        );
         let placed = Placed::of(&object);
         let refers: Vec<_> = placed.refers.iter().map(ToString::to_string).collect();
         assert_eq!(placed.node, "n1");
-        assert_eq!(refers, [
-            "configmaps/n/cm-key", "configmaps/n/cm-projected", "configmaps/n/cm-volume", "secrets/n/secret-from", "secrets/n/secret-pull",
-            "secrets/n/secret-volume",
-        ]);
+        assert_eq!(
+            refers,
+            [
+                "configmaps/n/cm-key",
+                "configmaps/n/cm-projected",
+                "configmaps/n/cm-volume",
+                "secrets/n/secret-from",
+                "secrets/n/secret-pull",
+                "secrets/n/secret-volume",
+            ]
+        );
     }
 }

@@ -7,8 +7,14 @@ use super::pods::PODS;
 use super::route::removed;
 use super::session::message;
 use crate::core::{Core, Draft, ProposeError};
-use agent::proto::{Hello, NodeStatus, PodEvent, PodGone, PodStatus, PodStatusRejected, ServerMessage, server_message::Kind};
-use eventstore::{Actor, Body, BodyError, Cause, Change, Digest, Expectation, Expected, Intent, Key, Object, Rejection, What};
+use agent::proto::{
+    Hello, NodeStatus, PodEvent, PodGone, PodStatus, PodStatusRejected, ServerMessage,
+    server_message::Kind,
+};
+use eventstore::{
+    Actor, Body, BodyError, Cause, Change, Digest, Expectation, Expected, Intent, Key, Object,
+    Rejection, What,
+};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -39,7 +45,9 @@ pub(super) enum ReportError {
 impl From<ProposeError> for ReportError {
     fn from(error: ProposeError) -> Self {
         match error {
-            ProposeError::Rejected(rejection @ Rejection::Fenced { .. }) => Self::Fenced(rejection.to_string()),
+            ProposeError::Rejected(rejection @ Rejection::Fenced { .. }) => {
+                Self::Fenced(rejection.to_string())
+            }
             other => Self::Later(other.to_string()),
         }
     }
@@ -62,12 +70,21 @@ pub(super) struct Writer {
 
 impl Writer {
     pub fn new(core: Core, node: &str, epoch: u64) -> Self {
-        Self { core, node: node.to_owned(), actor: Actor::Agent { node: node.into(), epoch }, epoch }
+        Self {
+            core,
+            node: node.to_owned(),
+            actor: Actor::Agent {
+                node: node.into(),
+                epoch,
+            },
+            epoch,
+        }
     }
 
     /// Creates the Node, or takes over labels under kubernetes.io/ and status.
     pub async fn register(&self, hello: &Hello) -> Result<(), ReportError> {
-        let said: Value = serde_json::from_slice(&hello.node).map_err(|error| ReportError::Invalid(format!("Hello.node: {error}")))?;
+        let said: Value = serde_json::from_slice(&hello.node)
+            .map_err(|error| ReportError::Invalid(format!("Hello.node: {error}")))?;
         let key = Key::new(NODES, "", self.node.as_str());
         self.change(&key, |current| match current {
             None => {
@@ -99,10 +116,13 @@ impl Writer {
     }
 
     async fn write_node_status(&self, report: &NodeStatus) -> Result<(), ReportError> {
-        let status: Value = serde_json::from_slice(&report.status).map_err(|error| ReportError::Invalid(format!("NodeStatus: {error}")))?;
+        let status: Value = serde_json::from_slice(&report.status)
+            .map_err(|error| ReportError::Invalid(format!("NodeStatus: {error}")))?;
         let key = Key::new(NODES, "", self.node.as_str());
         self.change(&key, |current| {
-            let Some(object) = current else { return Ok(None) };
+            let Some(object) = current else {
+                return Ok(None);
+            };
             let mut node = object.to_value();
             node["status"] = status.clone();
             put(object, &node, Intent::Status)
@@ -110,8 +130,13 @@ impl Writer {
         .await
     }
 
-    async fn write_pod_status(&self, report: &PodStatus, outbound: &mpsc::Sender<ServerMessage>) -> Result<(), ReportError> {
-        let status: Value = serde_json::from_slice(&report.status).map_err(|error| ReportError::Invalid(format!("PodStatus: {error}")))?;
+    async fn write_pod_status(
+        &self,
+        report: &PodStatus,
+        outbound: &mpsc::Sender<ServerMessage>,
+    ) -> Result<(), ReportError> {
+        let status: Value = serde_json::from_slice(&report.status)
+            .map_err(|error| ReportError::Invalid(format!("PodStatus: {error}")))?;
         let key = Key::new(PODS, report.namespace.as_str(), report.name.as_str());
         let view = self.core.view();
         match view.get(&key) {
@@ -125,14 +150,20 @@ impl Writer {
                         uid: report.uid.clone(),
                         revision: view.revision,
                     },
-                    |object| agent::proto::PodRemoved { uid: report.uid.clone(), ..removed(object, view.revision) },
+                    |object| agent::proto::PodRemoved {
+                        uid: report.uid.clone(),
+                        ..removed(object, view.revision)
+                    },
                 );
                 let _ = outbound.try_send(message(Kind::PodRemoved(gone)));
                 return Ok(());
             }
         }
         self.change(&key, |current| {
-            let Some(object) = current.filter(|object| object.uid().to_string() == report.uid) else { return Ok(None) };
+            let Some(object) = current.filter(|object| object.uid().to_string() == report.uid)
+            else {
+                return Ok(None);
+            };
             let mut pod = object.to_value();
             pod["status"] = merged_status(&pod["status"], &status);
             put(object, &pod, Intent::Status)
@@ -145,33 +176,80 @@ impl Writer {
         let key = Key::new(PODS, report.namespace.as_str(), report.name.as_str());
         let status: Option<Value> = serde_json::from_slice(&report.status).ok();
         self.change(&key, |current| {
-            let Some(object) = current.filter(|object| object.uid().to_string() == report.uid) else { return Ok(None) };
-            let Some(deletion) = object.stamps.deletion else { return Ok(None) };
+            let Some(object) = current.filter(|object| object.uid().to_string() == report.uid)
+            else {
+                return Ok(None);
+            };
+            let Some(deletion) = object.stamps.deletion else {
+                return Ok(None);
+            };
             let mut pod = object.to_value();
-            let held = pod["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
+            let held = pod["metadata"]["finalizers"]
+                .as_array()
+                .is_some_and(|finalizers| !finalizers.is_empty());
             if !held {
-                let intent = Intent::Remove { reason: format!("its containers are gone from {}", self.node).into() };
-                return Ok(Some((intent, Change { key: key.clone(), what: What::Remove })));
+                let intent = Intent::Remove {
+                    reason: format!("its containers are gone from {}", self.node).into(),
+                };
+                return Ok(Some((
+                    intent,
+                    Change {
+                        key: key.clone(),
+                        what: What::Remove,
+                    },
+                )));
             }
             if let Some(status) = &status {
                 pod["status"] = merged_status(&pod["status"], status);
             }
             // Grace 0: whoever takes the last finalizer away removes it.
             match put(object, &pod, Intent::Status)? {
-                Some((intent, Change { key, what: What::Put { body, .. } })) => {
-                    Ok(Some((intent, Change { key, what: What::Put { body, delete_grace_s: Some(0) } })))
-                }
+                Some((
+                    intent,
+                    Change {
+                        key,
+                        what: What::Put { body, .. },
+                    },
+                )) => Ok(Some((
+                    intent,
+                    Change {
+                        key,
+                        what: What::Put {
+                            body,
+                            delete_grace_s: Some(0),
+                        },
+                    },
+                ))),
                 _ if deletion.grace_s == 0 => Ok(None),
-                _ => Ok(Some((Intent::Status, Change { key: key.clone(), what: What::Put { body: object.body(), delete_grace_s: Some(0) } }))),
+                _ => Ok(Some((
+                    Intent::Status,
+                    Change {
+                        key: key.clone(),
+                        what: What::Put {
+                            body: object.body(),
+                            delete_grace_s: Some(0),
+                        },
+                    },
+                ))),
             }
         })
         .await
     }
 
     async fn write_pod_event(&self, report: &PodEvent) -> Result<(), ReportError> {
-        let parts = [&report.uid, &report.reason, &report.message, &report.field_path].map(|part| part.as_bytes());
+        let parts = [
+            &report.uid,
+            &report.reason,
+            &report.message,
+            &report.field_path,
+        ]
+        .map(|part| part.as_bytes());
         let hash = Digest::of(&parts).to_string();
-        let key = Key::new(EVENTS, report.namespace.as_str(), format!("{}.{}", report.name, &hash[..16]));
+        let key = Key::new(
+            EVENTS,
+            report.namespace.as_str(),
+            format!("{}.{}", report.name, &hash[..16]),
+        );
         let now = self.core.now().to_string();
         self.change(&key, |current| match current {
             None => {
@@ -203,23 +281,47 @@ impl Writer {
         F: Fn(Option<&Arc<Object>>) -> Result<Option<(Intent, Change)>, ReportError>,
     {
         let deadline = Instant::now() + WRITE_TIMEOUT;
-        let mut request = self.core.request(self.actor.clone(), Cause { revision: self.epoch, round: 0 });
+        let mut request = self.core.request(
+            self.actor.clone(),
+            Cause {
+                revision: self.epoch,
+                round: 0,
+            },
+        );
         let mut view = self.core.view();
         loop {
             let current = view.get(key);
-            let Some((intent, change)) = decide(current)? else { return Ok(()) };
-            let expected = current.map_or(Expected::Absent, |object| Expected::Revision(object.revision()));
+            let Some((intent, change)) = decide(current)? else {
+                return Ok(());
+            };
+            let expected = current.map_or(Expected::Absent, |object| {
+                Expected::Revision(object.revision())
+            });
             request.cause.revision = current.map_or(self.epoch, |object| object.revision());
-            let mut expectations = vec![Expectation { key: key.clone(), is: expected }];
+            let mut expectations = vec![Expectation {
+                key: key.clone(),
+                is: expected,
+            }];
             if current.is_none() {
-                expectations.extend(eventstore::namespace_of(key).map(|key| Expectation { key, is: Expected::Living }));
+                expectations.extend(eventstore::namespace_of(key).map(|key| Expectation {
+                    key,
+                    is: Expected::Living,
+                }));
             }
             let draft = Draft::objects(intent, expectations, vec![change]);
             match self.core.propose(&mut request, draft, deadline).await {
                 Ok(_) => return Ok(()),
-                Err(ProposeError::Rejected(Rejection::Expectation { key: moved, current, .. })) if moved == *key => {
+                Err(ProposeError::Rejected(Rejection::Expectation {
+                    key: moved,
+                    current,
+                    ..
+                })) if moved == *key => {
                     let revision = current.unwrap_or(0);
-                    view = self.core.not_older_than(revision, deadline).await.map_err(|late| ReportError::Later(late.to_string()))?;
+                    view = self
+                        .core
+                        .not_older_than(revision, deadline)
+                        .await
+                        .map_err(|late| ReportError::Later(late.to_string()))?;
                 }
                 // Its namespace is gone or going: nothing is to be written there any more.
                 Err(ProposeError::Rejected(Rejection::Expectation { .. })) => return Ok(()),
@@ -235,12 +337,25 @@ fn kubernetes_label(name: &str) -> bool {
 }
 
 /// A Put of what has changed; None when nothing has.
-fn put(object: &Object, value: &Value, intent: Intent) -> Result<Option<(Intent, Change)>, ReportError> {
+fn put(
+    object: &Object,
+    value: &Value,
+    intent: Intent,
+) -> Result<Option<(Intent, Change)>, ReportError> {
     let body = Body::cut(value)?;
     if body == object.body() {
         return Ok(None);
     }
-    Ok(Some((intent, Change { key: object.key.clone(), what: What::Put { body, delete_grace_s: None } })))
+    Ok(Some((
+        intent,
+        Change {
+            key: object.key.clone(),
+            what: What::Put {
+                body,
+                delete_grace_s: None,
+            },
+        },
+    )))
 }
 
 /// The agent's status, with what others write in it carried over: conditions it does not name, the QoS class, nominations.
@@ -251,9 +366,16 @@ fn merged_status(before: &Value, said: &Value) -> Value {
             status.insert(field.to_owned(), value.clone());
         }
     }
-    let mut conditions = status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut conditions = status
+        .get("conditions")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     for condition in before["conditions"].as_array().into_iter().flatten() {
-        if !conditions.iter().any(|said| said["type"] == condition["type"]) {
+        if !conditions
+            .iter()
+            .any(|said| said["type"] == condition["type"])
+        {
             conditions.push(condition.clone());
         }
     }
@@ -371,8 +493,14 @@ impl Reports {
 }
 
 /// The worker that writes a session's reports, until it is aborted or fenced.
-pub(super) fn worker(writer: Writer, outbound: mpsc::Sender<ServerMessage>) -> (Reports, impl Future<Output = ()>) {
-    let reports = Reports { pending: Arc::default(), more: Arc::new(Notify::new()) };
+pub(super) fn worker(
+    writer: Writer,
+    outbound: mpsc::Sender<ServerMessage>,
+) -> (Reports, impl Future<Output = ()>) {
+    let reports = Reports {
+        pending: Arc::default(),
+        more: Arc::new(Notify::new()),
+    };
     let taken = reports.clone();
     let work = async move {
         loop {
@@ -382,7 +510,9 @@ pub(super) fn worker(writer: Writer, outbound: mpsc::Sender<ServerMessage>) -> (
             };
             let result = match &next {
                 Next::Node(status) => writer.write_node_status(status).await,
-                Next::Pod(PodReport::Status(status)) => writer.write_pod_status(status, &outbound).await,
+                Next::Pod(PodReport::Status(status)) => {
+                    writer.write_pod_status(status, &outbound).await
+                }
                 Next::Pod(PodReport::Gone(gone)) => writer.write_pod_gone(gone).await,
                 Next::Event(event) => writer.write_pod_event(event).await,
             };
@@ -394,7 +524,12 @@ pub(super) fn worker(writer: Writer, outbound: mpsc::Sender<ServerMessage>) -> (
                 }
                 Err(ReportError::Invalid(reason)) => {
                     if let Next::Pod(PodReport::Status(status)) = next {
-                        let rejected = PodStatusRejected { namespace: status.namespace, name: status.name, uid: status.uid, reason };
+                        let rejected = PodStatusRejected {
+                            namespace: status.namespace,
+                            name: status.name,
+                            uid: status.uid,
+                            reason,
+                        };
                         let _ = outbound.try_send(message(Kind::PodStatusRejected(rejected)));
                     }
                 }

@@ -26,7 +26,11 @@ pub struct AgentIdentity {
 impl AgentIdentity {
     /// Whether it may open a session for this node.
     pub(super) fn may_be(&self, node: &str, simulated: bool) -> bool {
-        let has = |group: &str| self.organizations.iter().any(|organization| organization == group);
+        let has = |group: &str| {
+            self.organizations
+                .iter()
+                .any(|organization| organization == group)
+        };
         let own = has(NODES_GROUP) && self.common_name.strip_prefix(NODE_USER_PREFIX) == Some(node);
         !node.is_empty() && (own || (simulated && has(SIMULATED_NODES_GROUP)))
     }
@@ -35,7 +39,9 @@ impl AgentIdentity {
 impl Hub {
     /// To be mounted at `/reckon.agent.v1.Agents`.
     pub fn service(&self) -> AgentsServer<Self> {
-        AgentsServer::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+        AgentsServer::new(self.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 }
 
@@ -43,13 +49,21 @@ impl Hub {
 impl Agents for Hub {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<ServerMessage, Status>> + Send>>;
 
-    async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         let Some(identity) = request.extensions().get::<AgentIdentity>().cloned() else {
-            return Err(Status::unauthenticated("a client certificate of an agent is needed"));
+            return Err(Status::unauthenticated(
+                "a client certificate of an agent is needed",
+            ));
         };
         let (sender, receiver) = outbound();
         // A message that can't be read ends the stream, and with it the session.
-        let inbound = request.into_inner().take_while(|message| futures::future::ready(message.is_ok())).filter_map(|message| async { message.ok() });
+        let inbound = request
+            .into_inner()
+            .take_while(|message| futures::future::ready(message.is_ok()))
+            .filter_map(|message| async { message.ok() });
         let hub = self.clone();
         tokio::spawn(async move {
             let end = hub.serve(identity, Box::pin(inbound), sender).await;
@@ -58,7 +72,9 @@ impl Agents for Hub {
                 other => tracing::info!(reason = %other, "a session ended"),
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver).map(Ok))))
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(receiver).map(Ok),
+        )))
     }
 }
 
@@ -77,8 +93,15 @@ mod tests {
             ("simulator", "system:simulated-nodes", "n7", true, true),
             ("simulator", "system:simulated-nodes", "n7", false, false),
         ] {
-            let identity = AgentIdentity { common_name: common_name.to_owned(), organizations: vec![organization.to_owned()] };
-            assert_eq!(identity.may_be(node, simulated), may, "{common_name} {organization} {node} {simulated}");
+            let identity = AgentIdentity {
+                common_name: common_name.to_owned(),
+                organizations: vec![organization.to_owned()],
+            };
+            assert_eq!(
+                identity.may_be(node, simulated),
+                may,
+                "{common_name} {organization} {node} {simulated}"
+            );
         }
     }
 }

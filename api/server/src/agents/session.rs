@@ -3,7 +3,10 @@
 use super::route::Follow;
 use super::{Held, Hub, OUTBOUND_MAX, report, service::AgentIdentity};
 use crate::core::{Draft, ProposeError};
-use agent::proto::{AgentMessage, Fenced, HeartbeatAck, Hello, ServerMessage, Welcome, agent_message, server_message};
+use agent::proto::{
+    AgentMessage, Fenced, HeartbeatAck, Hello, ServerMessage, Welcome, agent_message,
+    server_message,
+};
 use eventstore::{Act, Actor, Cause, Intent};
 use futures::{Stream, StreamExt};
 use std::collections::BTreeMap;
@@ -43,8 +46,12 @@ impl Hub {
         outbound: mpsc::Sender<ServerMessage>,
     ) -> SessionEnd {
         let hello = match timeout(HELLO_TIMEOUT, inbound.next()).await {
-            Ok(Some(AgentMessage { kind: Some(agent_message::Kind::Hello(hello)) })) => hello,
-            Ok(Some(_)) => return SessionEnd::Protocol("the first message must be Hello".to_owned()),
+            Ok(Some(AgentMessage {
+                kind: Some(agent_message::Kind::Hello(hello)),
+            })) => hello,
+            Ok(Some(_)) => {
+                return SessionEnd::Protocol("the first message must be Hello".to_owned());
+            }
             Ok(None) => return SessionEnd::Closed,
             Err(_) => return SessionEnd::Silent,
         };
@@ -53,15 +60,26 @@ impl Hub {
             Ok(epoch) => epoch,
             Err(end) => {
                 if let SessionEnd::Fenced(reason) = &end {
-                    let fenced = Fenced { reason: reason.clone(), epoch: 0 };
+                    let fenced = Fenced {
+                        reason: reason.clone(),
+                        epoch: 0,
+                    };
                     // An agent that is gone already needs no reason.
-                    let _ = outbound.send(message(server_message::Kind::Fenced(fenced))).await;
+                    let _ = outbound
+                        .send(message(server_message::Kind::Fenced(fenced)))
+                        .await;
                 }
                 return end;
             }
         };
         let end = watch::Sender::new(false);
-        let held = Held { epoch, sender: outbound.clone(), heard: Instant::now(), streams: BTreeMap::new(), end: end.clone() };
+        let held = Held {
+            epoch,
+            sender: outbound.clone(),
+            heard: Instant::now(),
+            streams: BTreeMap::new(),
+            end: end.clone(),
+        };
         if let Some(before) = self.sessions().insert(node.clone(), held) {
             before.end.send_replace(true);
         }
@@ -77,19 +95,40 @@ impl Hub {
     /// Checks Hello and proposes the session's opening; its revision is the epoch.
     async fn open(&self, identity: &AgentIdentity, hello: &Hello) -> Result<u64, SessionEnd> {
         if !identity.may_be(&hello.node_name, hello.simulated) {
-            return Err(SessionEnd::Fenced(format!("the certificate is not that of node {:?}", hello.node_name)));
+            return Err(SessionEnd::Fenced(format!(
+                "the certificate is not that of node {:?}",
+                hello.node_name
+            )));
         }
         let core = self.core();
         let deadline = Instant::now() + OPEN_TIMEOUT;
-        let view = core.not_older_than(hello.last_revision, deadline).await.map_err(|late| SessionEnd::Unavailable(late.to_string()))?;
+        let view = core
+            .not_older_than(hello.last_revision, deadline)
+            .await
+            .map_err(|late| SessionEnd::Unavailable(late.to_string()))?;
         if !hello.cluster_id.is_empty() && hello.cluster_id != view.cluster.to_string() {
-            return Err(SessionEnd::Fenced(format!("this is cluster {}, the agent belongs to {}", view.cluster, hello.cluster_id)));
+            return Err(SessionEnd::Fenced(format!(
+                "this is cluster {}, the agent belongs to {}",
+                view.cluster, hello.cluster_id
+            )));
         }
-        let actor = Actor::Server { name: core.name().into() };
-        let act = Act::OpenSession { node: hello.node_name.as_str().into(), server: core.name().into() };
-        let draft = Draft { intent: Intent::Session, expectations: Vec::new(), act };
+        let actor = Actor::Server {
+            name: core.name().into(),
+        };
+        let act = Act::OpenSession {
+            node: hello.node_name.as_str().into(),
+            server: core.name().into(),
+        };
+        let draft = Draft {
+            intent: Intent::Session,
+            expectations: Vec::new(),
+            act,
+        };
         let mut request = core.request(actor, Cause::default());
-        let opened = core.propose(&mut request, draft, deadline).await.map_err(|error| SessionEnd::Unavailable(error.to_string()))?;
+        let opened = core
+            .propose(&mut request, draft, deadline)
+            .await
+            .map_err(|error| SessionEnd::Unavailable(error.to_string()))?;
         Ok(opened.revision())
     }
 
@@ -118,10 +157,19 @@ impl Hub {
             heartbeat_ms: HEARTBEAT_MS,
             session_timeout_ms: SESSION_TIMEOUT.as_millis() as u32,
         };
-        if outbound.send(message(server_message::Kind::Welcome(welcome))).await.is_err() {
+        if outbound
+            .send(message(server_message::Kind::Welcome(welcome)))
+            .await
+            .is_err()
+        {
             return SessionEnd::Closed;
         }
-        let follow = Follow { node: node.to_owned(), epoch, sender: outbound.clone(), end };
+        let follow = Follow {
+            node: node.to_owned(),
+            epoch,
+            sender: outbound.clone(),
+            end,
+        };
         if self.0.router.send(follow).await.is_err() {
             return SessionEnd::Unavailable("this server is stopping".to_owned());
         }
@@ -141,10 +189,17 @@ impl Hub {
             };
             self.heard(node, epoch);
             match kind {
-                agent_message::Kind::Hello(_) => break SessionEnd::Protocol("a second Hello".to_owned()),
+                agent_message::Kind::Hello(_) => {
+                    break SessionEnd::Protocol("a second Hello".to_owned());
+                }
                 agent_message::Kind::Heartbeat(_) => {
-                    let ack = HeartbeatAck { revision: core.view().revision };
-                    if outbound.try_send(message(server_message::Kind::HeartbeatAck(ack))).is_err() {
+                    let ack = HeartbeatAck {
+                        revision: core.view().revision,
+                    };
+                    if outbound
+                        .try_send(message(server_message::Kind::HeartbeatAck(ack)))
+                        .is_err()
+                    {
                         break SessionEnd::Slow;
                     }
                 }
@@ -155,7 +210,10 @@ impl Hub {
                 agent_message::Kind::PodEvent(event) => reports.pod_event(event),
             }
             if let Some(reason) = reports.fenced() {
-                let fenced = Fenced { reason: reason.clone(), epoch };
+                let fenced = Fenced {
+                    reason: reason.clone(),
+                    epoch,
+                };
                 // Ending anyway.
                 let _ = outbound.try_send(message(server_message::Kind::Fenced(fenced)));
                 break SessionEnd::Fenced(reason);
@@ -166,7 +224,11 @@ impl Hub {
     }
 
     fn heard(&self, node: &str, epoch: u64) {
-        if let Some(held) = self.sessions().get_mut(node).filter(|held| held.epoch == epoch) {
+        if let Some(held) = self
+            .sessions()
+            .get_mut(node)
+            .filter(|held| held.epoch == epoch)
+        {
             held.heard = Instant::now();
         }
     }

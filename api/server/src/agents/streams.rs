@@ -5,7 +5,9 @@
 
 use super::Hub;
 use super::session::message;
-use agent::proto::{Logs, StreamClose, StreamCredit, StreamData, StreamOpen, server_message::Kind, stream_open};
+use agent::proto::{
+    Logs, StreamClose, StreamCredit, StreamData, StreamOpen, server_message::Kind, stream_open,
+};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use seams::{ByteStream, NetworkError};
@@ -52,7 +54,10 @@ pub struct StreamError {
 
 impl StreamError {
     fn unavailable(message: impl Into<String>) -> Self {
-        Self { code: 503, message: message.into() }
+        Self {
+            code: 503,
+            message: message.into(),
+        }
     }
 }
 
@@ -70,28 +75,51 @@ impl Hub {
         let node = &request.node;
         let view = self.core().view();
         let Some(session) = view.session(node).filter(|session| session.lost.is_none()) else {
-            return Err(StreamError::unavailable(format!("the agent of node {node:?} is not connected")));
+            return Err(StreamError::unavailable(format!(
+                "the agent of node {node:?} is not connected"
+            )));
         };
         let status = self.core().node().status();
         if *session.server == *self.core().name() {
-            return Err(StreamError::unavailable(format!("the agent of node {node:?} is just reconnecting; try again")));
+            return Err(StreamError::unavailable(format!(
+                "the agent of node {node:?} is just reconnecting; try again"
+            )));
         }
-        let Some(peer) = status.members.into_iter().find(|member| member.name == *session.server) else {
-            return Err(StreamError::unavailable(format!("{} holds the session of node {node:?} and is no member", session.server)));
+        let Some(peer) = status
+            .members
+            .into_iter()
+            .map(|member| member.peer)
+            .find(|peer| peer.name == *session.server)
+        else {
+            return Err(StreamError::unavailable(format!(
+                "{} holds the session of node {node:?} and is no member",
+                session.server
+            )));
         };
-        let body = serde_json::to_vec(&request).map_err(|error| StreamError { code: 500, message: error.to_string() })?;
-        let pieces = self.core().seams().network.stream(&peer, METHOD_LOGS, body.into(), OPEN_TIMEOUT).await;
+        let body = serde_json::to_vec(&request).map_err(|error| StreamError {
+            code: 500,
+            message: error.to_string(),
+        })?;
+        let pieces = self
+            .core()
+            .node()
+            .stream(&peer, METHOD_LOGS, body.into(), OPEN_TIMEOUT)
+            .await;
         let pieces = pieces.map_err(|error| StreamError::unavailable(error.to_string()))?;
         first_checked(pieces.map(unpack).boxed()).await
     }
 
     /// For a peer: the log of a session held here.
     pub(crate) async fn logs_for_peer(&self, body: &[u8]) -> Result<ByteStream, String> {
-        let request: LogsRequest = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let request: LogsRequest =
+            serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let stream = match self.logs_here(&request) {
             Some(stream) => stream,
             None => {
-                let gone = StreamError::unavailable(format!("the agent of node {:?} is not connected here", request.node));
+                let gone = StreamError::unavailable(format!(
+                    "the agent of node {:?} is not connected here",
+                    request.node
+                ));
                 futures::stream::once(async { Err(gone) }).boxed()
             }
         };
@@ -122,7 +150,12 @@ impl Hub {
         let held = sessions.get_mut(&request.node)?;
         held.sender.try_send(message(Kind::StreamOpen(open))).ok()?;
         held.streams.insert(id, Open { sender });
-        let reading = Reading { hub: self.clone(), node: request.node.clone(), id, receiver };
+        let reading = Reading {
+            hub: self.clone(),
+            node: request.node.clone(),
+            id,
+            receiver,
+        };
         drop(sessions);
         let stream = futures::stream::unfold(reading, |mut reading| async move {
             let item = reading.receiver.recv().await?;
@@ -137,16 +170,26 @@ impl Hub {
     /// A piece of a stream came up a session.
     pub(super) fn stream_data(&self, node: &str, data: StreamData) {
         let mut sessions = self.sessions();
-        let Some(held) = sessions.get_mut(node) else { return };
-        let Some(open) = held.streams.get(&data.id) else { return };
+        let Some(held) = sessions.get_mut(node) else {
+            return;
+        };
+        let Some(open) = held.streams.get(&data.id) else {
+            return;
+        };
         let mut ended = data.end;
         if !data.data.is_empty() {
             // More than the credit allows, or a reader that is gone: the stream is over.
             ended |= open.sender.try_send(Ok(data.data.into())).is_err();
         }
         if let Some(error) = data.error {
-            let code = u16::try_from(data.error_code).ok().filter(|code| *code >= 400).unwrap_or(500);
-            let _ = open.sender.try_send(Err(StreamError { code, message: error }));
+            let code = u16::try_from(data.error_code)
+                .ok()
+                .filter(|code| *code >= 400)
+                .unwrap_or(500);
+            let _ = open.sender.try_send(Err(StreamError {
+                code,
+                message: error,
+            }));
         }
         if ended {
             held.streams.remove(&data.id);
@@ -165,7 +208,12 @@ struct Reading {
 impl Reading {
     fn give_credit(&self, bytes: u64) {
         if let Some(held) = self.hub.sessions().get(&self.node) {
-            let _ = held.sender.try_send(message(Kind::StreamCredit(StreamCredit { id: self.id, bytes })));
+            let _ = held
+                .sender
+                .try_send(message(Kind::StreamCredit(StreamCredit {
+                    id: self.id,
+                    bytes,
+                })));
         }
     }
 }
@@ -175,7 +223,9 @@ impl Drop for Reading {
         if let Some(held) = self.hub.sessions().get_mut(&self.node)
             && held.streams.remove(&self.id).is_some()
         {
-            let _ = held.sender.try_send(message(Kind::StreamClose(StreamClose { id: self.id })));
+            let _ = held
+                .sender
+                .try_send(message(Kind::StreamClose(StreamClose { id: self.id })));
         }
     }
 }
@@ -186,7 +236,9 @@ async fn first_checked(mut stream: LogStream) -> Result<LogStream, StreamError> 
     const FIRST: Duration = Duration::from_millis(500);
     match tokio::time::timeout(FIRST, stream.next()).await {
         Ok(Some(Err(error))) => Err(error),
-        Ok(Some(Ok(first))) => Ok(futures::stream::once(async { Ok(first) }).chain(stream).boxed()),
+        Ok(Some(Ok(first))) => Ok(futures::stream::once(async { Ok(first) })
+            .chain(stream)
+            .boxed()),
         Ok(None) => Ok(futures::stream::empty().boxed()),
         Err(_) => Ok(stream),
     }
@@ -205,7 +257,8 @@ fn unpack(piece: Result<Bytes, NetworkError>) -> Result<Bytes, StreamError> {
     let piece = piece.map_err(|error| StreamError::unavailable(error.to_string()))?;
     match piece.split_first() {
         Some((0, data)) => Ok(piece.slice_ref(data)),
-        Some((1, error)) => Err(serde_json::from_slice(error).unwrap_or_else(|_| StreamError::unavailable("the stream broke"))),
+        Some((1, error)) => Err(serde_json::from_slice(error)
+            .unwrap_or_else(|_| StreamError::unavailable("the stream broke"))),
         Some(_) | None => Err(StreamError::unavailable("a peer of another version")),
     }
 }

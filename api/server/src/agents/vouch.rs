@@ -61,20 +61,28 @@ impl Hub {
             .map(|(node, held)| (node.clone(), held.epoch))
             .collect();
         let status = self.core().node().status();
-        let Some(leader) = status.leader else { return false };
+        let Some(leader) = status.leader else {
+            return false;
+        };
         if leader.id == status.id {
             self.take_vouch(sessions);
             return true;
         }
-        let Ok(body) = serde_json::to_vec(&Vouch { sessions }) else { return false };
-        self.core().seams().network.call(&leader, METHOD_VOUCH, body.into(), VOUCH_TIMEOUT).await.is_ok()
+        let Ok(body) = serde_json::to_vec(&Vouch { sessions }) else {
+            return false;
+        };
+        self.core()
+            .node()
+            .call(&leader, METHOD_VOUCH, body.into(), VOUCH_TIMEOUT)
+            .await
+            .is_ok()
     }
 
     /// A peer vouches. False: this server does not lead.
     pub(crate) fn vouched(&self, body: &[u8]) -> Result<bool, serde_json::Error> {
         let vouch: Vouch = serde_json::from_slice(body)?;
         let status = self.core().node().status();
-        let leads = status.leader.is_some_and(|leader| leader.id == status.id);
+        let leads = status.leads();
         if leads {
             self.take_vouch(vouch.sessions);
         }
@@ -83,7 +91,11 @@ impl Hub {
 
     fn take_vouch(&self, sessions: Vec<(String, u64)>) {
         let now = Instant::now();
-        let mut vouched = self.0.vouched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut vouched = self
+            .0
+            .vouched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for (node, epoch) in sessions {
             let known = vouched.sessions.entry(node).or_insert((epoch, now));
             if epoch >= known.0 {
@@ -95,7 +107,10 @@ impl Hub {
     fn close_all(&self) {
         let sessions = self.sessions();
         if !sessions.is_empty() {
-            tracing::warn!(sessions = sessions.len(), "no leader is heard: the agents' sessions are closed, so that they dial another server");
+            tracing::warn!(
+                sessions = sessions.len(),
+                "no leader is heard: the agents' sessions are closed, so that they dial another server"
+            );
         }
         sessions.values().for_each(|held| {
             held.end.send_replace(true);
@@ -105,7 +120,7 @@ impl Hub {
     /// On the leader: proposes the loss of each open session that nobody vouched for past the grace.
     async fn give_up_lost(&self) {
         let status = self.core().node().status();
-        if status.leader.is_none_or(|leader| leader.id != status.id) {
+        if !status.leads() {
             return;
         }
         let view = self.core().view();
@@ -114,16 +129,30 @@ impl Hub {
         }
         let lost: Vec<_> = {
             let now = Instant::now();
-            let mut vouched = self.0.vouched.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut vouched = self
+                .0
+                .vouched
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if vouched.term != status.term {
-                *vouched = Vouched { term: status.term, since: Some(now), sessions: std::mem::take(&mut vouched.sessions) };
+                *vouched = Vouched {
+                    term: status.term,
+                    since: Some(now),
+                    sessions: std::mem::take(&mut vouched.sessions),
+                };
             }
             let since = vouched.since.unwrap_or(now);
-            vouched.sessions.retain(|node, _| view.session(node).is_some());
+            vouched
+                .sessions
+                .retain(|node, _| view.session(node).is_some());
             view.sessions()
                 .filter(|(_, session)| session.lost.is_none())
                 .filter(|(node, session)| {
-                    let last = vouched.sessions.get(&***node).filter(|(epoch, _)| *epoch >= session.epoch).map_or(since, |(_, at)| (*at).max(since));
+                    let last = vouched
+                        .sessions
+                        .get(&***node)
+                        .filter(|(epoch, _)| *epoch >= session.epoch)
+                        .map_or(since, |(_, at)| (*at).max(since));
                     now.duration_since(last) > self.0.grace
                 })
                 .map(|(node, session)| (node.clone(), session.epoch))
@@ -131,12 +160,29 @@ impl Hub {
         };
         let mut proposals = Vec::new();
         for (node, epoch) in lost {
-            tracing::warn!(node = &*node, epoch, "its session is lost: nobody vouched for it within the grace");
-            let draft = Draft { intent: Intent::Session, expectations: Vec::new(), act: Act::LoseSession { node, epoch } };
+            tracing::warn!(
+                node = &*node,
+                epoch,
+                "its session is lost: nobody vouched for it within the grace"
+            );
+            let draft = Draft {
+                intent: Intent::Session,
+                expectations: Vec::new(),
+                act: Act::LoseSession { node, epoch },
+            };
             proposals.push(eventstore::Proposal {
-                id: ProposalId { uuid: self.core().draw().uuid(), attempt: 0 },
-                actor: Actor::Reconciler { name: "sessions".into(), term: status.term },
-                cause: Cause { revision: epoch, round: 0 },
+                id: ProposalId {
+                    uuid: self.core().draw().uuid(),
+                    attempt: 0,
+                },
+                actor: Actor::Reconciler {
+                    name: "sessions".into(),
+                    term: status.term,
+                },
+                cause: Cause {
+                    revision: epoch,
+                    round: 0,
+                },
                 intent: draft.intent,
                 first_sent: view.position.index,
                 salt: self.core().draw().salt(),

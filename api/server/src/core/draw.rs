@@ -32,7 +32,9 @@ impl Draw {
 
     /// Five characters for `generateName`.
     pub fn suffix(&self) -> String {
-        (0..SUFFIX_LEN).map(|_| char::from(SUFFIX_LETTERS[self.below(SUFFIX_LETTERS.len() as u64) as usize])).collect()
+        (0..SUFFIX_LEN)
+            .map(|_| char::from(SUFFIX_LETTERS[self.below(SUFFIX_LETTERS.len() as u64) as usize]))
+            .collect()
     }
 
     /// A number below `end`; its bias is below 2^-32 for what is drawn here.

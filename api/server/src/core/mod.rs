@@ -14,9 +14,9 @@ pub use draw::Draw;
 pub use request::{Draft, ProposeError, Request, TooLarge, Unavailable};
 pub use status::{MemberStatus, Status};
 
-pub(crate) use queue::{METHOD_PROPOSE, Queue};
+pub(crate) use queue::{METHOD_PROPOSE, Queue, SendError};
 
-use eventstore::{Actor, Cause, Time, View};
+use eventstore::{Actor, Cause, Entry, Position, Time, View};
 use eventstore_disk::Store;
 use raft::Node;
 use seams::Seams;
@@ -45,20 +45,36 @@ pub struct CoreConfig {
     pub name: String,
     pub raft: raft::NodeConfig,
     pub store: eventstore_disk::StoreConfig,
+    /// None but in the simulation.
+    pub tamper: Option<Tamper>,
 }
 
-/// The database that holds the fold; what a snapshot is a checkpoint of.
-pub const STATE: &str = "state";
+/// Changes what this server's apply is given, so that the simulation can show that a broken apply is caught.
+pub type Tamper = Arc<dyn Fn(Position, &mut Entry) + Send + Sync>;
 
 impl Core {
     /// Opens the store, starts raft on it, and the leader's queue. Must be called within a tokio runtime.
     pub async fn start(config: CoreConfig, seams: Seams) -> Result<Self, StartError> {
-        let store = Store::open(seams.directory.clone(), STATE, config.store)?;
-        let machine = Box::new(machine::StoreMachine::new(store.clone()));
+        let database = machine::current_database(&*seams.directory)?;
+        let store = Store::open(seams.directory.clone(), &database, config.store)?;
+        let directory = seams.directory.clone();
+        let machine = Box::new(machine::StoreMachine::new(
+            store.clone(),
+            directory,
+            database,
+            config.tamper,
+        ));
         let node = Node::start(config.raft, seams.clone(), machine).await?;
         let queue = Queue::start(node.clone());
         let draw = Draw::new(seams.entropy.clone());
-        Ok(Self(Arc::new(Inner { name: config.name, store, node, seams, queue, draw })))
+        Ok(Self(Arc::new(Inner {
+            name: config.name,
+            store,
+            node,
+            seams,
+            queue,
+            draw,
+        })))
     }
 
     pub fn name(&self) -> &str {
@@ -94,18 +110,25 @@ impl Core {
 
     /// The log's clock as this server knows it: for times that a writer puts into bodies. Never earlier than the last entry's.
     pub fn now(&self) -> Time {
-        Time::from_ms(self.0.node.clock_ms() as i64).max(self.0.store.view().clock)
+        Time::from_ms(self.0.node.clock_estimate_ms() as i64).max(self.0.store.view().clock)
     }
 
-    /// A view that holds everything acknowledged anywhere before this call (read index; one round serves all who wait).
+    /// A view that holds everything acknowledged anywhere before this call (read index; one round serves all who wait, and this
+    /// server has applied up to it).
     pub async fn linearizable(&self, deadline: Instant) -> Result<View, Unavailable> {
         let confirmed = async {
-            let index = self.0.node.read_index().await.map_err(|error| Unavailable(error.to_string()))?;
-            self.0.store.wait_index(index).await;
+            self.0
+                .node
+                .read_index()
+                .await
+                .map_err(|error| Unavailable(error.to_string()))?;
             Ok(self.0.store.view())
         };
         timeout_at(deadline, confirmed).await.unwrap_or_else(|_| {
-            Err(Unavailable("the read could not be confirmed with a majority of the servers in time; try again".to_owned()))
+            Err(Unavailable(
+                "the read could not be confirmed with a majority of the servers in time; try again"
+                    .to_owned(),
+            ))
         })
     }
 
@@ -113,19 +136,38 @@ impl Core {
     pub async fn not_older_than(&self, revision: u64, deadline: Instant) -> Result<View, TooLarge> {
         let deadline = deadline.min(Instant::now() + NOT_YET_WAIT);
         match timeout_at(deadline, self.0.store.wait_revision(revision)).await {
-            Ok(()) => Ok(self.0.store.view()),
-            Err(_) => Err(TooLarge { asked: revision, current: self.0.store.view().revision }),
+            Ok(Ok(view)) => Ok(view),
+            // Too many wait: to the caller the same as not yet.
+            Ok(Err(_)) | Err(_) => Err(TooLarge {
+                asked: revision,
+                current: self.0.store.view().revision,
+            }),
         }
     }
 
     /// Opens a caller's request: its id, and where the log stood when it came.
     pub fn request(&self, actor: Actor, cause: Cause) -> Request {
-        Request { audit_id: self.0.draw.uuid(), actor, cause, attempt: 0, first_sent: self.0.store.view().position.index }
+        Request {
+            audit_id: self.0.draw.uuid(),
+            actor,
+            cause,
+            attempt: 0,
+            first_sent: self.0.store.view().position.index,
+        }
     }
 
     /// Stops: leadership is handed over first, what is folded is flushed.
-    pub async fn stop(&self) {
-        self.0.node.stop().await;
+    pub async fn stop(&self) -> std::io::Result<()> {
+        self.0.node.stop().await
+    }
+
+    /// Resolves when this server can't go on, with the reason: its disk failed, or it could not apply an entry.
+    pub async fn failed(&self) -> String {
+        let mut status = self.0.node.watch();
+        match status.wait_for(|status| status.failed.is_some()).await {
+            Ok(status) => status.failed.clone().unwrap_or_default(),
+            Err(_) => "raft ended".to_owned(),
+        }
     }
 }
 

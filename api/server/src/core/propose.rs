@@ -6,7 +6,7 @@
 use super::queue::{METHOD_PROPOSE, SendError};
 use super::{Core, Draft, ProposeError, Request};
 use eventstore::{Event, Outcome, Proposal, ProposalId, encode};
-use eventstore_disk::Settled;
+use eventstore_disk::{ReadError, Settled};
 use seams::{NetworkError, RefusalCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,16 @@ const RETRY_AFTER_S: u32 = 1;
 impl Core {
     /// Proposes, and answers when this server's own fold holds the result. A rejection comes back for the caller to read afresh and
     /// repeat; calling again with the same request is another attempt.
-    pub async fn propose(&self, request: &mut Request, draft: Draft, deadline: Instant) -> Result<Arc<Event>, ProposeError> {
-        let id = ProposalId { uuid: request.audit_id, attempt: request.attempt };
+    pub async fn propose(
+        &self,
+        request: &mut Request,
+        draft: Draft,
+        deadline: Instant,
+    ) -> Result<Arc<Event>, ProposeError> {
+        let id = ProposalId {
+            uuid: request.audit_id,
+            attempt: request.attempt,
+        };
         let proposal = Proposal {
             id,
             actor: request.actor.clone(),
@@ -51,19 +59,26 @@ impl Core {
         let id = proposal.id;
         let encoded = encode(&proposal);
         if encoded.len() > Proposal::MOST_BYTES {
-            return Err(ProposeError::TooLarge { bytes: encoded.len(), most: Proposal::MOST_BYTES });
+            return Err(ProposeError::TooLarge {
+                bytes: encoded.len(),
+                most: Proposal::MOST_BYTES,
+            });
         }
         let encoded = bytes::Bytes::from(encoded);
         let proposal = Arc::new(proposal);
-        let settled = self.store().expect_outcome(id);
-        tokio::pin!(settled);
+        let mut expecting = self
+            .store()
+            .expect_outcome(id)
+            .map_err(|_| ProposeError::TooBusy {
+                retry_after_s: RETRY_AFTER_S,
+            })?;
         // Whether it may stand in some leader's log already.
         let mut sent = false;
         let mut pause = RETRY_MIN;
         loop {
             let failure = tokio::select! {
                 biased;
-                settled = &mut settled => return Ok(settled),
+                settled = expecting.settled() => return settled.map_err(|error| unreadable(&error)),
                 result = self.send(&proposal, &encoded) => match result {
                     Ok(()) => break,
                     Err(failure) => failure,
@@ -72,44 +87,82 @@ impl Core {
                 () = tokio::time::sleep_until(deadline) => return Err(ProposeError::Unknown(id.uuid)),
             };
             match failure {
-                SendFailure::Busy if !sent => return Err(ProposeError::TooBusy { retry_after_s: RETRY_AFTER_S }),
+                SendFailure::Busy if !sent => {
+                    return Err(ProposeError::TooBusy {
+                        retry_after_s: RETRY_AFTER_S,
+                    });
+                }
                 SendFailure::Busy | SendFailure::NoLeader => {}
                 SendFailure::Lost => sent = true,
             }
             tokio::select! {
                 biased;
-                settled = &mut settled => return Ok(settled),
+                settled = expecting.settled() => return settled.map_err(|error| unreadable(&error)),
                 () = sleep(pause) => {}
                 () = tokio::time::sleep_until(deadline) => return Err(self.too_late(sent, id)),
             }
             pause = (pause * 2).min(RETRY_MAX);
         }
         // Committed: this server's own fold is on its way there.
-        timeout_at(deadline, settled).await.map_err(|_| ProposeError::Unknown(id.uuid))
+        match timeout_at(deadline, expecting.settled()).await {
+            Ok(settled) => settled.map_err(|error| unreadable(&error)),
+            Err(_) => Err(ProposeError::Unknown(id.uuid)),
+        }
     }
 
     fn too_late(&self, sent: bool, id: ProposalId) -> ProposeError {
         if sent {
             ProposeError::Unknown(id.uuid)
         } else {
-            ProposeError::Unavailable("no leader could be reached in time; nothing was changed".to_owned())
+            ProposeError::Unavailable(
+                "no leader could be reached in time; nothing was changed".to_owned(),
+            )
         }
     }
 
     /// To the leader, wherever it is; returns when it has committed the proposal.
-    async fn send(&self, proposal: &Arc<Proposal>, encoded: &bytes::Bytes) -> Result<(), SendFailure> {
+    async fn send(
+        &self,
+        proposal: &Arc<Proposal>,
+        encoded: &bytes::Bytes,
+    ) -> Result<(), SendFailure> {
         let status = self.node().status();
-        let Some(leader) = status.leader else { return Err(SendFailure::NoLeader) };
+        let Some(leader) = status.leader else {
+            return Err(SendFailure::NoLeader);
+        };
         if leader.id == status.id {
-            return self.queue().submit(proposal.clone(), encoded.len()).await.map_err(SendFailure::from);
+            return self
+                .queue()
+                .submit(proposal.clone(), encoded.len())
+                .await
+                .map_err(SendFailure::from);
         }
-        match self.seams().network.call(&leader, METHOD_PROPOSE, encoded.clone(), FORWARD_TIMEOUT).await {
+        match self
+            .node()
+            .call(&leader, METHOD_PROPOSE, encoded.clone(), FORWARD_TIMEOUT)
+            .await
+        {
             Ok(_) => Ok(()),
-            Err(NetworkError::Refused { code: RefusalCode::Busy, .. }) => Err(SendFailure::Busy),
-            Err(NetworkError::Refused { code: RefusalCode::Unavailable, .. }) => Err(SendFailure::NoLeader),
-            Err(NetworkError::Refused { .. } | NetworkError::Unreachable { .. } | NetworkError::TimedOut { .. }) => Err(SendFailure::Lost),
+            Err(NetworkError::Refused {
+                code: RefusalCode::Busy,
+                ..
+            }) => Err(SendFailure::Busy),
+            Err(NetworkError::Refused {
+                code: RefusalCode::Unavailable,
+                ..
+            }) => Err(SendFailure::NoLeader),
+            Err(
+                NetworkError::Refused { .. }
+                | NetworkError::Unreachable { .. }
+                | NetworkError::TimedOut { .. },
+            ) => Err(SendFailure::Lost),
         }
     }
+}
+
+/// It was decided, and what came of it can't be read here.
+fn unreadable(error: &ReadError) -> ProposeError {
+    ProposeError::Unavailable(format!("the outcome can't be read: {error}"))
 }
 
 /// Why a try to send did not end in a commit that is known of.

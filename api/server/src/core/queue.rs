@@ -46,31 +46,60 @@ impl Queue {
     pub(crate) fn start(node: Node) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_PROPOSALS_MAX);
         tokio::spawn(gather(node.clone(), receiver));
-        Self { node, sender, bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)) }
+        Self {
+            node,
+            sender,
+            bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
+        }
     }
 
     /// Queues a proposal of `len` encoded bytes; returns when its entry is committed and applied here.
-    pub(crate) async fn submit(&self, proposal: Arc<Proposal>, len: usize) -> Result<(), SendError> {
-        let permit = self.bytes.clone().try_acquire_many_owned(len as u32).map_err(|_| SendError::Full)?;
+    pub(crate) async fn submit(
+        &self,
+        proposal: Arc<Proposal>,
+        len: usize,
+    ) -> Result<(), SendError> {
+        let permit = self
+            .bytes
+            .clone()
+            .try_acquire_many_owned(len as u32)
+            .map_err(|_| SendError::Full)?;
         let (reply, answer) = oneshot::channel();
-        self.sender.try_send(Waiting { proposal, len, reply, _bytes: permit }).map_err(|_| SendError::Full)?;
+        self.sender
+            .try_send(Waiting {
+                proposal,
+                len,
+                reply,
+                _bytes: permit,
+            })
+            .map_err(|_| SendError::Full)?;
         answer.await.unwrap_or(Err(SendError::Unknown))
     }
 
     /// Appends the proposals of a round, in as many entries as the limits ask for, in order; only in `term`.
-    pub(crate) async fn append_all(&self, proposals: Vec<Proposal>, term: u64) -> Result<(), AppendError> {
-        let mut proposals = proposals.into_iter().map(Arc::new).map(|proposal| (encode(&*proposal).len(), proposal)).peekable();
-        let mut last = None;
+    pub(crate) async fn append_all(
+        &self,
+        proposals: Vec<Proposal>,
+        term: u64,
+    ) -> Result<(), AppendError> {
+        let mut proposals = proposals
+            .into_iter()
+            .map(Arc::new)
+            .map(|proposal| (encode(&*proposal).len(), proposal))
+            .peekable();
         while proposals.peek().is_some() {
             let mut taken = Vec::new();
             let mut bytes = 0;
-            while let Some((len, proposal)) = proposals.next_if(|(len, _)| fits(taken.len(), bytes, *len)) {
+            while let Some((len, proposal)) =
+                proposals.next_if(|(len, _)| fits(taken.len(), bytes, *len))
+            {
                 bytes += len;
                 taken.push(proposal);
             }
-            last = Some(self.node.append(entry(&self.node, &taken), Some(term)).await?);
+            self.node
+                .append(entry(&self.node, &taken), Some(term))
+                .await?;
         }
-        let _ = last;
         Ok(())
     }
 }
@@ -81,7 +110,13 @@ fn fits(count: usize, bytes: usize, len: usize) -> bool {
 }
 
 fn entry(node: &Node, proposals: &[Arc<Proposal>]) -> bytes::Bytes {
-    let entry = Entry { clock: Time::from_ms(node.clock_ms() as i64), proposals: proposals.iter().map(|proposal| (**proposal).clone()).collect() };
+    let entry = Entry {
+        clock: Time::from_ms(node.clock_estimate_ms() as i64),
+        proposals: proposals
+            .iter()
+            .map(|proposal| (**proposal).clone())
+            .collect(),
+    };
     encode(&entry).into()
 }
 
@@ -89,7 +124,9 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>) {
     let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT_MAX));
     let mut held: Option<Waiting> = None;
     loop {
-        let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
+        let Ok(permit) = in_flight.clone().acquire_owned().await else {
+            return;
+        };
         let Some(first) = (match held.take() {
             Some(waiting) => Some(waiting),
             None => receiver.recv().await,
@@ -111,15 +148,23 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>) {
         if group.is_empty() {
             continue;
         }
-        let proposals: Vec<_> = group.iter().map(|waiting| waiting.proposal.clone()).collect();
+        let proposals: Vec<_> = group
+            .iter()
+            .map(|waiting| waiting.proposal.clone())
+            .collect();
         let encoded = entry(&node, &proposals);
         let node = node.clone();
         tokio::spawn(async move {
             let result = match node.append(encoded, None).await {
                 Ok(_) => Ok(()),
-                Err(AppendError::NotLeader { .. }) => Err(SendError::NotLeader),
-                Err(AppendError::Full) => Err(SendError::Full),
-                Err(_) => Err(SendError::Unknown),
+                Err(
+                    AppendError::NotLeader { .. }
+                    | AppendError::TermMoved { .. }
+                    | AppendError::Stopped,
+                ) => Err(SendError::NotLeader),
+                // Each proposal is bounded below an entry: one that does not fit can't have come this far.
+                Err(AppendError::Full | AppendError::TooLarge { .. }) => Err(SendError::Full),
+                Err(AppendError::Unknown) => Err(SendError::Unknown),
             };
             for waiting in group {
                 // The one who asked may have gone; the proposal was appended all the same.

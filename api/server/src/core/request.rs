@@ -26,7 +26,11 @@ pub struct Draft {
 
 impl Draft {
     pub fn objects(intent: Intent, expectations: Vec<Expectation>, changes: Vec<Change>) -> Self {
-        Self { intent, expectations, act: Act::Objects(changes) }
+        Self {
+            intent,
+            expectations,
+            act: Act::Objects(changes),
+        }
     }
 }
 

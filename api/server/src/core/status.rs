@@ -1,6 +1,7 @@
 //! What a server says about itself: `reckon status` and the metrics read it.
 
 use super::Core;
+use raft::Role;
 use serde::Serialize;
 
 #[derive(Clone, Debug, Serialize)]
@@ -14,6 +15,8 @@ pub struct Status {
     /// The last log index folded.
     pub applied: u64,
     pub digest: String,
+    /// The log's clock at the last entry, RFC 3339.
+    pub clock: String,
     /// Why it does not serve, when it does not.
     pub fault: Option<String>,
     pub members: Vec<MemberStatus>,
@@ -24,6 +27,17 @@ pub struct MemberStatus {
     pub id: u64,
     pub name: String,
     pub address: String,
+    pub voter: bool,
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Learner => "learner",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+        Role::Stopped => "stopped",
+    }
 }
 
 impl Core {
@@ -35,12 +49,22 @@ impl Core {
             id: raft.id,
             leader: raft.leader.map(|leader| leader.name),
             term: raft.term,
-            role: raft.role.to_string(),
+            role: role(raft.role).to_owned(),
             revision: view.revision,
             applied: view.position.index,
             digest: view.digest.to_string(),
-            fault: raft.fault,
-            members: raft.members.into_iter().map(|member| MemberStatus { id: member.id, name: member.name, address: member.address }).collect(),
+            clock: view.clock.milli(),
+            fault: raft.failed,
+            members: raft
+                .members
+                .into_iter()
+                .map(|member| MemberStatus {
+                    id: member.peer.id,
+                    name: member.peer.name,
+                    address: member.peer.address,
+                    voter: member.voter,
+                })
+                .collect(),
         }
     }
 }

@@ -1,0 +1,137 @@
+//! The store as raft drives it: groups of committed entries go in, and the database is what a snapshot is a copy of.
+
+use super::Tamper;
+use bytes::Bytes;
+use eventstore::Position;
+use eventstore_disk::{Retired, Store, StoreError};
+use raft::{Applied, Committed, Machine, MachineError};
+use seams::Directory;
+use std::sync::Arc;
+
+/// The small file that names the database in use: a snapshot that was received takes the place of the one before.
+const POINTER: &str = "state.current";
+/// The database of a server that never received a snapshot.
+const FIRST: &str = "state";
+
+pub(super) struct StoreMachine {
+    store: Store,
+    directory: Arc<dyn Directory>,
+    database: String,
+    retired: Vec<Retired>,
+    tamper: Option<Tamper>,
+}
+
+/// The name of the database in use.
+pub(super) fn current_database(directory: &dyn Directory) -> Result<String, StoreError> {
+    let pointer = directory.read_file(POINTER)?;
+    Ok(pointer
+        .and_then(|name| String::from_utf8(name).ok())
+        .unwrap_or_else(|| FIRST.to_owned()))
+}
+
+impl StoreMachine {
+    pub fn new(
+        store: Store,
+        directory: Arc<dyn Directory>,
+        database: String,
+        tamper: Option<Tamper>,
+    ) -> Self {
+        Self {
+            store,
+            directory,
+            database,
+            retired: Vec::new(),
+            tamper,
+        }
+    }
+
+    /// Removes the databases that a snapshot took the place of, once nobody reads them any more.
+    fn sweep(&mut self) -> Result<(), MachineError> {
+        let (free, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(Retired::is_free);
+        self.retired = held;
+        free.iter().try_for_each(|retired| {
+            self.directory
+                .remove(&retired.name)
+                .map_err(MachineError::from)
+        })
+    }
+}
+
+fn failed(error: StoreError) -> MachineError {
+    MachineError(error.to_string())
+}
+
+impl Machine for StoreMachine {
+    fn applied(&self) -> Result<Applied, MachineError> {
+        let (position, membership) = self.store.applied();
+        let position = (position.index > 0).then_some(raft::Position {
+            term: position.term,
+            index: position.index,
+        });
+        Ok(Applied {
+            position,
+            membership,
+        })
+    }
+
+    fn apply(&mut self, group: Vec<Committed>) -> Result<(), MachineError> {
+        let mut membership = self.store.applied().1;
+        let mut entries = Vec::with_capacity(group.len());
+        for committed in group {
+            let position = Position {
+                term: committed.position.term,
+                index: committed.position.index,
+            };
+            if let Some(changed) = committed.membership {
+                membership = changed;
+            }
+            let entry = committed
+                .payload
+                .map(|payload: Bytes| Store::read_entry(position, &payload))
+                .transpose()
+                .map_err(failed)?;
+            let entry = entry.map(|mut entry| {
+                if let Some(tamper) = &self.tamper {
+                    tamper(position, &mut entry);
+                }
+                entry
+            });
+            entries.push((position, entry));
+        }
+        self.store.apply(entries, &membership).map_err(failed)?;
+        Ok(())
+    }
+
+    fn database(&self) -> String {
+        self.database.clone()
+    }
+
+    fn clock_ms(&self) -> u64 {
+        self.store.view().clock.ms().max(0) as u64
+    }
+
+    fn flush(&mut self) -> Result<(), MachineError> {
+        self.store.flush().map_err(failed)?;
+        self.sweep()
+    }
+
+    fn flushed(&self) -> Option<u64> {
+        Some(self.store.flushed().index).filter(|index| *index > 0)
+    }
+
+    fn checkpoint(&mut self, into: &str) -> Result<(), MachineError> {
+        self.store.checkpoint(into).map_err(failed)?;
+        Ok(())
+    }
+
+    fn install(&mut self, from: &str) -> Result<(), MachineError> {
+        // Opened and read before the pointer names it: one that can't be opened changes nothing.
+        let retired = self.store.switch(from).map_err(failed)?;
+        self.directory.write_file(POINTER, from.as_bytes())?;
+        from.clone_into(&mut self.database);
+        self.retired.push(retired);
+        self.sweep()
+    }
+}

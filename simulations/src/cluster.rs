@@ -1,0 +1,169 @@
+//! Three servers of the production code, and how they are started, killed and started again.
+//!
+//! A crash cuts the server's disk and network handles for good, then drops its tasks; its disk keeps a random prefix.
+
+use crate::planted::Planted;
+use crate::sides::{Chance, DiskFaults, InlineRuntime, SimClock, SimDisks, SimNet, SimPlug};
+use seams::Seams;
+use server::agents::Hub;
+use server::config::Member;
+use server::http::Api;
+use server::server::{Parts, RunError};
+use server::{Config, Tamper};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// The servers' front doors by name: what agents dial and clients call, as long as the server lives.
+#[derive(Clone, Default)]
+pub struct Fronts(Arc<Mutex<BTreeMap<String, Front>>>);
+
+struct Front {
+    hub: Hub,
+    api: Api,
+    sessions: Vec<JoinHandle<()>>,
+    /// Becomes true when the server dies.
+    dead: watch::Sender<bool>,
+}
+
+impl Fronts {
+    pub fn hub(&self, server: &str) -> Option<Hub> {
+        self.lock().get(server).map(|front| front.hub.clone())
+    }
+
+    /// The API, and what tells that the server died.
+    pub fn api(&self, server: &str) -> Option<(Api, watch::Receiver<bool>)> {
+        self.lock().get(server).map(|front| (front.api.clone(), front.dead.subscribe()))
+    }
+
+    /// Runs a session of a server's, until it ends or the server dies.
+    pub fn spawn(&self, server: &str, session: impl Future<Output = ()> + Send + 'static) {
+        if let Some(front) = self.lock().get_mut(server) {
+            front.sessions.retain(|session| !session.is_finished());
+            front.sessions.push(tokio::spawn(session));
+        }
+    }
+
+    fn open(&self, server: &str, parts: &Parts) {
+        let front = Front { hub: parts.hub.clone(), api: parts.api.clone(), sessions: Vec::new(), dead: watch::Sender::new(false) };
+        self.lock().insert(server.to_owned(), front);
+    }
+
+    fn shut(&self, server: &str) {
+        if let Some(front) = self.lock().remove(server) {
+            front.sessions.iter().for_each(JoinHandle::abort);
+            front.dead.send_replace(true);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Front>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One server, through all its lives.
+pub struct SimServer {
+    pub name: String,
+    pub clock: SimClock,
+    pub disks: SimDisks,
+    chance: Chance,
+    /// The present life; None while it is dead.
+    pub parts: Option<Parts>,
+}
+
+pub struct SimCluster {
+    pub servers: Vec<SimServer>,
+    pub net: SimNet,
+    pub fronts: Fronts,
+    planted: Option<Planted>,
+    members: Vec<Member>,
+    node_grace_s: u64,
+}
+
+impl SimCluster {
+    /// Servers that are not started yet.
+    pub fn new(seed: u64, count: usize, planted: Option<Planted>, node_grace_s: u64) -> Self {
+        let started = Instant::now();
+        let names: Vec<_> = (1..=count).map(|number| format!("server-{number}")).collect();
+        let servers = names.iter().enumerate().map(|(index, name)| SimServer {
+            name: name.clone(),
+            clock: SimClock::new(started),
+            disks: SimDisks::new(Chance::new(seed, 100 + index as u64)),
+            chance: Chance::new(seed, 200 + index as u64),
+            parts: None,
+        });
+        let servers: Vec<_> = servers.collect();
+        let members = names.iter().map(|name| Member { name: name.clone(), address: format!("{name}:6443") }).collect();
+        let cluster = Self { servers, net: SimNet::new(Chance::new(seed, 2)), fronts: Fronts::default(), planted, members, node_grace_s };
+        cluster.servers.iter().for_each(|server| server.disks.set_faults(cluster.planted_disk()));
+        cluster
+    }
+
+    /// What a planted bug does to every disk.
+    pub fn planted_disk(&self) -> DiskFaults {
+        DiskFaults { skips_sync: self.planted == Some(Planted::SkippedSync), ..DiskFaults::default() }
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.servers.iter().map(|server| server.name.clone()).collect()
+    }
+
+    /// The servers that are alive.
+    pub fn alive(&self) -> impl Iterator<Item = (usize, &SimServer, &Parts)> {
+        self.servers.iter().enumerate().filter_map(|(index, server)| Some((index, server, server.parts.as_ref()?)))
+    }
+
+    /// The server that leads in the highest term, as far as the living know.
+    pub fn leader(&self) -> Option<usize> {
+        let leads = self.alive().filter_map(|(index, _, parts)| {
+            let status = parts.core.status();
+            (status.leader.as_deref() == Some(parts.core.name())).then_some((status.term, index))
+        });
+        leads.max().map(|(_, index)| index)
+    }
+
+    pub async fn start(&mut self, index: usize) -> Result<(), RunError> {
+        let server = &self.servers[index];
+        let plug: Arc<SimPlug> = self.net.plug(&server.name);
+        let seams = Seams {
+            directory: server.disks.directory(),
+            network: plug,
+            clock: Arc::new(server.clock.clone()),
+            runtime: Arc::new(InlineRuntime),
+            entropy: Arc::new(server.chance.clone()),
+        };
+        let tamper: Option<Tamper> = self.planted.and_then(|planted| planted.tamper(server.clock.clone()));
+        let parts = Parts::start(&self.config(&server.name), seams, "-- simulated --".to_owned(), tamper).await?;
+        self.fronts.open(&server.name, &parts);
+        self.servers[index].parts = Some(parts);
+        Ok(())
+    }
+
+    pub fn crash(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        let Some(parts) = server.parts.take() else { return };
+        self.net.unplug(&server.name);
+        server.disks.crash();
+        self.fronts.shut(&server.name);
+        parts.abort();
+    }
+
+    fn config(&self, name: &str) -> Config {
+        Config {
+            name: name.to_owned(),
+            data_dir: name.into(),
+            listen: ([127, 0, 0, 1], 6443).into(),
+            advertise: format!("{name}:6443"),
+            initial_cluster: self.members.clone(),
+            ca: "ca".into(),
+            cert: "cert".into(),
+            key: "key".into(),
+            node_grace_s: self.node_grace_s,
+            default_not_ready_toleration_s: 5,
+            service_cidr: Config::SERVICE_CIDR.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What goes wrong, drawn from the seed, and how often each kind did.
+
+use crate::cluster::SimCluster;
+use crate::sides::{Chance, DiskFaults, Weather};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Kinds of faults that occurred. One that never did over a set of seeds fails the set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultCounts {
+    pub messages_lost: u64,
+    pub messages_delayed: u64,
+    pub messages_cut: u64,
+    pub partitions: u64,
+    pub crashes: u64,
+    pub restarts: u64,
+    pub batches_lost: u64,
+    pub syncs_failed: u64,
+    pub clock_jumps: u64,
+    /// Crashes of the leader, and partitions that cut it off.
+    pub leader_losses: u64,
+}
+
+impl FaultCounts {
+    pub fn rows(&self) -> [(&'static str, u64); 10] {
+        [
+            ("messages lost", self.messages_lost),
+            ("messages delayed", self.messages_delayed),
+            ("messages cut", self.messages_cut),
+            ("partitions", self.partitions),
+            ("crashes", self.crashes),
+            ("restarts", self.restarts),
+            ("unsynced batches lost", self.batches_lost),
+            ("syncs failed", self.syncs_failed),
+            ("clock jumps", self.clock_jumps),
+            ("leader losses", self.leader_losses),
+        ]
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.messages_lost += other.messages_lost;
+        self.messages_delayed += other.messages_delayed;
+        self.messages_cut += other.messages_cut;
+        self.partitions += other.partitions;
+        self.crashes += other.crashes;
+        self.restarts += other.restarts;
+        self.batches_lost += other.batches_lost;
+        self.syncs_failed += other.syncs_failed;
+        self.clock_jumps += other.clock_jumps;
+        self.leader_losses += other.leader_losses;
+    }
+}
+
+/// Leaders lost in each run at least.
+const LEADER_LOSSES_MIN: u64 = 3;
+/// Between two faults.
+const QUIET_MS: (u64, u64) = (4_000, 25_000);
+
+/// Draws faults and carries them out, one step of a run at a time.
+pub struct Faults {
+    chance: Chance,
+    pub counts: FaultCounts,
+    next: Instant,
+    heal_at: Option<Instant>,
+    restart_at: Vec<(usize, Instant)>,
+}
+
+impl Faults {
+    pub fn new(chance: Chance) -> Self {
+        let next = Instant::now() + Duration::from_secs(15);
+        Self { chance, counts: FaultCounts::default(), next, heal_at: None, restart_at: Vec::new() }
+    }
+
+    /// What is due now. `left`: of the run, in which the leaders still have to be lost.
+    pub async fn step(&mut self, cluster: &mut SimCluster, left: Duration) {
+        let now = Instant::now();
+        if self.heal_at.is_some_and(|at| at <= now) {
+            cluster.net.heal();
+            self.heal_at = None;
+        }
+        for index in self.due_restarts(now) {
+            self.restart(cluster, index).await;
+        }
+        self.bury(cluster);
+        if now < self.next {
+            return;
+        }
+        self.next = now + Duration::from_millis(self.chance.between(QUIET_MS.0, QUIET_MS.1));
+        let owed = LEADER_LOSSES_MIN.saturating_sub(self.counts.leader_losses);
+        let must = owed > 0 && left < Duration::from_secs(60 * (owed + 1));
+        if must || self.chance.happens(300_000) {
+            self.lose_leader(cluster);
+            return;
+        }
+        match self.chance.below(5) {
+            0 => self.crash(cluster, self.chance.below(cluster.servers.len() as u64) as usize),
+            1 => self.partition(cluster, self.chance.below(cluster.servers.len() as u64) as usize),
+            2 => self.weather(cluster),
+            3 => self.clock(cluster),
+            _ => self.disk(cluster),
+        }
+    }
+
+    /// Everything is whole again: no cuts, fair weather, clocks right, all servers up.
+    pub async fn heal(&mut self, cluster: &mut SimCluster) {
+        cluster.net.heal();
+        cluster.net.set_weather(Weather::default());
+        self.heal_at = None;
+        for index in 0..cluster.servers.len() {
+            cluster.servers[index].clock.set_off(0);
+            let faults = DiskFaults { sync_fails: 0, ..cluster.planted_disk() };
+            cluster.servers[index].disks.set_faults(faults);
+        }
+        self.bury(cluster);
+        self.restart_at.clear();
+        for index in 0..cluster.servers.len() {
+            if cluster.servers[index].parts.is_none() {
+                self.restart(cluster, index).await;
+            }
+        }
+    }
+
+    /// Takes the network's and the disks' counts in.
+    pub fn totals(&self, cluster: &SimCluster) -> FaultCounts {
+        let net = cluster.net.counts();
+        let disks: Vec<_> = cluster.servers.iter().map(|server| server.disks.counts()).collect();
+        FaultCounts {
+            messages_lost: net.lost,
+            messages_delayed: net.delayed,
+            messages_cut: net.cut,
+            syncs_failed: disks.iter().map(|(failed, _)| failed).sum(),
+            batches_lost: disks.iter().map(|(_, lost)| lost).sum(),
+            ..self.counts
+        }
+    }
+
+    fn lose_leader(&mut self, cluster: &mut SimCluster) {
+        let Some(leader) = cluster.leader() else { return };
+        if self.chance.happens(600_000) {
+            self.crash(cluster, leader);
+        } else {
+            self.partition(cluster, leader);
+        }
+    }
+
+    fn crash(&mut self, cluster: &mut SimCluster, index: usize) {
+        if cluster.servers[index].parts.is_none() {
+            return;
+        }
+        if cluster.leader() == Some(index) {
+            self.counts.leader_losses += 1;
+        }
+        cluster.crash(index);
+        self.counts.crashes += 1;
+        let after = Duration::from_millis(self.chance.between(500, 15_000));
+        self.restart_at.push((index, Instant::now() + after));
+    }
+
+    /// A server that stopped by itself (its disk failed) is dead: whoever watches over it starts it again.
+    fn bury(&mut self, cluster: &mut SimCluster) {
+        let dead: Vec<_> = cluster.alive().filter(|(_, _, parts)| parts.core.status().fault.is_some()).map(|(index, _, _)| index).collect();
+        for index in dead {
+            self.crash(cluster, index);
+        }
+    }
+
+    fn due_restarts(&mut self, now: Instant) -> Vec<usize> {
+        let due = self.restart_at.iter().filter(|(_, at)| *at <= now).map(|(index, _)| *index).collect();
+        self.restart_at.retain(|(_, at)| *at > now);
+        due
+    }
+
+    async fn restart(&mut self, cluster: &mut SimCluster, index: usize) {
+        // A start may fail on a failing disk: it is tried again, as a supervisor does.
+        for _ in 0..20 {
+            match cluster.start(index).await {
+                Ok(()) => {
+                    self.counts.restarts += 1;
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a start failed");
+                    cluster.servers[index].disks.crash();
+                    sleep(Duration::from_millis(500)).await;
+                }
+            }
+        }
+        panic!("server {index} does not start any more");
+    }
+
+    fn partition(&mut self, cluster: &mut SimCluster, index: usize) {
+        if cluster.leader() == Some(index) {
+            self.counts.leader_losses += 1;
+        }
+        let alone = [cluster.servers[index].name.clone()];
+        let mut others: Vec<_> = cluster.names().into_iter().filter(|name| *name != alone[0]).collect();
+        // Half of the time its agents are on its side.
+        if self.chance.happens(500_000) {
+            others.extend((1..=3).map(crate::agents::name));
+        }
+        cluster.net.cut(&alone, &others);
+        self.counts.partitions += 1;
+        self.heal_at = Some(Instant::now() + Duration::from_millis(self.chance.between(1_000, 20_000)));
+    }
+
+    fn weather(&mut self, cluster: &mut SimCluster) {
+        let weather = match self.chance.below(3) {
+            0 => Weather::default(),
+            1 => Weather { loss: 5_000, slow: 50_000, slow_ms: 50 },
+            _ => Weather { loss: 50_000, slow: 200_000, slow_ms: 300 },
+        };
+        cluster.net.set_weather(weather);
+    }
+
+    fn clock(&mut self, cluster: &mut SimCluster) {
+        let server = self.chance.below(cluster.servers.len() as u64) as usize;
+        let off_ms = self.chance.between(0, 7_200_000) as i64 - 3_600_000;
+        cluster.servers[server].clock.set_off(off_ms);
+        self.counts.clock_jumps += 1;
+    }
+
+    fn disk(&mut self, cluster: &mut SimCluster) {
+        let server = self.chance.below(cluster.servers.len() as u64) as usize;
+        let faults = DiskFaults { sync_fails: 2_000, ..cluster.planted_disk() };
+        cluster.servers[server].disks.set_faults(faults);
+    }
+}

@@ -1,0 +1,41 @@
+//! What must hold, one property a file. `Watcher` looks at the cluster as it goes; `history` checks read the whole history at the end.
+
+pub mod acknowledged;
+pub mod bound_once;
+pub mod capacity;
+pub mod converged;
+pub mod digests;
+pub mod fenced;
+pub mod once;
+pub mod one_leader;
+
+use eventstore::Event;
+
+/// A property that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{invariant}: {what}")]
+pub struct Violation {
+    pub invariant: &'static str,
+    pub what: String,
+}
+
+impl Violation {
+    pub fn new(invariant: &'static str, what: impl Into<String>) -> Self {
+        Self { invariant, what: what.into() }
+    }
+}
+
+/// A property of the history: it is shown every event, in order.
+pub trait OfHistory {
+    fn event(&mut self, event: &Event) -> Result<(), Violation>;
+}
+
+/// The properties of the history.
+pub fn of_history() -> Vec<Box<dyn OfHistory>> {
+    vec![
+        Box::<once::Once>::default(),
+        Box::<fenced::Fenced>::default(),
+        Box::<bound_once::BoundOnce>::default(),
+        Box::<capacity::Capacity>::default(),
+    ]
+}

@@ -1,0 +1,281 @@
+//! What clients do: each is one caller that writes, reads and counts through a server's API, and remembers what it was told.
+//!
+//! A client that gets no answer knows nothing of the outcome, and says so to the checks.
+
+use crate::cluster::Fronts;
+use crate::invariants::Violation;
+use crate::invariants::acknowledged::{Acknowledged, Write};
+use crate::sides::{Chance, Fate, SimNet};
+use bytes::Bytes;
+use eventstore::Key;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use server::http::{Caller, ClientCertificate};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// How long a client waits for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two requests of a client.
+const PAUSE_MS: (u64, u64) = (200, 2_000);
+const NAMESPACE: &str = "default";
+/// Objects that all clients share.
+const COUNTERS: u64 = 3;
+pub const DEPLOYMENTS: u64 = 3;
+const REPLICAS_MAX: u64 = 6;
+
+/// What all clients were told, and how often.
+#[derive(Clone, Default)]
+pub struct Told(Arc<Mutex<Books>>);
+
+#[derive(Default)]
+pub struct Books {
+    pub acknowledged: Acknowledged,
+    pub writes: u64,
+    pub refused: u64,
+    pub unknown: u64,
+    /// An answer that can't be right.
+    pub wrong: Option<Violation>,
+}
+
+impl Told {
+    pub fn lock(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One caller.
+pub struct Client {
+    pub name: String,
+    pub servers: Vec<String>,
+    pub fronts: Fronts,
+    pub net: SimNet,
+    pub chance: Chance,
+    pub told: Told,
+    number: u64,
+    own: Vec<String>,
+}
+
+enum Answer {
+    Done(Value),
+    Refused(StatusCode, Value),
+    /// It may have been done.
+    Unknown,
+}
+
+impl Client {
+    pub fn new(index: u64, seed: u64, servers: Vec<String>, fronts: Fronts, net: SimNet, told: Told) -> Self {
+        let chance = Chance::new(seed, 300 + index);
+        Self { name: format!("client-{index}"), servers, fronts, net, chance, told, number: 0, own: Vec::new() }
+    }
+
+    /// Until it is aborted.
+    pub async fn run(mut self) {
+        loop {
+            sleep(Duration::from_millis(self.chance.between(PAUSE_MS.0, PAUSE_MS.1))).await;
+            match self.chance.below(10) {
+                0..=2 => self.create().await,
+                3 | 4 => self.update().await,
+                5 => self.delete().await,
+                6 | 7 => self.count().await,
+                8 => self.scale().await,
+                _ => self.kill_pod().await,
+            }
+        }
+    }
+
+    async fn create(&mut self) {
+        self.number += 1;
+        let name = format!("{}-{}", self.name, self.number);
+        let marker = format!("made-{name}");
+        let object = config_map(&name, &marker);
+        match self.ask(Method::POST, &maps(""), Some(&object)).await {
+            Answer::Done(object) => {
+                self.acknowledge(&name, &object, &marker);
+                self.own.push(name);
+            }
+            // Nobody else makes this name.
+            Answer::Refused(StatusCode::CONFLICT, status) => {
+                let what = format!("{name}, which only {} makes, was refused: {}", self.name, status["message"]);
+                self.told.lock().wrong.get_or_insert(Violation::new("done once", what));
+            }
+            Answer::Refused(..) => self.told.lock().refused += 1,
+            Answer::Unknown => self.told.lock().unknown += 1,
+        }
+    }
+
+    async fn update(&mut self) {
+        let Some(name) = self.chance.pick(&self.own).cloned() else { return };
+        self.number += 1;
+        let marker = format!("set-{}-{}", self.name, self.number);
+        match self.ask(Method::PUT, &maps(&name), Some(&config_map(&name, &marker))).await {
+            Answer::Done(object) => self.acknowledge(&name, &object, &marker),
+            Answer::Refused(..) => self.told.lock().refused += 1,
+            Answer::Unknown => self.told.lock().unknown += 1,
+        }
+    }
+
+    async fn delete(&mut self) {
+        if self.own.len() < 5 {
+            return;
+        }
+        let name = self.own.remove(self.chance.below(self.own.len() as u64) as usize);
+        match self.ask(Method::DELETE, &maps(&name), None).await {
+            Answer::Done(_) => {
+                let mut told = self.told.lock();
+                told.writes += 1;
+                // Gone for good: nobody makes the name again.
+                told.acknowledged.writes.push(Write { key: key(&name), revision: u64::MAX, marker: None });
+            }
+            Answer::Refused(..) => self.told.lock().refused += 1,
+            Answer::Unknown => self.told.lock().unknown += 1,
+        }
+    }
+
+    /// Reads a counter and writes it back one higher, naming the version that was read.
+    async fn count(&mut self) {
+        let name = format!("counter-{}", self.chance.below(COUNTERS));
+        let Answer::Done(mut counter) = self.ask(Method::GET, &maps(&name), None).await else { return };
+        let value: u64 = counter["data"]["value"].as_str().and_then(|value| value.parse().ok()).unwrap_or(0);
+        counter["data"]["value"] = json!((value + 1).to_string());
+        let answer = self.ask(Method::PUT, &maps(&name), Some(&counter)).await;
+        let mut told = self.told.lock();
+        match answer {
+            Answer::Done(_) => {
+                told.writes += 1;
+                told.acknowledged.counters.entry(key(&name)).or_default().0 += 1;
+            }
+            Answer::Refused(..) => told.refused += 1,
+            Answer::Unknown => {
+                told.unknown += 1;
+                told.acknowledged.counters.entry(key(&name)).or_default().1 += 1;
+            }
+        }
+    }
+
+    async fn scale(&mut self) {
+        let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{}", deployment_name(self.chance.below(DEPLOYMENTS)));
+        let mut patch = json!({"spec": {"replicas": self.chance.below(REPLICAS_MAX + 1)}});
+        if self.chance.happens(300_000) {
+            self.number += 1;
+            let version = format!("{}-{}", self.name, self.number);
+            patch["spec"]["template"] = json!({"metadata": {"annotations": {"version": version}}});
+        }
+        let answer = self.ask(Method::PATCH, &path, Some(&patch)).await;
+        self.note(&answer);
+    }
+
+    async fn kill_pod(&mut self) {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+        let Answer::Done(pods) = self.ask(Method::GET, &path, None).await else { return };
+        let names: Vec<_> = pods["items"].as_array().into_iter().flatten().filter_map(|pod| pod["metadata"]["name"].as_str()).collect();
+        let Some(name) = self.chance.pick(&names) else { return };
+        let answer = self.ask(Method::DELETE, &format!("{path}/{name}"), None).await;
+        self.note(&answer);
+    }
+
+    fn note(&self, answer: &Answer) {
+        let mut told = self.told.lock();
+        match answer {
+            Answer::Done(_) => told.writes += 1,
+            Answer::Refused(..) => told.refused += 1,
+            Answer::Unknown => told.unknown += 1,
+        }
+    }
+
+    fn acknowledge(&self, name: &str, object: &Value, marker: &str) {
+        let revision = object["metadata"]["resourceVersion"].as_str().and_then(|revision| revision.parse().ok()).unwrap_or(0);
+        let mut told = self.told.lock();
+        told.writes += 1;
+        told.acknowledged.writes.push(Write { key: key(name), revision, marker: Some(marker.to_owned()) });
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let Some(server) = self.chance.pick(&self.servers) else { return Answer::Unknown };
+        timeout(ANSWER_TIMEOUT, ask(&self.fronts, &self.net, &self.name, server, method, path, body)).await.unwrap_or(Answer::Unknown)
+    }
+}
+
+async fn ask(fronts: &Fronts, net: &SimNet, name: &str, server: &str, method: Method, path: &str, body: Option<&Value>) -> Answer {
+    match net.fate(name, server) {
+        Fate::Arrives(after) => sleep(after).await,
+        Fate::Lost | Fate::Cut => return Answer::Refused(StatusCode::SERVICE_UNAVAILABLE, Value::Null),
+    }
+    let Some((api, mut dead)) = fronts.api(server) else { return Answer::Refused(StatusCode::SERVICE_UNAVAILABLE, Value::Null) };
+    let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+    let bytes = body.map_or_else(Bytes::new, |body| body.to_string().into());
+    let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, kind).header(header::ACCEPT, "application/json");
+    let Ok(request) = request.body(Full::new(bytes)) else { return Answer::Unknown };
+    let answered = tokio::select! {
+        biased;
+        _ = dead.wait_for(|dead| *dead) => return Answer::Unknown,
+        answer = api.handle(request, caller(name)) => answer,
+    };
+    let status = answered.status();
+    let Ok(body) = answered.into_body().collect().await else { return Answer::Unknown };
+    let value = serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null);
+    match net.fate(server, name) {
+        Fate::Arrives(after) => sleep(after).await,
+        Fate::Lost | Fate::Cut => return Answer::Unknown,
+    }
+    match status {
+        status if status.is_success() => Answer::Done(value),
+        // It says itself that the outcome is not known.
+        StatusCode::GATEWAY_TIMEOUT | StatusCode::INTERNAL_SERVER_ERROR => Answer::Unknown,
+        status => Answer::Refused(status, value),
+    }
+}
+
+/// Makes what the clients share, through whichever server answers.
+pub async fn prepare(fronts: &Fronts, net: &SimNet, servers: &[String]) {
+    let counters = (0..COUNTERS).map(|index| (maps(""), config_map(&format!("counter-{index}"), "0")));
+    let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments");
+    let deployments = (0..DEPLOYMENTS).map(|index| (path.clone(), deployment(&deployment_name(index))));
+    for (path, object) in counters.chain(deployments) {
+        for attempt in 0.. {
+            let server = &servers[attempt % servers.len()];
+            let answer = timeout(ANSWER_TIMEOUT, ask(fronts, net, "preparer", server, Method::POST, &path, Some(&object))).await;
+            match answer {
+                Ok(Answer::Done(_) | Answer::Refused(StatusCode::CONFLICT, _)) => break,
+                Ok(Answer::Refused(..) | Answer::Unknown) | Err(_) => sleep(Duration::from_millis(300)).await,
+            }
+        }
+    }
+}
+
+fn caller(name: &str) -> Caller {
+    let certificate = ClientCertificate { common_name: name.to_owned(), organizations: vec!["system:masters".to_owned()] };
+    Caller { address: ([127, 0, 0, 1], 50_000).into(), certificate: Some(certificate) }
+}
+
+fn key(name: &str) -> Key {
+    Key::new("configmaps", NAMESPACE, name)
+}
+
+fn maps(name: &str) -> String {
+    let slash = if name.is_empty() { "" } else { "/" };
+    format!("/api/v1/namespaces/{NAMESPACE}/configmaps{slash}{name}")
+}
+
+fn config_map(name: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": NAMESPACE}, "data": {"value": value}})
+}
+
+fn deployment_name(index: u64) -> String {
+    format!("web-{index}")
+}
+
+fn deployment(name: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "replicas": 2, "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "web", "image": "web:1", "resources": {"requests": {"cpu": "500m"}}}]},
+            },
+        },
+    })
+}
