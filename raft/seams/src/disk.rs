@@ -241,6 +241,12 @@ impl Batch {
         self.operations.push(Operation::DeleteRange { from, to });
     }
 
+    /// Adds all of another batch behind what is here.
+    pub fn append(&mut self, mut other: Self) {
+        self.bytes += other.bytes;
+        self.operations.append(&mut other.operations);
+    }
+
     pub fn operations(&self) -> &[Operation] {
         &self.operations
     }

@@ -1,0 +1,130 @@
+//! Who this server is, and whether another is still the one it was.
+//!
+//! A server that comes back with an empty disk has forgotten its votes and entries; under its old id it could elect a
+//! leader without what a majority had acknowledged. So a disk gets a random number of its own when it is first used,
+//! every message carries it, and each server remembers, durably, which disk it first saw under an id. Leaders pass on what
+//! they know. A known id on another disk is refused by all; the server is to be removed and added under a new id.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use seams::{Directory, Entropy};
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::log_store::LogStore;
+use crate::types::NodeId;
+
+/// Holds what [`Identity`] is made of.
+const NODE_FILE: &str = "node";
+/// Servers remembered: far more than a cluster has over its life.
+const KNOWN_MAX: usize = 10_000;
+
+/// This server's name for itself, in every message to the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// The cluster's id.
+    pub(crate) cluster: String,
+    pub(crate) id: NodeId,
+    /// Drawn when the disk was first used.
+    pub(crate) disk: u64,
+}
+
+impl Identity {
+    /// Who this disk belongs to, if it has been used.
+    pub(crate) fn read(directory: &dyn Directory) -> io::Result<Option<Self>> {
+        let bytes = directory.read_file(NODE_FILE).map_err(io::Error::other)?;
+        bytes.map(|bytes| codec::decode(&bytes)).transpose()
+    }
+
+    /// Makes an unused disk this server's.
+    pub(crate) fn settle(
+        directory: &dyn Directory,
+        entropy: &dyn Entropy,
+        cluster: &str,
+        id: NodeId,
+    ) -> io::Result<Self> {
+        let identity = Self { cluster: cluster.to_owned(), id, disk: entropy.next_u64() };
+        directory.write_file(NODE_FILE, &codec::encode(&identity)).map_err(io::Error::other)?;
+        Ok(identity)
+    }
+
+    pub(crate) fn must_be(&self, cluster: &str, id: NodeId) -> io::Result<()> {
+        if self.cluster != cluster {
+            return Err(refused(&format!("this directory belongs to cluster {}, not {cluster}", self.cluster)));
+        }
+        if self.id != id {
+            return Err(refused(&format!("this directory belongs to server {}, not {id}", self.id)));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn refused(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
+}
+
+/// The others, as first seen.
+pub(crate) struct Acquaintances {
+    me: Identity,
+    log: LogStore,
+    known: Mutex<BTreeMap<NodeId, u64>>,
+}
+
+impl Acquaintances {
+    pub(crate) fn new(me: Identity, log: LogStore) -> io::Result<Self> {
+        let known = Mutex::new(log.known_disks()?);
+        let all = Self { me, log, known };
+        all.learn(all.me.id, all.me.disk);
+        Ok(all)
+    }
+
+    pub(crate) fn me(&self) -> &Identity {
+        &self.me
+    }
+
+    /// Whether this is the server it was; the reason if not. What is learnt here is durable before any vote or entry
+    /// that is accepted afterwards.
+    pub(crate) fn check(&self, other: &Identity) -> Result<(), String> {
+        if other.cluster != self.me.cluster {
+            return Err(format!("this is cluster {}, not {}", self.me.cluster, other.cluster));
+        }
+        let known = self.learn(other.id, other.disk);
+        if known == other.disk {
+            Ok(())
+        } else {
+            Err(format!(
+                "server {} came back with another disk, without what it had promised; remove it and add it under a \
+                 new id",
+                other.id
+            ))
+        }
+    }
+
+    /// What this server knows, for the others.
+    pub(crate) fn known(&self) -> Vec<(NodeId, u64)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|(id, disk)| (*id, *disk)).collect()
+    }
+
+    /// Takes over what a leader knows.
+    pub(crate) fn learn_all(&self, known: &[(NodeId, u64)]) {
+        for (id, disk) in known {
+            self.learn(*id, *disk);
+        }
+    }
+
+    /// The disk that is known for this id, which is this one if none was.
+    fn learn(&self, id: NodeId, disk: u64) -> u64 {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(first) = known.get(&id) {
+            return *first;
+        }
+        if known.len() < KNOWN_MAX {
+            known.insert(id, disk);
+            self.log.remember_disk(id, disk);
+        }
+        disk
+    }
+}

@@ -1,0 +1,190 @@
+//! What other servers ask of this one: the receiving side, for raft's own messages and for those of the layers above.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use openraft::type_config::alias::SnapshotOf;
+use openraft::errors::RaftError;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest};
+use seams::{ByteStream, Handler, PeerIdentity, Refusal, RefusalCode, Worker};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::{self, FlatVote, decode_entry};
+use crate::machine::Applier;
+use crate::read::ReadIndex;
+use crate::snapshot::{Chunk, Snapshot};
+use crate::transport::{
+    APPEND, Append, AppendOutcome, Appended, AskVote, Message, PRE_VOTE, READ, SNAPSHOT_BEGIN, SNAPSHOT_CHUNK,
+    SNAPSHOT_END, SnapshotBegin, SnapshotEnd, TRANSFER, Transfer, Transferred, VOTE, Voted, Wires,
+};
+use crate::types::{LogId, Position, Types, Vote};
+
+pub(crate) type Raft = openraft::Raft<Types, Applier>;
+
+/// Methods of upper layers, by name.
+pub(crate) type Handlers = Arc<RwLock<BTreeMap<String, Arc<dyn Handler>>>>;
+
+pub(crate) struct Incoming {
+    pub(crate) raft: Raft,
+    pub(crate) wires: Arc<Wires>,
+    pub(crate) reads: ReadIndex,
+    pub(crate) handlers: Handlers,
+    /// Writes of snapshot files.
+    pub(crate) files: Box<dyn Worker>,
+}
+
+#[async_trait]
+impl Handler for Incoming {
+    async fn call(&self, from: &PeerIdentity, method: &str, body: Bytes) -> Result<Bytes, Refusal> {
+        match method {
+            APPEND => {
+                let append = self.open(&body)?;
+                self.append(append).await
+            }
+            VOTE | PRE_VOTE => {
+                let ask = self.open(&body)?;
+                self.vote(ask, method == PRE_VOTE).await
+            }
+            TRANSFER => {
+                let transfer = self.open(&body)?;
+                self.transfer(transfer).await
+            }
+            READ => {
+                let (): () = self.open(&body)?;
+                let index = self.reads.as_leader().await.map_err(unavailable)?;
+                Ok(self.seal(index))
+            }
+            SNAPSHOT_BEGIN => {
+                let begin = self.open(&body)?;
+                self.snapshot_begin(begin)
+            }
+            SNAPSHOT_CHUNK => {
+                let chunk = self.open(&body)?;
+                self.snapshot_chunk(chunk).await
+            }
+            SNAPSHOT_END => {
+                let end = self.open(&body)?;
+                self.snapshot_end(end).await
+            }
+            _ => self.upper(method)?.call(from, method, body).await,
+        }
+    }
+
+    async fn stream(&self, from: &PeerIdentity, method: &str, body: Bytes) -> Result<ByteStream, Refusal> {
+        self.upper(method)?.stream(from, method, body).await
+    }
+}
+
+impl Incoming {
+    /// Reads a message, if it is from the server it was.
+    fn open<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Refusal> {
+        let message: Message<T> = codec::decode(body).map_err(invalid)?;
+        self.wires
+            .acquaintances
+            .check(&message.from)
+            .map_err(|reason| Refusal::new(RefusalCode::Forbidden, reason))?;
+        Ok(message.body)
+    }
+
+    fn seal<T: Serialize>(&self, body: T) -> Bytes {
+        codec::encode(&Message { from: self.wires.acquaintances.me().clone(), body })
+    }
+
+    fn upper(&self, method: &str) -> Result<Arc<dyn Handler>, Refusal> {
+        let handlers = self.handlers.read().unwrap_or_else(PoisonError::into_inner);
+        handlers.get(method).cloned().ok_or_else(|| Refusal::new(RefusalCode::UnknownMethod, method))
+    }
+
+    async fn append(&self, append: Append) -> Result<Bytes, Refusal> {
+        self.wires.acquaintances.learn_all(&append.known);
+        let entries = append.entries.iter().map(decode_entry).collect::<Result<Vec<_>, _>>().map_err(invalid)?;
+        let request = AppendEntriesRequest {
+            vote: append.vote.into(),
+            prev_log_id: append.previous.map(LogId::from),
+            entries,
+            leader_commit: append.committed.map(LogId::from),
+        };
+        let answer = self.raft.append_entries(request).await.map_err(failed)?;
+        let outcome = match answer {
+            AppendEntriesResponse::Success => AppendOutcome::Success,
+            AppendEntriesResponse::PartialSuccess(upto) => AppendOutcome::Partial(upto.map(Position::from)),
+            AppendEntriesResponse::Conflict => AppendOutcome::Conflict,
+            AppendEntriesResponse::HigherVote(vote) => AppendOutcome::HigherVote((&vote).into()),
+        };
+        // An old leader's clock is not the log's any more.
+        if let (false, Some(clock_ms)) = (matches!(outcome, AppendOutcome::HigherVote(_)), append.clock_ms) {
+            self.wires.time.heard(clock_ms);
+        }
+        Ok(self.seal(Appended { wall_ms: self.wires.time.wall_ms(), outcome }))
+    }
+
+    async fn vote(&self, ask: AskVote, pre: bool) -> Result<Bytes, Refusal> {
+        let mut request = VoteRequest::new(Vote::from(ask.vote), ask.last.map(LogId::from));
+        request.leadership_transfer = ask.transfer;
+        let answer = if pre { self.raft.pre_vote(request).await } else { self.raft.vote(request).await };
+        let answer = answer.map_err(failed)?;
+        Ok(self.seal(Voted {
+            vote: (&answer.vote).into(),
+            granted: answer.vote_granted,
+            last: answer.last_log_id.map(Position::from),
+        }))
+    }
+
+    async fn transfer(&self, transfer: Transfer) -> Result<Bytes, Refusal> {
+        let request = TransferLeaderRequest::new(transfer.vote.into(), transfer.to, transfer.last.map(LogId::from));
+        let answer = self.raft.handle_transfer_leader(request).await.map_err(unavailable)?;
+        Ok(self.seal(match answer {
+            Ok(()) => Transferred::Accepted,
+            Err(TransferLeaderError::VoteChanged { expected, actual }) => {
+                Transferred::VoteChanged { expected: (&expected).into(), actual: (&actual).into() }
+            }
+            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => Transferred::NotFlushed {
+                expected: expected.map(Position::from),
+                actual: actual.map(Position::from),
+            },
+        }))
+    }
+
+    /// Answers with the vote known here: a leader that sees a higher one need not go on.
+    fn snapshot_begin(&self, begin: SnapshotBegin) -> Result<Bytes, Refusal> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let mine = self.raft.metrics().borrow_watched().vote;
+        let theirs = Vote::from(begin.vote);
+        if mine > theirs {
+            return Ok(self.seal(FlatVote::from(&mine)));
+        }
+        self.wires.snapshots.receive(begin.transfer, begin.meta, begin.files).map_err(unavailable)?;
+        Ok(self.seal(FlatVote::from(&theirs)))
+    }
+
+    async fn snapshot_chunk(&self, chunk: Chunk) -> Result<Bytes, Refusal> {
+        let snapshots = self.wires.snapshots.clone();
+        let taken = seams::run(&*self.files, move || snapshots.chunk(&chunk)).await.map_err(unavailable)?;
+        taken.map_err(|error| Refusal::new(RefusalCode::Failed, error.to_string()))?;
+        Ok(self.seal(()))
+    }
+
+    async fn snapshot_end(&self, end: SnapshotEnd) -> Result<Bytes, Refusal> {
+        let snapshots = self.wires.snapshots.clone();
+        let received = seams::run(&*self.files, move || snapshots.received(end.transfer)).await.map_err(unavailable)?;
+        let (meta, data) = received.map_err(|error| Refusal::new(RefusalCode::Failed, error.to_string()))?;
+        let snapshot = SnapshotOf::<Types, Snapshot> { meta, snapshot: data };
+        let answer = self.raft.install_full_snapshot(end.vote.into(), snapshot).await.map_err(unavailable)?;
+        Ok(self.seal(FlatVote::from(&answer.vote)))
+    }
+}
+
+fn invalid(error: std::io::Error) -> Refusal {
+    Refusal::new(RefusalCode::Invalid, error.to_string())
+}
+
+fn unavailable(error: impl ToString) -> Refusal {
+    Refusal::new(RefusalCode::Unavailable, error.to_string())
+}
+
+fn failed(error: RaftError<Types>) -> Refusal {
+    unavailable(error)
+}

@@ -1,0 +1,585 @@
+//! The Raft log, vote and purge point on a disk with a write-ahead log.
+//!
+//! Everything that is written goes through one queue to one thread, which takes all that waits, writes it as one batch
+//! and syncs once: appends that come while a sync runs share the next one. That is also what keeps vote and log in the
+//! order in which openraft asked for them. An append is readable at once, from memory, and is reported flushed when the
+//! sync that covers it has returned; never before. After the first failed write nothing is written any more, for what is
+//! on the disk is not known.
+//!
+//! An entry lies under `e` + index with a checksum over key and bytes. All are verified at the start, so that a damaged
+//! log is found before this server answers with it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::Stream;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use seams::{Batch, Disk, DiskError, Order, Range, Runtime, Synced, Worker};
+use tokio::sync::oneshot;
+
+use crate::codec::{self, FlatVote, decode_entry, encode_entry, entry_bytes};
+use crate::types::{Entry, LogId, NodeId, Position, Types, Vote};
+
+/// Entries kept in memory behind the last, for replication and apply to read without touching the disk.
+const CACHE_BYTES_MAX: usize = 32 << 20;
+/// What one batch and one sync may carry. A single write above it goes alone.
+const GROUP_BYTES_MAX: usize = 16 << 20;
+/// What one message of entries to a follower may carry. The largest entry is 9 MiB and goes alone; both stay below
+/// [`seams::MESSAGE_BYTES_MAX`].
+const REPLICATION_BYTES_MAX: usize = 6 << 20;
+/// What is read at once to be applied.
+const APPLY_ENTRIES_MAX: u64 = 1_000;
+
+const ENTRY_PREFIX: u8 = b'e';
+const AFTER_ENTRIES: &[u8] = b"f";
+const VOTE_KEY: &[u8] = b"m/vote";
+const PURGED_KEY: &[u8] = b"m/purged";
+const COMMITTED_KEY: &[u8] = b"m/committed";
+const KNOWN_PREFIX: &[u8] = b"m/known/";
+const CHECKSUM_BYTES: usize = 4;
+
+/// The log; clones are handles on the same.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    disk: Arc<dyn Disk>,
+    /// Writes, in order.
+    writer: Box<dyn Worker>,
+    /// Reads of what is no longer in memory.
+    reader: Box<dyn Worker>,
+    log: Mutex<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    committed: Option<LogId>,
+    /// The last entry, or what was purged where there is none.
+    last: Option<LogId>,
+    /// The newest entries: all above some index, in memory.
+    cache: BTreeMap<u64, Entry>,
+    cache_bytes: usize,
+    /// For each entry above the purge point, the bytes of it and all before.
+    bytes_up_to: VecDeque<u64>,
+    bytes_purged: u64,
+    queue: VecDeque<Write>,
+    /// A job is running that empties the queue.
+    writing: bool,
+    /// The lowest index in the group that is being written.
+    in_flight: Option<u64>,
+    failed: Option<String>,
+}
+
+struct Write {
+    batch: Batch,
+    synced: Synced,
+    first_index: Option<u64>,
+    done: Done,
+}
+
+enum Done {
+    Append(IOFlushed<Types>),
+    Wait(oneshot::Sender<io::Result<()>>),
+    Nobody,
+}
+
+impl LogStore {
+    /// Reads and verifies what is on the disk.
+    pub(crate) fn open(disk: Arc<dyn Disk>, runtime: &dyn Runtime) -> io::Result<Self> {
+        let thread = |name| runtime.worker(name).map_err(io::Error::other);
+        let log = load(&*disk)?;
+        let (writer, reader) = (thread("log-write")?, thread("log-read")?);
+        let shared = Shared { disk, writer, reader, log: Mutex::new(log) };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Whether it has ever held a vote or an entry.
+    pub(crate) fn is_used(&self) -> bool {
+        let log = self.shared.lock();
+        log.vote.is_some() || log.last.is_some()
+    }
+
+    /// The disk's own counters.
+    pub(crate) fn statistics(&self) -> seams::Statistics {
+        self.shared.disk.statistics()
+    }
+
+    /// Up to where the log has been cut off below.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.shared.lock().purged
+    }
+
+    /// Bytes of the entries behind this index.
+    pub(crate) fn bytes_after(&self, index: Option<u64>) -> u64 {
+        let log = self.shared.lock();
+        let total = log.bytes_up_to.back().copied().unwrap_or(log.bytes_purged);
+        let first = log.purged.map_or(0, |id| id.index + 1);
+        let upto = match index {
+            Some(index) if index >= first => {
+                log.bytes_up_to.get((index - first) as usize).copied().unwrap_or(total)
+            }
+            _ => log.bytes_purged,
+        };
+        total - upto
+    }
+
+    /// Which disk each server was first seen with.
+    pub(crate) fn known_disks(&self) -> io::Result<BTreeMap<NodeId, u64>> {
+        let pairs = self.shared.disk.iterate(&Range::prefix(KNOWN_PREFIX), Order::Ascending).map_err(io_error)?;
+        let mut known = BTreeMap::new();
+        for pair in pairs {
+            let (key, value) = pair.map_err(io_error)?;
+            let id = codec::decode(&key[KNOWN_PREFIX.len()..])?;
+            known.insert(id, codec::decode(&value)?);
+        }
+        Ok(known)
+    }
+
+    /// Remembers that a server was seen with this disk; durable before anything that is queued later.
+    pub(crate) fn remember_disk(&self, id: NodeId, disk: u64) {
+        let mut batch = Batch::new();
+        batch.put([KNOWN_PREFIX, &codec::encode(&id)].concat(), codec::encode(&disk));
+        self.shared.enqueue(Write { batch, synced: Synced::Yes, first_index: None, done: Done::Nobody });
+    }
+
+    /// Waits until all that was queued before is on the disk.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        self.shared.written(Batch::new(), Synced::Yes).await
+    }
+
+    /// Entries of a range, bounded by bytes but one at least if there is any.
+    async fn read(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let (from, to, mut cached) = {
+            let log = self.shared.lock();
+            let first = log.purged.map_or(0, |id| id.index + 1);
+            let end = log.last.map_or(0, |id| id.index + 1);
+            let from = lower(&range).max(first);
+            let to = upper(&range).min(end);
+            if from >= to {
+                return Ok(Vec::new());
+            }
+            let cached: Vec<Entry> = log.cache.range(from..to).map(|(_, entry)| entry.clone()).collect();
+            (from, to, cached)
+        };
+        let cached_from = cached.first().map_or(to, |entry| entry.log_id.index);
+        let mut entries = Vec::new();
+        if from < cached_from {
+            let disk = self.shared.disk.clone();
+            let read = move || read_disk(&*disk, from, cached_from, bytes_max);
+            entries = seams::run(&*self.shared.reader, read).await.map_err(io::Error::other)??;
+            let read_to = entries.last().map_or(from, |entry: &Entry| entry.log_id.index + 1);
+            if read_to < cached_from {
+                // The bound was reached on the disk already, or the log was cut off meanwhile.
+                cached.clear();
+            }
+        }
+        entries.append(&mut cached);
+        cut(&mut entries, bytes_max);
+        consecutive(&entries)?;
+        Ok(entries)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        // A panic under the lock leaves at worst a count wrong in a server that is going down.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enqueue(self: &Arc<Self>, write: Write) {
+        let start = {
+            let mut log = self.lock();
+            log.queue.push_back(write);
+            !std::mem::replace(&mut log.writing, true)
+        };
+        if start {
+            let shared = self.clone();
+            if let Err(error) = self.writer.submit(Box::new(move || shared.drain())) {
+                self.fail(&error.to_string());
+            }
+        }
+    }
+
+    async fn written(self: &Arc<Self>, batch: Batch, synced: Synced) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.enqueue(Write { batch, synced, first_index: None, done: Done::Wait(sender) });
+        receiver.await.map_err(|_| io::Error::other("the log's thread has ended"))?
+    }
+
+    /// Writes all that waits, group by group, until nothing does.
+    fn drain(&self) {
+        loop {
+            let Some((group, failed)) = self.take_group() else { return };
+            let (batch, synced, done) = merge(group);
+            let result = match failed {
+                Some(reason) => Err(reason),
+                None if batch.is_empty() && synced == Synced::No => Ok(()),
+                None => self.disk.write(batch, synced).map_err(|error| error.to_string()),
+            };
+            {
+                let mut log = self.lock();
+                log.in_flight = None;
+                log.evict();
+                if let Err(reason) = &result {
+                    log.failed.get_or_insert_with(|| reason.clone());
+                }
+            }
+            for done in done {
+                done.complete(&result);
+            }
+        }
+    }
+
+    fn take_group(&self) -> Option<(Vec<Write>, Option<String>)> {
+        let mut log = self.lock();
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = log.queue.front() {
+            bytes += next.batch.bytes();
+            if !group.is_empty() && bytes > GROUP_BYTES_MAX {
+                break;
+            }
+            group.extend(log.queue.pop_front());
+        }
+        if group.is_empty() {
+            log.writing = false;
+            return None;
+        }
+        log.in_flight = group.iter().filter_map(|write| write.first_index).min();
+        Some((group, log.failed.clone()))
+    }
+
+    fn fail(&self, reason: &str) {
+        let queue = {
+            let mut log = self.lock();
+            log.failed.get_or_insert_with(|| reason.to_owned());
+            std::mem::take(&mut log.queue)
+        };
+        for write in queue {
+            write.done.complete(&Err(reason.to_owned()));
+        }
+    }
+}
+
+impl Log {
+    /// Forgets the oldest entries in memory that the disk has.
+    fn evict(&mut self) {
+        let waiting = self.queue.iter().filter_map(|write| write.first_index).min();
+        let unwritten = [waiting, self.in_flight].into_iter().flatten().min().unwrap_or(u64::MAX);
+        while self.cache_bytes > CACHE_BYTES_MAX {
+            match self.cache.first_entry() {
+                Some(first) if *first.key() < unwritten => {
+                    self.cache_bytes -= entry_bytes(&first.remove());
+                }
+                _ => break,
+            }
+        }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        let bytes = entry_bytes(&entry);
+        let total = self.bytes_up_to.back().copied().unwrap_or(self.bytes_purged);
+        self.bytes_up_to.push_back(total + bytes as u64);
+        self.cache_bytes += bytes;
+        self.last = Some(entry.log_id);
+        self.cache.insert(entry.log_id.index, entry);
+    }
+
+    fn truncate(&mut self, last: Option<LogId>) {
+        let keep_to = last.map_or(0, |id| id.index + 1);
+        for (_, entry) in self.cache.split_off(&keep_to) {
+            self.cache_bytes -= entry_bytes(&entry);
+        }
+        let first = self.purged.map_or(0, |id| id.index + 1);
+        self.bytes_up_to.truncate(keep_to.saturating_sub(first) as usize);
+        self.last = last.or(self.purged);
+    }
+
+    fn purge(&mut self, upto: LogId) {
+        let kept = self.cache.split_off(&(upto.index + 1));
+        for entry in std::mem::replace(&mut self.cache, kept).values() {
+            self.cache_bytes -= entry_bytes(entry);
+        }
+        let first = self.purged.map_or(0, |id| id.index + 1);
+        for _ in first..=upto.index {
+            match self.bytes_up_to.pop_front() {
+                Some(bytes) => self.bytes_purged = bytes,
+                None => break,
+            }
+        }
+        self.purged = self.purged.max(Some(upto));
+        self.last = self.last.max(self.purged);
+    }
+}
+
+impl Done {
+    fn complete(self, result: &Result<(), String>) {
+        let result = result.clone().map_err(io::Error::other);
+        match self {
+            Self::Append(callback) => callback.io_completed(result),
+            // Who waited may have gone away.
+            Self::Wait(sender) => drop(sender.send(result)),
+            Self::Nobody => {}
+        }
+    }
+}
+
+fn merge(group: Vec<Write>) -> (Batch, Synced, Vec<Done>) {
+    let mut merged = Batch::new();
+    let mut synced = Synced::No;
+    let mut done = Vec::with_capacity(group.len());
+    for write in group {
+        merged.append(write.batch);
+        if write.synced == Synced::Yes {
+            synced = Synced::Yes;
+        }
+        done.push(write.done);
+    }
+    (merged, synced, done)
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.read(lower(&range)..upper(&range), usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start..end, REPLICATION_BYTES_MAX).await
+    }
+
+    /// In pieces, so that a long stretch to be applied is never all in memory.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let state = (self.clone(), lower(&range), upper(&range));
+        let pieces = futures::stream::unfold(state, async |(store, from, to)| {
+            if from >= to {
+                return None;
+            }
+            let piece = store.read(from..to.min(from.saturating_add(APPLY_ENTRIES_MAX)), REPLICATION_BYTES_MAX).await;
+            let (items, next): (Vec<io::Result<Entry>>, u64) = match piece {
+                Ok(entries) => {
+                    let next = entries.last().map_or(to, |entry| entry.log_id.index + 1);
+                    (entries.into_iter().map(Ok).collect(), next)
+                }
+                Err(error) => (vec![Err(error)], to),
+            };
+            Some((futures::stream::iter(items), (store, next, to)))
+        });
+        Box::pin(futures::StreamExt::flatten(pieces))
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.lock().vote)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let log = self.shared.lock();
+        Ok(LogState { last_purged_log_id: log.purged, last_log_id: log.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let mut batch = Batch::new();
+        batch.put(VOTE_KEY, codec::encode(&FlatVote::from(vote)));
+        self.shared.written(batch, Synced::Yes).await?;
+        self.shared.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    /// Not synced: a crash of the machine may take it back, which is why nothing is served before the node has recovered.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.shared.lock().committed = committed;
+        let mut batch = Batch::new();
+        batch.put(COMMITTED_KEY, codec::encode(&committed.map(Position::from)));
+        self.shared.enqueue(Write { batch, synced: Synced::No, first_index: None, done: Done::Nobody });
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.shared.lock().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut batch = Batch::new();
+        let mut first_index = None;
+        {
+            let mut log = self.shared.lock();
+            for entry in entries {
+                first_index.get_or_insert(entry.log_id.index);
+                batch.put(entry_key(entry.log_id.index), entry_value(&entry));
+                log.add(entry);
+            }
+        }
+        self.shared.enqueue(Write { batch, synced: Synced::Yes, first_index, done: Done::Append(callback) });
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        self.shared.lock().truncate(last_log_id);
+        let mut batch = Batch::new();
+        batch.delete_range(entry_key(last_log_id.map_or(0, |id| id.index + 1)), AFTER_ENTRIES);
+        self.shared.written(batch, Synced::Yes).await
+    }
+
+    /// Not awaited: lost in a crash, the entries are merely still there.
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        self.shared.lock().purge(log_id);
+        let mut batch = Batch::new();
+        batch.put(PURGED_KEY, codec::encode(&Position::from(log_id)));
+        batch.delete_range(entry_key(0), entry_key(log_id.index + 1));
+        self.shared.enqueue(Write { batch, synced: Synced::No, first_index: None, done: Done::Nobody });
+        Ok(())
+    }
+}
+
+/// Reads the marks and verifies every entry.
+fn load(disk: &dyn Disk) -> io::Result<Log> {
+    let mark = |key| disk.get(key).map_err(io_error);
+    let mut log = Log::default();
+    if let Some(bytes) = mark(VOTE_KEY)? {
+        log.vote = Some(codec::decode::<FlatVote>(&bytes)?.into());
+    }
+    if let Some(bytes) = mark(PURGED_KEY)? {
+        log.purged = Some(codec::decode::<Position>(&bytes)?.into());
+    }
+    if let Some(bytes) = mark(COMMITTED_KEY)? {
+        log.committed = codec::decode::<Option<Position>>(&bytes)?.map(LogId::from);
+    }
+    log.last = log.purged;
+    let first = log.purged.map_or(0, |id| id.index + 1);
+    let range = Range::new(entry_key(first), AFTER_ENTRIES);
+    for pair in disk.iterate(&range, Order::Ascending).map_err(io_error)? {
+        let (key, value) = pair.map_err(io_error)?;
+        let entry = checked_entry(&key, &value)?;
+        let expected = log.last.map_or(0, |id| id.index + 1);
+        if entry.log_id.index != expected {
+            return Err(corrupt(&key, &format!("entry {expected} should come before it")));
+        }
+        log.add(entry);
+        log.evict();
+    }
+    Ok(log)
+}
+
+fn read_disk(disk: &dyn Disk, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+    let range = Range::new(entry_key(from), entry_key(to));
+    let mut entries = Vec::new();
+    let mut bytes = 0_usize;
+    for pair in disk.iterate(&range, Order::Ascending).map_err(io_error)? {
+        let (key, value) = pair.map_err(io_error)?;
+        bytes = bytes.saturating_add(value.len());
+        if !entries.is_empty() && bytes > bytes_max {
+            break;
+        }
+        entries.push(checked_entry(&key, &value)?);
+    }
+    Ok(entries)
+}
+
+fn entry_key(index: u64) -> Vec<u8> {
+    let mut key = vec![ENTRY_PREFIX];
+    key.extend(index.to_be_bytes());
+    key
+}
+
+fn entry_value(entry: &Entry) -> Bytes {
+    let bytes = encode_entry(entry);
+    let mut value = BytesMut::with_capacity(CHECKSUM_BYTES + bytes.len());
+    value.put_u32(checksum(&entry_key(entry.log_id.index), &bytes));
+    value.put_slice(&bytes);
+    value.freeze()
+}
+
+fn checked_entry(key: &[u8], value: &Bytes) -> io::Result<Entry> {
+    let Some((sum, _)) = value.split_first_chunk::<CHECKSUM_BYTES>() else {
+        return Err(corrupt(key, "shorter than its checksum"));
+    };
+    let bytes = value.slice(CHECKSUM_BYTES..);
+    if u32::from_be_bytes(*sum) != checksum(key, &bytes) {
+        return Err(corrupt(key, "its checksum does not match"));
+    }
+    decode_entry(&bytes).map_err(|error| corrupt(key, &error.to_string()))
+}
+
+fn checksum(key: &[u8], bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+fn corrupt(key: &[u8], detail: &str) -> io::Error {
+    let index = key.get(1..).and_then(|index| index.try_into().ok()).map(u64::from_be_bytes);
+    let what = match index {
+        Some(index) => format!("entry {index} of the Raft log"),
+        None => format!("key {} of the Raft log", key.escape_ascii()),
+    };
+    io_error(DiskError::corrupt(what, detail))
+}
+
+fn io_error(error: DiskError) -> io::Error {
+    match error {
+        DiskError::Corrupt { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
+        error => io::Error::other(error),
+    }
+}
+
+/// Keeps what fits, one entry at least.
+fn cut(entries: &mut Vec<Entry>, bytes_max: usize) {
+    let mut bytes = 0_usize;
+    let fit = entries.iter().take_while(|entry| {
+        bytes = bytes.saturating_add(entry_bytes(entry));
+        bytes <= bytes_max
+    });
+    let fit = fit.count().max(1);
+    entries.truncate(fit);
+}
+
+fn consecutive(entries: &[Entry]) -> io::Result<()> {
+    match entries.windows(2).find(|pair| pair[0].log_id.index + 1 != pair[1].log_id.index) {
+        None => Ok(()),
+        Some(pair) => Err(corrupt(&entry_key(pair[0].log_id.index), "the entry behind it is missing")),
+    }
+}
+
+fn lower(range: &impl RangeBounds<u64>) -> u64 {
+    match range.start_bound() {
+        Bound::Included(from) => *from,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    }
+}
+
+/// Exclusive.
+fn upper(range: &impl RangeBounds<u64>) -> u64 {
+    match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(to) => *to,
+        Bound::Unbounded => u64::MAX,
+    }
+}

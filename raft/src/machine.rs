@@ -1,0 +1,318 @@
+//! What committed entries are applied to.
+//!
+//! The machine is the upper layer's; raft only says when. It runs on a thread of its own: groups of committed entries,
+//! snapshots and their installation come one after another, each whole. An error is final: a machine that could not
+//! apply an entry is no longer a copy of the others', so the node stops serving and says why.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::entry::RaftEntry;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::type_config::alias::SnapshotOf;
+use openraft::{OptionalSend, RaftSnapshotBuilder};
+use seams::{Directory, DiskError, Runtime, Worker};
+use tokio::sync::watch;
+
+use crate::codec::{decode_membership, encode_membership, entry_bytes};
+use crate::log_store::LogStore;
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::types::{Entry, EntryPayload, LogId, Position, SnapshotMeta, StoredMembership, Types};
+
+/// What one group handed to the machine may hold.
+const GROUP_ENTRIES_MAX: usize = 1_000;
+const GROUP_BYTES_MAX: usize = 16 << 20;
+
+/// A state that entries are applied to, in the order of the log, the same on every server.
+pub trait Machine: Send + 'static {
+    /// Where it stands, as written with the effects of the last group.
+    fn applied(&self) -> Result<Applied, MachineError>;
+
+    /// Applies a group. What it does, the last entry's position and the last membership in it are written as one batch;
+    /// it need not be durable yet.
+    fn apply(&mut self, group: Vec<Committed>) -> Result<(), MachineError>;
+
+    /// The database that it lives in, by its name in the server's directory.
+    fn database(&self) -> String;
+
+    /// The log's clock as stamped on the last entry applied, in milliseconds; zero where there is none.
+    fn clock_ms(&self) -> u64;
+
+    /// Makes all that was applied durable.
+    fn flush(&mut self) -> Result<(), MachineError>;
+
+    /// The index up to which what was applied is durable: what the log may forget.
+    fn flushed(&self) -> Option<u64>;
+
+    /// A durable copy of its database as it is now, under this name in the server's directory.
+    fn checkpoint(&mut self, into: &str) -> Result<(), MachineError>;
+
+    /// Becomes what the copy of another server's checkpoint under this name is, which is verified and synced. From here
+    /// on the machine owns that database. The switch is durable when this returns, and whole if the server dies within.
+    fn install(&mut self, from: &str) -> Result<(), MachineError>;
+}
+
+/// Where a machine stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last entry applied.
+    pub position: Option<Position>,
+    /// The membership last applied, as it was handed over; empty where there was none.
+    pub membership: Bytes,
+}
+
+/// A committed entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    pub position: Position,
+    /// What was appended. Raft's own entries carry nothing, and still move the position.
+    pub payload: Option<Bytes>,
+    /// To be kept, and handed back in [`Applied`].
+    pub membership: Option<Bytes>,
+}
+
+/// Why a machine could not go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct MachineError(pub String);
+
+impl From<DiskError> for MachineError {
+    fn from(error: DiskError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The machine as openraft drives it.
+pub(crate) struct Applier {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    machine: Arc<Mutex<Box<dyn Machine>>>,
+    worker: Box<dyn Worker>,
+    directory: Arc<dyn Directory>,
+    snapshots: Snapshots,
+    log: LogStore,
+    applied: watch::Sender<Option<Position>>,
+    clock_ms: Arc<AtomicU64>,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Applier {
+    pub(crate) fn new(
+        machine: Box<dyn Machine>,
+        directory: Arc<dyn Directory>,
+        runtime: &dyn Runtime,
+        log: LogStore,
+    ) -> io::Result<Self> {
+        let at = machine.applied().map_err(io::Error::other)?.position;
+        let clock_ms = Arc::new(AtomicU64::new(machine.clock_ms()));
+        let snapshots = Snapshots::open(directory.clone(), &machine.database())?;
+        let shared = Shared {
+            machine: Arc::new(Mutex::new(machine)),
+            worker: runtime.worker("apply").map_err(io::Error::other)?,
+            snapshots,
+            directory,
+            log,
+            applied: watch::Sender::new(at),
+            clock_ms,
+            failed: watch::Sender::new(None),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+}
+
+impl Shared {
+    /// Follows the last entry applied here.
+    pub(crate) fn applied(&self) -> watch::Receiver<Option<Position>> {
+        self.applied.subscribe()
+    }
+
+    /// The clock stamped on the last entry applied here.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        self.clock_ms.load(Ordering::Acquire)
+    }
+
+    /// Why the machine has stopped, once it has.
+    pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.failed.subscribe()
+    }
+
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
+    /// Does something to the machine, on its thread, between two groups.
+    pub(crate) async fn with<T, F>(&self, work: F) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Machine) -> Result<T, MachineError> + Send + 'static,
+    {
+        let machine = self.machine.clone();
+        let job = move || {
+            let mut machine = machine.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut **machine)
+        };
+        let result = match seams::run(&*self.worker, job).await {
+            Ok(result) => result,
+            Err(error) => Err(MachineError(format!("applying: {error}"))),
+        };
+        result.map_err(|error| {
+            self.failed.send_if_modified(|failed| {
+                let first = failed.is_none();
+                failed.get_or_insert_with(|| error.to_string());
+                first
+            });
+            io::Error::other(error)
+        })
+    }
+
+    async fn apply(&self, group: Vec<Committed>) -> io::Result<()> {
+        let Some(last) = group.last().map(|committed| committed.position) else { return Ok(()) };
+        let clock = self.clock_ms.clone();
+        self.with(move |machine| {
+            machine.apply(group)?;
+            clock.store(machine.clock_ms(), Ordering::Release);
+            Ok(())
+        })
+        .await?;
+        self.applied.send_replace(Some(last));
+        Ok(())
+    }
+
+    /// A checkpoint of this moment, as the newest snapshot.
+    async fn take_snapshot(&self) -> io::Result<SnapshotOf<Types, Snapshot>> {
+        let snapshots = self.snapshots.clone();
+        let (meta, name) = self
+            .with(move |machine| {
+                machine.flush()?;
+                let applied = machine.applied()?;
+                let name = snapshots.name_for(applied.position);
+                snapshots.discard(&name)?;
+                machine.checkpoint(&name)?;
+                let membership = stored_membership(&applied)?;
+                Ok((
+                    SnapshotMeta { last_log_id: applied.position.map(LogId::from), last_membership: membership },
+                    name,
+                ))
+            })
+            .await?;
+        let snapshot = self.snapshots.publish(&meta, name)?;
+        Ok(SnapshotOf::<Types, Snapshot> { meta, snapshot })
+    }
+}
+
+fn stored_membership(applied: &Applied) -> Result<StoredMembership, MachineError> {
+    decode_membership(&applied.membership).map_err(|error| MachineError(format!("the membership kept: {error}")))
+}
+
+fn committed(entry: &Entry) -> Committed {
+    let membership = entry
+        .get_membership()
+        .map(|membership| encode_membership(&StoredMembership::new(Some(entry.log_id), membership)));
+    let payload = match &entry.payload {
+        EntryPayload::Normal(payload) => Some(payload.0.clone()),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    };
+    Committed { position: entry.log_id.into(), payload, membership }
+}
+
+impl RaftStateMachine<Types> for Applier {
+    type SnapshotData = Snapshot;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let applied = self.shared.with(|machine| machine.applied()).await?;
+        let membership = decode_membership(&applied.membership)?;
+        Ok((applied.position.map(LogId::from), membership))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut group = Vec::new();
+        let mut waiting = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            bytes += entry_bytes(&entry);
+            group.push(committed(&entry));
+            waiting.extend(responder);
+            if group.len() >= GROUP_ENTRIES_MAX || bytes >= GROUP_BYTES_MAX {
+                self.shared.apply(std::mem::take(&mut group)).await?;
+                waiting.drain(..).for_each(|responder| responder.send(()));
+                bytes = 0;
+            }
+        }
+        self.shared.apply(group).await?;
+        waiting.into_iter().for_each(|responder| responder.send(()));
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { shared: self.shared.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Snapshot) -> Result<(), io::Error> {
+        if !snapshot.is_received() {
+            // A checkpoint is taken of a flushed state, so this state has lost what it had on the disk.
+            return Err(io::Error::other(format!("the state is older than its own {}", snapshot.name())));
+        }
+        let name = snapshot.name().to_owned();
+        let directory = self.shared.directory.clone();
+        let clock = self.shared.clock_ms.clone();
+        let expected = meta.last_log_id.map(Position::from);
+        self.shared
+            .with(move |machine| {
+                if !directory.exists(&name)? {
+                    return Err(MachineError(format!("snapshot {name} is not there any more")));
+                }
+                machine.install(&name)?;
+                let stands = machine.applied()?.position;
+                if stands != expected {
+                    return Err(MachineError(format!("snapshot {name} holds {stands:?} in place of {expected:?}")));
+                }
+                clock.store(machine.clock_ms(), Ordering::Release);
+                Ok(())
+            })
+            .await?;
+        // The database is the machine's now, and will change: what others are sent is a copy of its own.
+        snapshot.given_away();
+        self.shared.applied.send_replace(expected);
+        self.shared.take_snapshot().await?;
+        Ok(())
+    }
+
+    /// None too where the log has been cut off above the snapshot, which a crash while one was installed can leave:
+    /// openraft then takes a new one.
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<Types, Snapshot>>, io::Error> {
+        let Some((meta, snapshot)) = self.shared.snapshots.current()? else { return Ok(None) };
+        if meta.last_log_id < self.shared.log.purged() {
+            return self.shared.take_snapshot().await.map(Some);
+        }
+        Ok(Some(SnapshotOf::<Types, Snapshot> { meta, snapshot }))
+    }
+}
+
+/// Takes a snapshot between two groups.
+pub(crate) struct Builder {
+    shared: Arc<Shared>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = Snapshot;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<Types, Snapshot>, io::Error> {
+        self.shared.take_snapshot().await
+    }
+}

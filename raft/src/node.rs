@@ -1,0 +1,484 @@
+//! The facade: one server's part in the replicated log.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Config, SnapshotPolicy};
+use seams::{
+    ByteStream, DiskOptions, Handler, Network, NetworkError, Peer, PeerIdentity, Refusal, RefusalCode, Seams,
+    Statistics,
+};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::append::Limits;
+use crate::identity::{Acquaintances, Identity, refused};
+use crate::incoming::{Handlers, Incoming, Raft};
+use crate::log_store::LogStore;
+use crate::machine::{self, Applier, Machine};
+use crate::read::{ReadError, ReadIndex};
+use crate::status::Status;
+use crate::timekeeper::{Metrics, Timekeeper};
+use crate::transport::{Links, Wires};
+use crate::types::{Address, NodeId, Position, Seeded};
+
+/// The log's database in the server's directory.
+const LOG: &str = "log";
+/// How long a hand-over of leadership may take.
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(3);
+/// A snapshot that was asked for and did not come is asked for again after this.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
+/// Entries in one message to a follower; bytes bound it too, in the log store.
+const REPLICATION_ENTRIES_MAX: u64 = 1_000;
+/// Purged at a time.
+const PURGE_ENTRIES_MIN: u64 = 256;
+/// openraft's own wait between tries to reach a server that does not answer.
+const BACKOFF: &str = "20ms 50ms 100ms ...500ms";
+
+/// How a node is started.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    pub id: NodeId,
+    /// The cluster's id, the same on all its servers and never on another's.
+    pub cluster: String,
+    /// The first members, this server among them, where a cluster is to be formed; all of them may be given the same, at
+    /// every start: it counts only on disks that are new. None for a server that is added to a running cluster.
+    pub bootstrap: Option<Vec<Peer>>,
+    pub timings: Timings,
+    /// A snapshot is taken when so many bytes of log have come since the last.
+    pub snapshot_log_bytes: u64,
+    /// Entries kept behind a snapshot, for followers that are a little late.
+    pub keep_entries: u64,
+}
+
+impl NodeConfig {
+    pub fn new(id: NodeId, cluster: impl Into<String>) -> Self {
+        Self {
+            id,
+            cluster: cluster.into(),
+            bootstrap: None,
+            timings: Timings::default(),
+            snapshot_log_bytes: 64 << 20,
+            keep_entries: 5_000,
+        }
+    }
+}
+
+/// When a leader counts as lost. A follower waits `election_max_ms` (as long as it owes the leader loyalty) and then a
+/// random time between `election_min_ms` and `election_max_ms` without a message, before it stands for election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timings {
+    pub heartbeat_ms: u64,
+    pub election_min_ms: u64,
+    pub election_max_ms: u64,
+}
+
+impl Default for Timings {
+    /// A leader that is killed is replaced after 0.7 to 0.9 s, and one that is only slow has to miss seven heartbeats.
+    fn default() -> Self {
+        Self { heartbeat_ms: 100, election_min_ms: 250, election_max_ms: 450 }
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the Raft log: {0}")]
+    Disk(#[from] seams::DiskError),
+    /// What is on the disk is damaged, or another server's.
+    #[error("the Raft log: {0}")]
+    Log(#[from] io::Error),
+    #[error("the configuration: {0}")]
+    Config(String),
+    #[error("starting: {0}")]
+    Raft(String),
+}
+
+/// Why leadership stayed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    #[error("this server does not lead")]
+    NotLeader,
+    #[error("there is no other voting member to lead")]
+    NobodyElse,
+    #[error("the other did not take over in time")]
+    TimedOut,
+    #[error("this server is stopping")]
+    Stopped,
+}
+
+/// A running node; clones are handles on the same. When the last is dropped without [`Node::stop`] it ends as if killed.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    id: NodeId,
+    raft: Raft,
+    log: LogStore,
+    machine: Arc<machine::Shared>,
+    wires: Arc<Wires>,
+    reads: ReadIndex,
+    handlers: Handlers,
+    network: Arc<dyn Network>,
+    status: watch::Receiver<Status>,
+    pub(crate) appends: Limits,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Node {
+    /// Starts a server's node: reads its log, applies again what is known to be committed, and takes its place.
+    pub async fn start(config: NodeConfig, seams: Seams, machine: Box<dyn Machine>) -> Result<Self, StartError> {
+        let (log, identity) = open_log(&config, &seams)?;
+        let thread = |name| seams.runtime.worker(name).map_err(|error| StartError::Raft(error.to_string()));
+        let applier = Applier::new(machine, seams.directory.clone(), &*seams.runtime, log.clone())?;
+        let machine = applier.shared();
+        let wires = Arc::new(Wires {
+            network: seams.network.clone(),
+            entropy: seams.entropy.clone(),
+            acquaintances: Acquaintances::new(identity, log.clone())?,
+            time: Timekeeper::new(seams.clock.clone(), machine.clone()),
+            snapshots: machine.snapshots().clone(),
+            files: thread("snapshot-send")?,
+        });
+        let links = Links { wires: wires.clone() };
+        let raft_config = Arc::new(raft_config(&config)?);
+        let seed = seams.entropy.next_u64();
+        let raft: Raft = Seeded::scope(seed, Raft::new(config.id, raft_config, links, log.clone(), applier))
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
+        wires.time.follow(raft.metrics());
+
+        let reads = ReadIndex::new(config.id, raft.clone(), wires.clone(), machine.applied());
+        let handlers = Handlers::default();
+        seams.network.serve(Arc::new(Incoming {
+            raft: raft.clone(),
+            wires: wires.clone(),
+            reads: reads.clone(),
+            handlers: handlers.clone(),
+            files: thread("snapshot-receive")?,
+        }));
+        form(&config, &raft).await?;
+
+        let (publish, status) = watch::channel(Status::of(config.id));
+        let follower = Follower {
+            raft: raft.clone(),
+            metrics: raft.metrics(),
+            failed: machine.failed(),
+            log: log.clone(),
+            publish: publish.clone(),
+            snapshot_log_bytes: config.snapshot_log_bytes,
+            asked: None,
+        };
+        let tasks = vec![tokio::spawn(follower.run()), tokio::spawn(recovery(raft.clone(), publish))];
+        let inner = Inner {
+            id: config.id,
+            raft,
+            log,
+            machine,
+            wires,
+            reads,
+            handlers,
+            network: seams.network,
+            status,
+            appends: Limits::default(),
+            tasks: Mutex::new(tasks),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.inner.id
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        self.inner.status.borrow().clone()
+    }
+
+    /// Follows how it stands.
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.inner.status.clone()
+    }
+
+    /// Follows the last entry applied here.
+    pub fn applied(&self) -> watch::Receiver<Option<Position>> {
+        self.inner.machine.applied()
+    }
+
+    /// Waits until what this server may have served before its start is applied again ([`Status::recovered`]).
+    pub async fn recovered(&self) {
+        let mut status = self.watch();
+        // The sender is gone only when the node stops, and then nothing is served either.
+        let _ = status.wait_for(|status| status.recovered).await;
+    }
+
+    /// An index that covers all that was acknowledged anywhere before this call, and up to which this server has applied.
+    /// On any server, within 5 s.
+    pub async fn read_index(&self) -> Result<u64, ReadError> {
+        self.inner.reads.read().await
+    }
+
+    /// The log's clock, on a leader that has applied an entry of its term; it never goes back. None on any other server.
+    pub fn clock_ms(&self) -> Option<u64> {
+        self.inner.wires.time.leader_ms()
+    }
+
+    /// About what the log's clock is now, on any server: for times inside an object's body.
+    pub fn clock_estimate_ms(&self) -> u64 {
+        self.inner.wires.time.leader_ms().unwrap_or_else(|| self.inner.wires.time.estimate_ms())
+    }
+
+    /// Hands leadership to this member, or to the one that is furthest. Returns who leads.
+    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
+        let target = {
+            let metrics = self.inner.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            if metrics.current_leader != Some(self.inner.id) {
+                return Err(TransferError::NotLeader);
+            }
+            let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
+            let others = metrics.membership_config.voter_ids().filter(|id| *id != self.inner.id);
+            let mut candidates = others.filter(|id| to.is_none_or(|to| to == *id));
+            // The first of equals, so that a simulation always chooses the same.
+            let first = candidates.next().ok_or(TransferError::NobodyElse)?;
+            candidates.fold(first, |best, id| if matched(&id) > matched(&best) { id } else { best })
+        };
+        self.inner.raft.trigger().transfer_leader(target).await.map_err(|_| TransferError::Stopped)?;
+        let mut status = self.watch();
+        let me = self.inner.id;
+        let moved = status.wait_for(|status| status.leader.as_ref().is_some_and(|leader| leader.id != me));
+        match tokio::time::timeout(TRANSFER_DEADLINE, moved).await {
+            Ok(Ok(status)) => status.leader.as_ref().map(|leader| leader.id).ok_or(TransferError::Stopped),
+            Ok(Err(_)) => Err(TransferError::Stopped),
+            Err(_) => Err(TransferError::TimedOut),
+        }
+    }
+
+    /// Stops cleanly: hands leadership over, stops taking part, and flushes machine and log.
+    pub async fn stop(&self) -> io::Result<()> {
+        if self.status().leads()
+            && let Err(error) = self.transfer_leadership(None).await
+            && error != TransferError::NobodyElse
+        {
+            tracing::warn!(%error, "stopping without handing leadership over");
+        }
+        self.end();
+        self.inner.raft.shutdown().await.map_err(io::Error::other)?;
+        self.inner.machine.with(|machine| machine.flush()).await?;
+        self.inner.log.flush().await
+    }
+
+    /// Answers calls of this method by other servers. Methods of raft's own begin with `raft.`.
+    pub fn handle(&self, method: &str, handler: Arc<dyn Handler>) {
+        let mut handlers = self.inner.handlers.write().unwrap_or_else(PoisonError::into_inner);
+        handlers.insert(method.to_owned(), handler);
+    }
+
+    /// Calls another server.
+    pub async fn call(
+        &self,
+        to: &Peer,
+        method: &'static str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, NetworkError> {
+        self.inner.network.call(to, method, body, deadline).await
+    }
+
+    /// Opens a stream from another server.
+    pub async fn stream(
+        &self,
+        to: &Peer,
+        method: &'static str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<ByteStream, NetworkError> {
+        self.inner.network.stream(to, method, body, deadline).await
+    }
+
+    /// Takes a snapshot now.
+    pub async fn snapshot(&self) -> Result<(), ReadError> {
+        self.inner.raft.trigger().snapshot().await.map_err(|_| ReadError::Stopped)
+    }
+
+    /// The log's disk counters: how often it was synced, among others.
+    pub fn log_statistics(&self) -> Statistics {
+        self.inner.log.statistics()
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
+    fn end(&self) {
+        self.inner.end();
+    }
+}
+
+impl Inner {
+    fn end(&self) {
+        self.network.serve(Arc::new(Gone));
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Opens the log of a disk that is this server's, or is new.
+fn open_log(config: &NodeConfig, seams: &Seams) -> Result<(LogStore, Identity), StartError> {
+    let directory = &*seams.directory;
+    let identity = Identity::read(directory)?;
+    if let Some(identity) = &identity {
+        identity.must_be(&config.cluster, config.id)?;
+        if !directory.exists(LOG)? {
+            return Err(refused(
+                "this server has been here before, but its log is gone; remove it from the cluster and add it with an \
+                 empty directory and a new id",
+            )
+            .into());
+        }
+    }
+    let disk = directory.open(LOG, &DiskOptions::with_wal())?;
+    let log = LogStore::open(disk, &*seams.runtime)?;
+    let identity = match identity {
+        Some(identity) => identity,
+        None if log.is_used() => return Err(refused("there is a log here, but nothing that says whose").into()),
+        None => Identity::settle(directory, &*seams.entropy, &config.cluster, config.id)?,
+    };
+    Ok((log, identity))
+}
+
+fn raft_config(config: &NodeConfig) -> Result<Config, StartError> {
+    let Timings { heartbeat_ms, election_min_ms, election_max_ms } = config.timings;
+    let raft = Config {
+        cluster_name: config.cluster.clone(),
+        heartbeat_interval: heartbeat_ms,
+        election_timeout_min: election_min_ms,
+        election_timeout_max: election_max_ms,
+        max_payload_entries: REPLICATION_ENTRIES_MAX,
+        // By bytes, which openraft can't count; see Follower.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: config.keep_entries,
+        purge_batch_size: PURGE_ENTRIES_MIN.min(config.keep_entries.max(1)),
+        backoff: BACKOFF.to_owned(),
+        enable_pre_vote: Some(true),
+        // A leader that comes back is elected anew: what it had committed last may not be on its disk.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    raft.validate().map_err(|error| StartError::Config(error.to_string()))
+}
+
+/// Forms the cluster, on a disk that is new. Every first member does it, with the same members.
+async fn form(config: &NodeConfig, raft: &Raft) -> Result<(), StartError> {
+    let Some(members) = &config.bootstrap else { return Ok(()) };
+    let failed = |error: String| StartError::Raft(error);
+    if raft.is_initialized().await.map_err(|error| failed(error.to_string()))? {
+        return Ok(());
+    }
+    let nodes: BTreeMap<NodeId, Address> = members.iter().map(|peer| (peer.id, Address::from(peer))).collect();
+    match raft.initialize(nodes).await {
+        Ok(()) => Ok(()),
+        // Another was quicker, and its leader has reached this one between the question and the act.
+        Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// Publishes the status, and asks for a snapshot when the log has grown enough.
+struct Follower {
+    raft: Raft,
+    metrics: Metrics,
+    failed: watch::Receiver<Option<String>>,
+    log: LogStore,
+    publish: watch::Sender<Status>,
+    snapshot_log_bytes: u64,
+    /// The snapshot that was the newest when another was asked for, and when that was.
+    asked: Option<(Option<Position>, Instant)>,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        loop {
+            let status = self.update();
+            if self.wants_snapshot(&status) && self.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                changed = self.metrics.changed() => if changed.is_err() { break },
+                changed = self.failed.changed() => if changed.is_err() { break },
+            }
+        }
+        self.update();
+    }
+
+    fn update(&mut self) -> Status {
+        let metrics = self.metrics.borrow_and_update().clone();
+        let failed = self.failed.borrow_and_update().clone();
+        self.publish.send_modify(|status| {
+            status.update(&metrics);
+            if let Some(reason) = failed {
+                status.failed = Some(reason);
+            }
+        });
+        self.publish.borrow().clone()
+    }
+
+    fn wants_snapshot(&mut self, status: &Status) -> bool {
+        if status.applied <= status.snapshot || status.failed.is_some() {
+            return false;
+        }
+        let index = status.snapshot.map(|position| position.index);
+        if self.log.bytes_after(index) < self.snapshot_log_bytes {
+            return false;
+        }
+        if let Some((before, at)) = self.asked
+            && before == status.snapshot
+            && at.elapsed() < SNAPSHOT_RETRY
+        {
+            return false;
+        }
+        self.asked = Some((status.snapshot, Instant::now()));
+        true
+    }
+}
+
+async fn recovery(raft: Raft, publish: watch::Sender<Status>) {
+    if raft.wait_for_recovery(None).await.is_ok() {
+        publish.send_modify(|status| status.recovered = true);
+    }
+}
+
+/// What answers when the node has ended.
+struct Gone;
+
+#[async_trait]
+impl Handler for Gone {
+    async fn call(&self, _: &PeerIdentity, _: &str, _: Bytes) -> Result<Bytes, Refusal> {
+        Err(Refusal::new(RefusalCode::Unavailable, "this server has stopped"))
+    }
+
+    async fn stream(&self, _: &PeerIdentity, _: &str, _: Bytes) -> Result<ByteStream, Refusal> {
+        Err(Refusal::new(RefusalCode::Unavailable, "this server has stopped"))
+    }
+}
+

@@ -1,0 +1,105 @@
+//! What a node knows of itself and the cluster, for everyone above to watch.
+
+use openraft::ServerState;
+use seams::Peer;
+use tokio::time::Instant;
+
+use crate::types::{Member, NodeId, Position, Types};
+
+/// A moment of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    pub id: NodeId,
+    pub term: u64,
+    pub role: Role,
+    /// Who leads this term, as far as is known here.
+    pub leader: Option<Peer>,
+    /// The last entry in the log here, committed or not.
+    pub last_log: Option<u64>,
+    pub committed: Option<Position>,
+    pub applied: Option<Position>,
+    /// The newest snapshot.
+    pub snapshot: Option<Position>,
+    /// Up to where the log has been cut off.
+    pub purged: Option<Position>,
+    pub members: Vec<Member>,
+    /// Since when term, role and leader are these.
+    pub since: Instant,
+    /// All that this server may have served before it was started last is applied again: from now on it may be read
+    /// without asking the leader, and is never older than before.
+    pub recovered: bool,
+    /// Why this node has stopped for good, if it has: it can't write its log, or could not apply an entry.
+    pub failed: Option<String>,
+}
+
+/// What a node does in its term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Receives the log, and doesn't vote.
+    Learner,
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    Leader,
+    /// Stopped, or failed.
+    Stopped,
+}
+
+impl Status {
+    pub(crate) fn of(id: NodeId) -> Self {
+        Self {
+            id,
+            term: 0,
+            role: Role::Learner,
+            leader: None,
+            last_log: None,
+            committed: None,
+            applied: None,
+            snapshot: None,
+            purged: None,
+            members: Vec::new(),
+            since: Instant::now(),
+            recovered: false,
+            failed: None,
+        }
+    }
+
+    /// Whether this server leads.
+    pub fn leads(&self) -> bool {
+        self.role == Role::Leader
+    }
+
+    /// Takes over what openraft publishes.
+    pub(crate) fn update(&mut self, metrics: &openraft::RaftMetrics<Types>) {
+        let membership = &metrics.membership_config;
+        let voters: Vec<NodeId> = membership.voter_ids().collect();
+        self.members = membership
+            .nodes()
+            .map(|(id, node)| Member { peer: node.peer(*id), voter: voters.contains(id) })
+            .collect();
+        let leader = metrics.current_leader.and_then(|id| membership.get_node(&id).map(|node| node.peer(id)));
+        let role = match metrics.state {
+            ServerState::Learner => Role::Learner,
+            ServerState::Follower => Role::Follower,
+            ServerState::Candidate => Role::Candidate,
+            ServerState::Leader => Role::Leader,
+            ServerState::Shutdown => Role::Stopped,
+        };
+        if (self.term, self.role, &self.leader) != (metrics.current_term, role, &leader) {
+            self.since = Instant::now();
+        }
+        self.term = metrics.current_term;
+        self.role = role;
+        self.leader = leader;
+        self.last_log = metrics.last_log_index;
+        self.committed = metrics.local_committed.map(Position::from);
+        self.applied = metrics.last_applied.map(Position::from);
+        self.snapshot = metrics.snapshot.map(Position::from);
+        self.purged = metrics.purged.map(Position::from);
+        if let Err(fatal) = &metrics.running_state
+            && !matches!(fatal, openraft::errors::Fatal::Stopped)
+        {
+            self.failed.get_or_insert_with(|| fatal.to_string());
+        }
+    }
+}
