@@ -29,6 +29,8 @@ mod service_ips;
 mod subresources;
 mod update;
 mod virtual_kinds;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod write;
 
