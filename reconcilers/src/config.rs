@@ -2,8 +2,16 @@
 
 use crate::Reconciler;
 use crate::deployment::Deployments;
+use crate::endpoint_slice::EndpointSlices;
+use crate::event_retention::EventRetention;
+use crate::garbage::Garbage;
+use crate::namespace::Namespaces;
+use crate::node_health::NodeHealth;
+use crate::pod_garbage::PodGarbage;
 use crate::replica_set::{Admission, ReplicaSets};
 use crate::scheduler::Scheduler;
+use crate::service_account::ServiceAccounts;
+use crate::taint_eviction::TaintEviction;
 
 /// Later an object, so that it has history too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,5 +47,17 @@ pub fn all(config: &Config) -> Vec<Box<dyn Reconciler>> {
         not_ready_toleration_s: config.default_not_ready_toleration_s,
         unreachable_toleration_s: config.default_unreachable_toleration_s,
     };
-    vec![Box::new(Deployments), Box::new(ReplicaSets { admission }), Box::new(Scheduler)]
+    vec![
+        Box::new(NodeHealth),
+        Box::new(TaintEviction),
+        Box::new(Deployments),
+        Box::new(ReplicaSets { admission }),
+        Box::new(Scheduler),
+        Box::new(EndpointSlices),
+        Box::new(Namespaces),
+        Box::new(ServiceAccounts { root_ca_pem: config.root_ca_pem.clone() }),
+        Box::new(Garbage),
+        Box::new(PodGarbage),
+        Box::new(EventRetention { ttl_ms: config.event_ttl_ms }),
+    ]
 }

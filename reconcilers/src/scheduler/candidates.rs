@@ -65,13 +65,14 @@ impl Candidates {
     pub fn choose(&mut self, thing: &Thing, pod: &Pod) -> Result<usize, BTreeMap<String, usize>> {
         let of_template = self.of_template(thing, pod);
         let asked = FAST.map(|name| pod.requests.get(name));
+        let others = pod.requests.0.iter().any(|(name, _)| !FAST.contains(&&**name));
         let mut reasons = BTreeMap::new();
         let mut fitting: Vec<(usize, i64)> = Vec::new();
         for (index, candidate) in self.nodes.iter().enumerate() {
             match &of_template[index] {
                 Filtered::Out(reason) => *reasons.entry(reason.clone()).or_insert(0) += 1,
                 Filtered::In { preference } => {
-                    if candidate.fits(pod, &asked) {
+                    if candidate.fits(pod, &asked, others) {
                         fitting.push((index, *preference));
                     } else {
                         filter::explain(candidate, pod, &mut reasons);
@@ -132,10 +133,10 @@ impl Candidate {
         }
     }
 
-    /// Whether what the pod asks for is there, and its host ports are free.
-    fn fits(&self, pod: &Pod, asked: &[i64; 3]) -> bool {
+    /// Whether what the pod asks for is there, and its host ports are free. `others`: it asks for more than the resources in `FAST`.
+    fn fits(&self, pod: &Pod, asked: &[i64; 3], others: bool) -> bool {
         let fast = (0..FAST.len()).all(|index| asked[index] == 0 || self.asked[index].saturating_add(asked[index]) <= self.offered[index]);
-        fast && filter::lacking(self, pod).next().is_none() && !filter::ports_taken(self, pod)
+        fast && (!others || filter::lacking(self, pod).next().is_none()) && !filter::ports_taken(self, pod)
     }
 
     /// For a pod: a number that orders nodes of equal score, another for each pod.

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use candidates::Candidates as Placed;
+pub use filter::tolerates;
 
 /// Pods that name another scheduler are not ours.
 pub const NAME: &str = "default-scheduler";

@@ -129,6 +129,11 @@ impl World {
             .map(|(_, thing)| thing)
     }
 
+    /// Every object, in the order of keys.
+    pub fn everything(&self) -> impl Iterator<Item = &Arc<Thing>> {
+        self.things.values()
+    }
+
     /// The object with this uid.
     pub fn of_uid(&self, uid: Uuid) -> Option<&Arc<Thing>> {
         self.things.get(self.by_uid.get(&uid)?)
