@@ -11,20 +11,27 @@ pub mod env;
 pub mod images;
 mod jitter;
 pub mod link;
+pub mod logs;
+pub mod node;
 pub mod objects;
 pub mod outbox;
 pub mod plan;
 pub mod pod;
+pub mod probes;
 mod quantity;
+mod run;
 pub mod runtime;
 pub mod session;
 pub mod simulated;
 pub mod status;
+pub mod streams;
 pub mod volumes;
+pub mod worker;
 
 use std::sync::Arc;
 
 pub use dial::{Connection, Credentials, DialError, Dialer, TonicDialer};
+pub use run::{AgentConfig, AgentError, StopMode, preflight, run};
 pub use simulated::{SimulatedConfig, run_simulated, run_simulated_node};
 
 /// The protocol: messages, and the client and server of `reckon.agent.v1.Agents`.

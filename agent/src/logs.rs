@@ -92,16 +92,11 @@ pub async fn read(
             }
             Err(error) => return Err(error),
         };
-        let follow = wanted.follow && last;
-        if !out.copy(&mut reader, path, follow, &alive).await? {
-            return out.flush().await.map(drop);
+        match out.copy(&mut reader, path, wanted.follow && last, &alive).await? {
+            Copied::Enough => return out.flush().await.map(drop),
+            Copied::Rotated => offset = 0,
+            Copied::End => (index, offset) = (index + 1, 0),
         }
-        // A follower comes back only when the file was rotated or its container has ended.
-        if follow && alive() {
-            offset = 0;
-            continue;
-        }
-        (index, offset) = (index + 1, 0);
     }
     out.flush().await.map(drop)
 }
@@ -153,6 +148,15 @@ async fn start_of_tail(files: &[PathBuf], lines: u64) -> io::Result<(usize, u64)
     Ok((0, 0))
 }
 
+/// Why copying a file has ended.
+enum Copied {
+    End,
+    /// The name stands for a new file, which comes next.
+    Rotated,
+    /// No more is wanted.
+    Enough,
+}
+
 struct Output<'a> {
     wanted: &'a Wanted,
     sink: mpsc::Sender<Bytes>,
@@ -161,18 +165,19 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// Copies to the end of the file, or, following, until it is rotated or the container ends. False: enough was sent.
+    /// Copies to the end of the file, or, following, until it is rotated or the container ends.
     async fn copy(
         &mut self,
         reader: &mut BufReader<File>,
         path: &Path,
         follow: bool,
         alive: &impl Fn() -> bool,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Copied> {
         let mut line = Vec::new();
+        let mut rotated = false;
         loop {
-            // Asked before the read: what was written before the container ended is read after.
-            let last_round = !follow || !alive();
+            // Asked before the read: what was written before the container ended, or before the runtime took the new file, is read after.
+            let last_round = !follow || rotated || !alive();
             loop {
                 let read = (&mut *reader).take(LONGEST_LINE).read_until(b'\n', &mut line).await?;
                 if read == 0 {
@@ -183,22 +188,23 @@ impl Output<'_> {
                     break;
                 }
                 if !self.line(&line).await? {
-                    return Ok(false);
+                    return Ok(Copied::Enough);
                 }
                 line.clear();
             }
             if !self.flush().await? {
-                return Ok(false);
+                return Ok(Copied::Enough);
             }
-            if last_round || rotated_away(reader, path).await? {
-                if !line.is_empty() {
-                    return self.line(&line).await;
+            if last_round {
+                if !line.is_empty() && !self.line(&line).await? {
+                    return Ok(Copied::Enough);
                 }
-                return Ok(true);
+                return Ok(if rotated { Copied::Rotated } else { Copied::End });
             }
+            rotated = rotated_away(reader, path).await?;
             tokio::select! {
                 () = sleep(FOLLOW_INTERVAL) => {}
-                () = self.sink.closed() => return Ok(false),
+                () = self.sink.closed() => return Ok(Copied::Enough),
             }
         }
     }
