@@ -9,12 +9,20 @@ pub struct StoreConfig {
     /// falls behind them goes on from the disk.
     pub ring_events: usize,
     pub ring_bytes: usize,
+    /// Creations and deletions of a resource that never make a new key set worth while: so many are read quickly.
+    pub few_births: u64,
     /// Callers that may wait at once for outcomes; as many again for revisions, and for indexes; and watches open at once.
     pub most_waiting: usize,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { disk: DiskOptions::without_wal(), ring_events: 16_384, ring_bytes: 128 << 20, most_waiting: 65_536 }
+        Self {
+            disk: DiskOptions::without_wal(),
+            ring_events: 16_384,
+            ring_bytes: 128 << 20,
+            few_births: 256,
+            most_waiting: 65_536,
+        }
     }
 }

@@ -15,13 +15,11 @@ use std::ops::{Bound, RangeBounds};
 
 /// Names in one piece of a set.
 const PIECE_NAMES: usize = 1_000;
-/// Births that never make a new set worth while: as many are read quickly.
-const FEW_BIRTHS: u64 = 256;
 
 type Name = (Text, Text);
 
-pub(crate) fn due(books: &ResourceBooks, living: usize) -> bool {
-    books.births > FEW_BIRTHS.max(living as u64)
+pub(crate) fn due(books: &ResourceBooks, living: usize, few_births: u64) -> bool {
+    books.births > few_births.max(living as u64)
 }
 
 /// Writes the set of what lives in this view.

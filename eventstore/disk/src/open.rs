@@ -51,7 +51,7 @@ pub(crate) fn open(directory: &dyn Directory, name: &str, config: &StoreConfig) 
     (view.level, view.revision, view.digest, view.round) = (meta.level, meta.revision, meta.digest, meta.round);
     let last_changes = books.iter().map(|(resource, books)| (resource.clone(), books.last_change));
     let state = State::restore(view, living(&history)?, last_changes, sessions, outcomes, meta.forgotten_up_to);
-    Ok(Opened { state, writer: Writer { history, meta, books, broken: None } })
+    Ok(Opened { state, writer: Writer { history, meta, books, few_births: config.few_births, broken: None } })
 }
 
 /// Every object that lives.

@@ -7,7 +7,7 @@ use crate::blocking::blocking;
 use crate::history::{History, OfVersion, Recorded};
 use crate::record::{Versioned, unseal_number};
 use crate::store::Published;
-use crate::{Store, StoreError, layout};
+use crate::{Store, StoreError, key_sets, layout};
 use bytes::Bytes;
 use eventstore::{ChangeRecord, Digest, Happened, Key, Object};
 use seams::Reader;
@@ -85,6 +85,7 @@ impl Published {
                 return Err(wrong(newest, "the state's digest is not the last event's"));
             }
             self.current()?;
+            self.living()?;
         }
         Ok(verified)
     }
@@ -190,6 +191,31 @@ impl Published {
         living.try_for_each(|object| self.went(&*moment, object))
     }
 
+    /// What lives by births and deaths is what is current.
+    fn living(&self) -> Result<(), VerifyError> {
+        for resource in self.view.resources() {
+            let named = key_sets::living(&self.history, resource, self.view.revision, &.., usize::MAX)?;
+            let mut named = named.into_iter().map(|(namespace, name)| Key::new(resource.clone(), namespace, name)).peekable();
+            for object in self.view.list(resource, None) {
+                if let Some(key) = named.next_if(|key| *key < object.key) {
+                    return self.not_current(&key);
+                }
+                if named.next_if(|key| *key == object.key).is_none() {
+                    return Err(wrong(object.revision(), format!("{} is current and was never born", object.key)));
+                }
+            }
+            if let Some(key) = named.next() {
+                return self.not_current(&key);
+            }
+        }
+        Ok(())
+    }
+
+    fn not_current(&self, key: &Key) -> Result<(), VerifyError> {
+        let newest = newest_version(&self.history, &*self.history.disk, key)?;
+        Err(wrong(newest.unwrap_or_default(), format!("{key} lives and is not current")))
+    }
+
     /// What lives in memory and not on the disk must have gone since.
     fn went(&self, moment: &dyn Reader, object: &Object) -> Result<(), VerifyError> {
         match newest_version(&self.history, moment, &object.key)? {
@@ -199,7 +225,7 @@ impl Published {
     }
 }
 
-fn newest_version(history: &History, reader: &dyn Reader, key: &Key) -> Result<Option<u64>, StoreError> {
+fn newest_version(history: &History, reader: &(impl Reader + ?Sized), key: &Key) -> Result<Option<u64>, StoreError> {
     let newest = reader.scan(&layout::versions_to(key, u64::MAX - 1), seams::Order::Descending, 1)?;
     newest
         .first()

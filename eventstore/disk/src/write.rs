@@ -16,6 +16,8 @@ pub(crate) struct Writer {
     pub history: History,
     pub meta: Meta,
     pub books: BTreeMap<Text, ResourceBooks>,
+    /// As configured.
+    pub few_births: u64,
     /// Why nothing more may be written.
     pub broken: Option<String>,
 }
@@ -124,7 +126,7 @@ impl Writer {
     fn put_books(&mut self, batch: &mut Batch, view: &View, resource: &Text) {
         let books = self.books.entry(resource.clone()).or_default();
         books.last_change = view.last_change(resource);
-        if key_sets::due(books, view.count(resource)) {
+        if key_sets::due(books, view.count(resource), self.few_births) {
             key_sets::write(batch, view, resource);
             books.births = 0;
         }

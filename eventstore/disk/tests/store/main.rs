@@ -1,0 +1,13 @@
+//! The event store over RocksDB in a folder of its own: against a naive model, through crashes, and with a disk that lies.
+
+#[path = "../../../tests/language/mod.rs"]
+mod language;
+
+mod corruption;
+mod crash;
+mod folder;
+mod model;
+mod outcomes;
+mod past;
+mod switch;
+mod watches;
