@@ -4,11 +4,13 @@
 //! send, or the error that kube-apiserver gives. Who owns which field afterwards is `managed`'s. Nothing here reads a clock or writes
 //! anything; hooks, validation and the revision's check come after, in the caller.
 
-//pub mod apply;
+pub mod apply;
+pub mod fields;
 pub mod json;
-//pub mod managed;
+pub mod managed;
 pub mod merge;
 pub mod strategic;
+pub mod typed;
 
 use crate::error::StatusError;
 use crate::schema::Schema;

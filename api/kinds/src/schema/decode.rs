@@ -163,6 +163,11 @@ pub fn canonicalise(schema: &'static Schema, value: &mut Value) {
     }
 }
 
+/// An object of which nothing was ever set: what a create is compared with.
+pub fn empty(schema: &'static Schema) -> Value {
+    convert(schema, json!({})).map_or_else(|_| json!({}), |converted| converted.value)
+}
+
 pub fn strict_error(complaints: &[String]) -> String {
     format!("strict decoding error: {}", complaints.join(", "))
 }
