@@ -45,20 +45,18 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<ExitCode> {
     let client = args.connection.client()?;
-    let (mut path, what) = match (&args.object, &args.id) {
-        (Some(object), _) => {
-            let target = Target::resolve(&client, object, args.namespace.as_deref()).await?;
-            (
-                format!("/reckon/v1/history?{}", target.query()),
-                target.to_string(),
-            )
-        }
-        (None, Some(id)) => (
-            format!("/reckon/v1/history?id={}", escape(id)),
-            format!("request {id}"),
-        ),
-        (None, None) => bail!("name an object, KIND/NAME, or a request with --id"),
+    if let Some(id) = &args.id {
+        let outcome = client
+            .get(&format!("/reckon/v1/history?id={}", escape(id)))
+            .await?;
+        output::print(args.connection.output, &outcome, || outcome_text(&outcome))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(object) = &args.object else {
+        bail!("name an object, KIND/NAME, or a request with --id")
     };
+    let target = Target::resolve(&client, object, args.namespace.as_deref()).await?;
+    let mut path = format!("/reckon/v1/history?{}", target.query());
     if let Some(limit) = args.limit {
         path.push_str(&format!("&limit={limit}"));
     }
@@ -69,12 +67,20 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let mut items = answer["items"].as_array().cloned().unwrap_or_default();
     items.sort_by_key(|item| item["revision"].as_u64());
     if items.is_empty() {
-        bail!("there is no history of {what}");
+        bail!("there is no history of {target}");
     }
     output::print(args.connection.output, &json!({ "items": items }), || {
         text(&items)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What became of one request.
+fn outcome_text(outcome: &Value) -> String {
+    match outcome["why"].as_str() {
+        Some(why) => format!("rejected: {why}\n"),
+        None => format!("accepted as revision {}\n", outcome["revision"]),
+    }
 }
 
 fn text(items: &[Value]) -> String {

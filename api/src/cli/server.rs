@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use server::Config;
+use server::config::Member;
 
 use super::{duration, parent};
 
@@ -75,8 +77,35 @@ pub fn run(args: Args) -> Result<ExitCode> {
     serve(args, advertise)
 }
 
-fn serve(_args: Args, _advertise: String) -> Result<ExitCode> {
-    bail!("this build has no server")
+fn serve(args: Args, advertise: String) -> Result<ExitCode> {
+    super::log_to_stderr();
+    let members = args
+        .initial_cluster
+        .into_iter()
+        .map(|(name, address)| Member { name, address });
+    let config = Config {
+        name: args.name,
+        data_dir: args.data_dir,
+        listen: args.listen,
+        advertise,
+        initial_cluster: members.collect(),
+        ca: args.ca,
+        cert: args.cert,
+        key: args.key,
+        node_grace_s: args.tunables.node_grace,
+        default_not_ready_toleration_s: args.tunables.default_not_ready_toleration_seconds,
+        service_cidr: Config::SERVICE_CIDR.to_string(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime
+        .context("cannot start the async runtime")?
+        .block_on(async {
+            let stop = super::asked_to_stop()?;
+            server::run(config, stop).await?;
+            Ok(ExitCode::SUCCESS)
+        })
 }
 
 fn member(text: &str) -> Result<(String, String), String> {

@@ -26,7 +26,13 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let client = args.connection.client()?;
     let asked = client.servers().iter().map(|server| async {
         match server.get("/reckon/v1/status").await {
-            Ok(status) => (status, true),
+            Ok(mut status) => {
+                // Who is a member is what this command asks all of them for.
+                if let Some(fields) = status.as_object_mut() {
+                    fields.shift_remove("members");
+                }
+                (status, true)
+            }
             Err(failure) => (
                 json!({ "name": server.name, "url": server.url(), "error": failure.to_string() }),
                 false,
@@ -78,6 +84,12 @@ fn text(status: &Value) -> String {
     for member in status["members"].as_array().into_iter().flatten() {
         if let Some(error) = member["error"].as_str() {
             text.push_str(&format!("\n{error}\n"));
+        }
+        if let Some(fault) = member["fault"].as_str() {
+            text.push_str(&format!(
+                "\n{} does not serve: {fault}\n",
+                shown(&member["name"])
+            ));
         }
     }
     text

@@ -76,7 +76,7 @@ async fn verify(server: &Server) -> Result<Value, Failure> {
         bar.set_message(server.name.clone());
     }
     let mut body = server
-        .send(Method::POST, "/reckon/v1/verify")
+        .send(Method::GET, "/reckon/v1/verify")
         .await?
         .into_body();
     let mut buffer = Vec::new();
@@ -106,13 +106,21 @@ async fn verify(server: &Server) -> Result<Value, Failure> {
 
 fn text(result: &Value) -> String {
     let server = result["server"].as_str().unwrap_or("-");
-    match (&result["ok"], result["error"].as_str()) {
-        (Value::Bool(true), _) => format!(
-            "{server}: all digests hold, revisions {} to {}, digest {}\n",
-            result["first"],
+    if result["ok"] == true {
+        return format!(
+            "{server}: all digests hold: {} events, {} versions of objects, up to revision {}, digest {}\n",
+            result["events"],
+            result["versions"],
             result["revision"],
             result["digest"].as_str().unwrap_or("-")
-        ),
-        (_, error) => format!("{server}: {}\n", error.unwrap_or("digests do not hold")),
+        );
+    }
+    let what = result["error"]
+        .as_str()
+        .or(result["what"].as_str())
+        .unwrap_or("the digests do not hold");
+    match result["revision"].as_u64() {
+        Some(revision) => format!("{server}: wrong at revision {revision}: {what}\n"),
+        None => format!("{server}: {what}\n"),
     }
 }

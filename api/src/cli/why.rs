@@ -17,7 +17,7 @@ Examples:
   reckon why pod/web-1 --revision 1203
   reckon why pod/web-1 -o json
 
-The chain begins with the object's latest change, or with the one that --revision names, and ends with what no event caused.")]
+The chain begins with the object's creation, or with the change that --revision names, and ends with what no event caused.")]
 pub struct Args {
     /// KIND/NAME, the kind as kubectl takes it
     #[arg(value_name = "KIND/NAME")]
@@ -25,7 +25,7 @@ pub struct Args {
     /// The namespace [default: the kubeconfig's context's, else 'default']
     #[arg(short, long)]
     namespace: Option<String>,
-    /// Why it was as it was at this revision
+    /// Why this change of it came, instead of its creation
     #[arg(long)]
     revision: Option<u64>,
     #[command(flatten)]
@@ -55,20 +55,31 @@ fn text(target: &Target, chain: &[Value]) -> String {
     let mut text = format!("{target}\n");
     for (depth, event) in chain.iter().enumerate() {
         let because = if depth == 0 { "" } else { "because " };
-        let key = event["key"]
-            .as_str()
-            .or(event["objectKey"].as_str())
-            .unwrap_or("-");
         text.push_str(&format!(
             "\n{because}revision {} at {}: {}\n",
             event["revision"],
             time(event),
             actor(&event["actor"])
         ));
-        text.push_str(&format!("    {}    {key}\n", intent(event)));
+        text.push_str(&format!(
+            "    {}    {}\n",
+            intent(event),
+            key(&event["key"])
+        ));
         if event["change"] == "updated" {
             text.push_str(&format!("    {}\n", changes(event)));
         }
     }
     text
+}
+
+/// `pods/default/web-1`; nothing for an event that is about no object.
+fn key(key: &Value) -> String {
+    let parts =
+        ["resource", "namespace", "name"].map(|part| key[part].as_str().unwrap_or_default());
+    parts
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("/")
 }

@@ -31,6 +31,10 @@ pub struct Spec {
     pub name: String,
     pub role: Role,
     pub arguments: Vec<OsString>,
+    /// What asks it to stop for good.
+    pub stop: Signal,
+    /// One more argument, with which it only clears away what a former run left, and ends.
+    pub removal: Option<&'static str>,
 }
 
 /// A process that was started. Its end is told through the channel that `start` was given.
@@ -43,10 +47,11 @@ pub struct Ended {
     pub status: std::io::Result<ExitStatus>,
 }
 
-/// Must be called on the main thread, which `--follow-parent` watches.
+/// `removal` is the spec's, if it is only to clear away. Must be called on the main thread, which `--follow-parent` watches.
 pub fn start(
     member: usize,
     spec: &Spec,
+    removal: Option<&str>,
     directory: &Directory,
     ended: mpsc::Sender<Ended>,
 ) -> Result<Running> {
@@ -55,6 +60,7 @@ pub fn start(
     command
         .arg0("reckon")
         .args(&spec.arguments)
+        .args(removal)
         .arg("--follow-parent")
         .arg(std::process::id().to_string());
     command

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
 use super::directory::{Directory, Recorded};
@@ -80,7 +80,9 @@ fn settle(request: &Request, recorded: Option<Recorded>) -> Result<Recorded> {
 
 /// What the machine must have for containers.
 fn agents() -> Result<()> {
-    Ok(())
+    agent::preflight().context(
+        "agents run containers, and this machine cannot; or go without them with --agents 0",
+    )
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 
 use super::directory::{Directory, Recorded};
 use super::member::{Role, Spec};
@@ -54,6 +55,8 @@ pub fn server(
         name,
         role: Role::Server,
         arguments: arguments.0,
+        stop: Signal::SIGTERM,
+        removal: None,
     })
 }
 
@@ -73,6 +76,9 @@ pub fn agent(name: &str, recorded: &Recorded, directory: &Directory, pki: &Pki) 
         name: name.to_string(),
         role: Role::Agent,
         arguments: arguments.0,
+        // SIGTERM would leave its pods running.
+        stop: Signal::SIGUSR1,
+        removal: Some("--remove"),
     })
 }
 
@@ -89,6 +95,8 @@ pub fn simulated_nodes(nodes: u32, recorded: &Recorded, pki: &Pki) -> Result<Spe
         name,
         role: Role::SimulatedNodes,
         arguments: arguments.0,
+        stop: Signal::SIGTERM,
+        removal: None,
     })
 }
 

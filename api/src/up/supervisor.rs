@@ -17,6 +17,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A member that has run as long begins again with the first pause.
 const STEADY: Duration = Duration::from_secs(60);
+/// For a member that clears away what a former run left.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
 /// Ends that wait to be looked at: more than there can be members.
 const ENDS: usize = 64;
 
@@ -32,6 +34,8 @@ struct Member {
     state: State,
     /// Before the next start.
     pause: Duration,
+    /// How its last run ended: what ended badly may have left something behind.
+    ended_well: bool,
 }
 
 enum State {
@@ -75,6 +79,7 @@ impl Supervisor {
             spec,
             state: State::Down,
             pause: FIRST_PAUSE,
+            ended_well: true,
         });
         self.run(index)
     }
@@ -110,42 +115,59 @@ impl Supervisor {
         }
     }
 
-    /// SIGTERM to all of these roles, and after `limit` SIGKILL to those left. True when none had to be killed.
+    /// Asks all of these roles to stop, and kills what has not within `limit`. What ended badly clears away after itself, if it can.
+    /// True when nothing had to be killed and nothing is left.
     pub async fn stop(&mut self, roles: &[Role], limit: Duration) -> bool {
         self.restarts = false;
-        for member in self
-            .members
-            .iter_mut()
-            .filter(|member| roles.contains(&member.spec.role))
-        {
+        let deadline = Instant::now() + limit;
+        let concerned: Vec<usize> = (0..self.members.len())
+            .filter(|index| roles.contains(&self.members[*index].spec.role))
+            .collect();
+        for index in &concerned {
+            let member = &mut self.members[*index];
             match &member.state {
-                State::Running { process, .. } => process.signal(Signal::SIGTERM),
+                State::Running { process, .. } => process.signal(member.spec.stop),
                 _ => member.state = State::Down,
             }
         }
-        let clean = self.wait_for(roles, Instant::now() + limit).await;
-        if !clean {
-            for member in self
-                .members
-                .iter()
-                .filter(|member| roles.contains(&member.spec.role))
+        let clean = self.end(&concerned, deadline).await;
+        let mut removing = Vec::new();
+        for index in concerned {
+            let member = &self.members[index];
+            if let Some(removal) = member.spec.removal.filter(|_| !member.ended_well)
+                && self.run_with(index, Some(removal)).is_ok()
             {
-                if let State::Running { process, .. } = &member.state {
-                    process.signal(Signal::SIGKILL);
-                }
+                removing.push(index);
             }
-            // What SIGKILL does not end in as long hangs in the kernel: there is nothing left to do about it.
-            self.wait_for(roles, Instant::now() + Duration::from_secs(5))
-                .await;
         }
-        clean
+        let removed = self
+            .end(&removing, deadline.max(Instant::now() + REMOVAL_LIMIT))
+            .await;
+        clean && removed && removing.iter().all(|index| self.members[*index].ended_well)
+    }
+
+    /// Waits for these to end, and kills what has not by the deadline. False when something had to be killed.
+    async fn end(&mut self, concerned: &[usize], deadline: Instant) -> bool {
+        if self.wait_for(concerned, deadline).await {
+            return true;
+        }
+        for index in concerned {
+            if let State::Running { process, .. } = &self.members[*index].state {
+                process.signal(Signal::SIGKILL);
+            }
+        }
+        // What SIGKILL does not end in as long hangs in the kernel: there is nothing left to do about it.
+        self.wait_for(concerned, Instant::now() + Duration::from_secs(5))
+            .await;
+        false
     }
 
     /// False when the deadline came first.
-    async fn wait_for(&mut self, roles: &[Role], deadline: Instant) -> bool {
-        while self.members.iter().any(|member| {
-            roles.contains(&member.spec.role) && matches!(member.state, State::Running { .. })
-        }) {
+    async fn wait_for(&mut self, concerned: &[usize], deadline: Instant) -> bool {
+        while concerned
+            .iter()
+            .any(|index| matches!(self.members[*index].state, State::Running { .. }))
+        {
             match timeout_at(deadline, self.ended.1.recv()).await {
                 Ok(Some(ended)) => drop(self.note(ended)),
                 _ => return false,
@@ -155,8 +177,18 @@ impl Supervisor {
     }
 
     fn run(&mut self, index: usize) -> Result<()> {
+        self.run_with(index, None)
+    }
+
+    fn run_with(&mut self, index: usize, removal: Option<&str>) -> Result<()> {
         let member = &mut self.members[index];
-        let process = member::start(index, &member.spec, &self.directory, self.ended.0.clone())?;
+        let process = member::start(
+            index,
+            &member.spec,
+            removal,
+            &self.directory,
+            self.ended.0.clone(),
+        )?;
         member.state = State::Running {
             process,
             since: Instant::now(),
@@ -171,6 +203,7 @@ impl Supervisor {
             member.pause = FIRST_PAUSE;
         }
         member.state = State::Down;
+        member.ended_well = ended.status.as_ref().is_ok_and(|status| status.success());
         let name = member.spec.name.clone();
         let how = match ended.status {
             Ok(status) => status.to_string(),

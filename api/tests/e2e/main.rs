@@ -1,0 +1,17 @@
+//! What a user does: real processes, real kubectl, real containerd, and SIGKILL. `cluster` starts and stops a `reckon up`.
+//!
+//! Clusters run one at a time, for several tests measure how long something took. They take sudo where the caller is not root.
+
+#![allow(clippy::unwrap_used, reason = "all of this crate is a test")]
+
+mod api;
+mod bad_input;
+mod cluster;
+mod image;
+mod kubectl_verbs;
+mod past;
+mod rollout;
+mod servers_killed;
+mod up_command;
+mod wait;
+mod writes;

@@ -1,0 +1,290 @@
+//! `reckon up` as a command: what it refuses before it makes anything, what it leaves behind when it ends, and what it carries on with.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::cluster::{Cluster, Options, RECKON, free_ports, run, said_by};
+use crate::{image, wait};
+
+#[test]
+fn a_port_that_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let port = free_ports();
+    // The second server's.
+    let taken = TcpListener::bind(("127.0.0.1", port + 1)).unwrap();
+    let output = up(&data, port);
+    check_refused(
+        &output,
+        &[
+            &format!("port {} is taken", port + 1),
+            &format!("process {}", std::process::id()),
+            "--api-port",
+        ],
+    );
+    assert!(!data.exists(), "it made its directory before it looked");
+    drop(taken);
+}
+
+#[test]
+fn a_directory_in_use() {
+    let mut cluster = Cluster::servers();
+    let output = up(&cluster.path("."), free_ports());
+    let holder = fs::read_to_string(cluster.path("up.lock")).unwrap();
+    check_refused(
+        &output,
+        &[
+            "in use",
+            &format!("process {}", holder.trim()),
+            "--data-dir",
+        ],
+    );
+    // And the one that has it was not disturbed.
+    cluster.kubectl(&["get", "namespaces"]);
+    cluster.stop();
+}
+
+#[test]
+fn bad_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").to_string_lossy().into_owned();
+    let check = |flags: &[&str], part: &str| {
+        let output = run(
+            Command::new(RECKON)
+                .args(["up", "--data-dir", &data, "--agents", "0"])
+                .args(flags),
+            "",
+        );
+        check_refused(&output, &[part]);
+        assert!(!Path::new(&data).exists(), "{flags:?}");
+    };
+    check(&["--servers", "0"], "--servers");
+    check(&["--api-port", "0"], "--api-port");
+    check(&["--listen", "example.com"], "--listen");
+    check(&["--listen", "192.0.2.1"], "no address 192.0.2.1");
+    check(&["--node-grace", "soon"], "--node-grace");
+}
+
+/// The same objects, the same certificates, the same ports.
+#[test]
+fn a_second_start_carries_on() {
+    let mut cluster = Cluster::servers();
+    cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
+    let before = cluster.wait_until_level();
+    let kubeconfig = fs::read_to_string(cluster.kubeconfig()).unwrap();
+    check_pid_files(&cluster, &["server-1", "server-2", "server-3"]);
+    cluster.stop();
+    check_pid_files(&cluster, &[]);
+
+    cluster.up();
+    assert_eq!(
+        fs::read_to_string(cluster.kubeconfig()).unwrap(),
+        kubeconfig
+    );
+    assert_eq!(
+        cluster.kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]),
+        "b"
+    );
+    let after = cluster.wait_until_level();
+    let revision = |status: &serde_json::Value| status["members"][0]["revision"].as_u64().unwrap();
+    assert!(
+        revision(&after) >= revision(&before),
+        "{before} then {after}"
+    );
+
+    // Killed outright it can tell nobody, and its servers end all the same.
+    let pids: Vec<i32> = ["server-1", "server-2", "server-3"]
+        .map(|server| cluster.pid(server).unwrap())
+        .to_vec();
+    cluster.kill_up();
+    wait::until("the servers of a killed up to end", 30, || {
+        let left: Vec<&i32> = pids.iter().filter(|pid| is_running(**pid)).collect();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    });
+    cluster.up();
+    assert_eq!(
+        cluster.kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]),
+        "b"
+    );
+
+    // A single member that dies is started again, and said so.
+    let old = cluster.pid("server-2").unwrap();
+    cluster.kill_9(&["server-2"]);
+    wait::until("server-2 to be started again", 30, || {
+        match cluster.pid("server-2") {
+            Some(pid) if pid != old => Ok(()),
+            other => Err(other),
+        }
+    });
+    cluster.wait_until_level();
+    let said = cluster.said();
+    assert!(
+        said.contains("server-2 died (signal: 9") && said.contains("server-2 started again"),
+        "{said}"
+    );
+    cluster.stop();
+}
+
+#[test]
+fn no_restart_leaves_it_dead() {
+    let mut cluster = Cluster::start(Options {
+        agents: 0,
+        simulated_nodes: 0,
+        flags: &["--no-restart"],
+    });
+    cluster.kill_9(&["server-3"]);
+    wait::until("the pid file to go", 10, || {
+        cluster.pid("server-3").map_or(Ok(()), Err)
+    });
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(cluster.pid("server-3"), None);
+    // Two of three serve on, and reckon's own commands and status show who is missing.
+    cluster.kubectl(&["create", "configmap", "two-of-three"]);
+    let status = cluster.reckon_json(&["status"]);
+    let third = &status["members"][2];
+    assert!(
+        third["name"] == "server-3" && third["error"].is_string(),
+        "{status}"
+    );
+    cluster.stop();
+}
+
+/// Containers, mounts, bridge, rules, processes: as if it had never been.
+#[test]
+fn a_stop_leaves_nothing_behind() {
+    let mut cluster = Cluster::prepare(Options {
+        agents: 1,
+        simulated_nodes: 0,
+        flags: &[],
+    });
+    image::provide(&cluster, "v1");
+    let before = machine(&cluster);
+    cluster.up();
+    cluster.apply(&image::deployment(2, "v1", ""));
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]);
+    let during = machine(&cluster);
+    assert!(
+        during.len() > before.len() + 3,
+        "containers leave traces while they run: {during:?}"
+    );
+    cluster.stop();
+    let after = machine(&cluster);
+    let left: Vec<&String> = after.difference(&before).collect();
+    assert!(left.is_empty(), "left behind: {left:#?}");
+}
+
+/// What of a cluster can be seen from outside of it.
+fn machine(cluster: &Cluster) -> BTreeSet<String> {
+    let data = cluster
+        .path("")
+        .to_string_lossy()
+        .trim_end_matches('/')
+        .to_string();
+    let mut seen = BTreeSet::new();
+    for entry in fs::read_dir("/sys/class/net").unwrap().flatten() {
+        seen.insert(format!("interface {}", entry.file_name().to_string_lossy()));
+    }
+    for line in fs::read_to_string("/proc/mounts")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(&data))
+    {
+        seen.insert(format!("mount {line}"));
+    }
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        // Not what only talks about it: this test, a kubectl.
+        if command.contains(&data) {
+            seen.insert(format!(
+                "process {} {command}",
+                process.file_name().to_string_lossy()
+            ));
+        }
+    }
+    for tables in [
+        &["iptables", "-t", "filter", "-S"][..],
+        &["iptables", "-t", "nat", "-S"],
+        &["nft", "-s", "list", "ruleset"],
+    ] {
+        let output = run(cluster.privileged(tables[0]).args(&tables[1..]), "");
+        for line in String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter(|line| !is_bare(line))
+        {
+            seen.insert(format!("{} {line}", tables[0]));
+        }
+    }
+    seen
+}
+
+/// Tables and chains of the system that the first rule ever makes, and that nobody removes again.
+fn is_bare(line: &str) -> bool {
+    let line = line.trim();
+    line.starts_with("-P ")
+        || line == "}"
+        || line.is_empty()
+        || line.starts_with("table ")
+        || line.starts_with("type ")
+        || line.starts_with("chain ")
+        || line.starts_with("-N CNI-HOSTPORT")
+        || line.starts_with('#')
+}
+
+fn up(data: &Path, port: u16) -> Output {
+    let data = data.to_string_lossy();
+    run(
+        Command::new(RECKON).args([
+            "up",
+            "--agents",
+            "0",
+            "--data-dir",
+            &data,
+            "--api-port",
+            &port.to_string(),
+        ]),
+        "",
+    )
+}
+
+fn check_refused(output: &Output, parts: &[&str]) {
+    assert!(!output.status.success());
+    assert!(output.stdout.is_empty(), "{}", said_by(output));
+    for part in parts {
+        assert!(
+            said_by(output).contains(part),
+            "{part:?} is not in: {}",
+            said_by(output)
+        );
+    }
+}
+
+/// Exactly these members have pid files, and they run.
+fn check_pid_files(cluster: &Cluster, members: &[&str]) {
+    let files = fs::read_dir(cluster.path(""))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let found: BTreeSet<String> = files
+        .filter_map(|name| name.strip_suffix(".pid").map(str::to_string))
+        .collect();
+    assert_eq!(
+        found,
+        members.iter().map(|member| member.to_string()).collect()
+    );
+    for member in members {
+        assert!(is_running(cluster.pid(member).unwrap()), "{member}");
+    }
+}
+
+fn is_running(pid: i32) -> bool {
+    // A zombie has ended.
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
