@@ -6,6 +6,7 @@
 
 use crate::error::{FieldError, StatusError};
 use crate::kind::Kind;
+use crate::resources::names;
 use serde_json::Value;
 use std::fmt;
 
@@ -132,7 +133,7 @@ impl fmt::Display for LabelSelector {
 impl Requirement {
     fn new(key: &str, operator: Operator, mut values: Vec<String>) -> Result<Self, String> {
         let mut errors = Vec::new();
-        let wrong_key = label_key_errors(key);
+        let wrong_key = names::qualified_name(key);
         if !wrong_key.is_empty() {
             errors.push(FieldError::invalid("key", key, wrong_key.join("; ")));
         }
@@ -157,7 +158,7 @@ impl Requirement {
                 let detail = "for 'Gt', 'Lt' operators, the value must be an integer";
                 errors.push(FieldError::invalid(format!("values[{index}]"), value.clone(), detail));
             }
-            let wrong = label_value_errors(value);
+            let wrong = names::label_value(value);
             if !wrong.is_empty() {
                 errors.push(FieldError::invalid(format!("values[{index}][{key}]"), value.clone(), wrong.join("; ")));
             }
@@ -212,7 +213,6 @@ impl fmt::Display for Requirement {
 enum Token<'a> {
     Word(&'a str),
     Symbol(&'a str),
-    Stray(&'a str),
     End,
 }
 
@@ -275,7 +275,7 @@ impl<'a> Parser<'a> {
         let Token::Word(key) = token else {
             return Err(format!("found '{}', expected: identifier", token.text()));
         };
-        let wrong = label_key_errors(key);
+        let wrong = names::qualified_name(key);
         if !wrong.is_empty() {
             return Err(FieldError::invalid("<nil>", key, wrong.join("; ")).to_string());
         }
@@ -368,7 +368,7 @@ impl<'a> Parser<'a> {
 impl<'a> Token<'a> {
     fn text(self) -> &'a str {
         match self {
-            Self::Word(text) | Self::Symbol(text) | Self::Stray(text) => text,
+            Self::Word(text) | Self::Symbol(text) => text,
             Self::End => "",
         }
     }
@@ -472,85 +472,6 @@ fn unescape(text: &str) -> Result<String, String> {
         }
     }
     if escaped { Err("invalid field selector: invalid escape sequence: \\".into()) } else { Ok(value) }
-}
-
-const LABEL_MAX: usize = 63;
-const SUBDOMAIN_MAX: usize = 253;
-
-/// What is wrong with a label's key (a "qualified name"), in the server's words; empty for nothing.
-pub fn label_key_errors(key: &str) -> Vec<String> {
-    const FORMAT: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
-        character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-        '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-    let parts: Vec<&str> = key.split('/').collect();
-    let mut errors = Vec::new();
-    let name = match parts.as_slice() {
-        [name] => name,
-        [prefix, name] => {
-            if prefix.is_empty() {
-                errors.push("prefix part must be non-empty".to_owned());
-            } else {
-                errors.extend(subdomain_errors(prefix).into_iter().map(|error| format!("prefix part {error}")));
-            }
-            name
-        }
-        _ => return vec![format!("a valid label key {FORMAT} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")],
-    };
-    if name.is_empty() {
-        errors.push("name part must be non-empty".to_owned());
-    } else if name.len() > LABEL_MAX {
-        errors.push(format!("name part must be no more than {LABEL_MAX} characters"));
-    }
-    if !is_label_text(name) {
-        errors.push(format!("name part {FORMAT}"));
-    }
-    errors
-}
-
-/// What is wrong with a label's value, in the server's words; empty for nothing.
-pub fn label_value_errors(value: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if value.len() > LABEL_MAX {
-        errors.push(format!("must be no more than {LABEL_MAX} characters"));
-    }
-    if !value.is_empty() && !is_label_text(value) {
-        errors.push(
-            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and \
-             end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
-             '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-                .to_owned(),
-        );
-    }
-    errors
-}
-
-/// What is wrong with a lowercase RFC 1123 subdomain, in the server's words; empty for nothing.
-pub fn subdomain_errors(value: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if value.len() > SUBDOMAIN_MAX {
-        errors.push(format!("must be no more than {SUBDOMAIN_MAX} characters"));
-    }
-    let edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        bytes.first().is_some_and(|c| edge(*c)) && bytes.last().is_some_and(|c| edge(*c)) && bytes.iter().all(|c| edge(*c) || *c == b'-')
-    };
-    if !value.split('.').all(label) {
-        errors.push(
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and \
-             end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-             '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-                .to_owned(),
-        );
-    }
-    errors
-}
-
-fn is_label_text(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.iter().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(c))
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub mod fields;
 pub mod json;
 pub mod managed;
 pub mod merge;
+#[cfg(test)]
+mod recorded;
 pub mod strategic;
 pub mod typed;
 
