@@ -10,6 +10,7 @@ use super::managed::{self, Entry, Id, Managers};
 use super::typed::{self, Node};
 use crate::error::{StatusError, go_quote};
 use crate::schema::decode::{Converted, FieldValidation, convert, empty};
+use crate::schema::walk::name_of;
 use crate::schema::{Schema, yaml};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -87,7 +88,7 @@ struct Conflict {
 /// The body must be of the very kind and version.
 fn check_kind(schema: &Schema, config: &Value) -> Result<(), StatusError> {
     let Some(map) = config.as_object() else {
-        let found = super::json::json_name(config);
+        let found = name_of(config);
         let text = format!("error decoding patch: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
         return Err(StatusError::bad_request(text));
     };

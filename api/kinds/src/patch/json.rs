@@ -2,6 +2,7 @@
 
 use crate::error::{StatusError, go_quote};
 use crate::schema::decode::{FieldValidation, decode_patched};
+use crate::schema::walk::name_of;
 use crate::schema::{Schema, json};
 use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
@@ -42,7 +43,7 @@ pub fn patch(
 
 /// A list of operations, of which each has strings where strings belong. Gives the fields that an operation has not.
 fn check(patch: &Value) -> Result<Vec<String>, String> {
-    let wrong = |value: &Value, into: &str| format!("json: cannot unmarshal {} into Go {into}", json_name(value));
+    let wrong = |value: &Value, into: &str| format!("json: cannot unmarshal {} into Go {into}", name_of(value));
     let mut unknown = Vec::new();
     let operations = match patch {
         Value::Array(operations) => operations.as_slice(),
@@ -62,18 +63,6 @@ fn check(patch: &Value) -> Result<Vec<String>, String> {
         }
     }
     Ok(unknown)
-}
-
-/// What Go calls a JSON value in a type error.
-pub(super) fn json_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 #[cfg(test)]

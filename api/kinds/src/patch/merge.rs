@@ -1,8 +1,8 @@
 //! JSON merge patch (RFC 7396): null removes, maps merge, all else replaces.
 
-use super::json::json_name;
 use crate::error::{StatusError, go_quote};
 use crate::schema::decode::{FieldValidation, decode_patched};
+use crate::schema::walk::name_of;
 use crate::schema::{Schema, json};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ pub fn patch(
     let undecodable = |text: String| StatusError::bad_request(format!("error decoding patch: {text}"));
     let parsed = json::parse(body).map_err(undecodable)?;
     if !parsed.value.is_object() {
-        let found = json_name(&parsed.value);
+        let found = name_of(&parsed.value);
         return Err(undecodable(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")));
     }
     let mut patched = current.clone();

@@ -5,9 +5,9 @@
 //! unless an order is given; the rest keeps its place. Source: k8s.io/apimachinery `strategicpatch` and KEP "preserve order".
 
 use super::go_value;
-use super::json::json_name;
 use crate::error::{FieldError, StatusError, go_quote};
 use crate::schema::decode::{Converted, FieldValidation, convert_as_unstructured, strict_error};
+use crate::schema::walk::name_of;
 use crate::schema::{Field, Schema, Shape, Type, json};
 use serde_json::{Map, Value};
 
@@ -21,7 +21,7 @@ pub fn patch(
 ) -> Result<(Value, Vec<String>), StatusError> {
     let parsed = json::parse(body).map_err(StatusError::bad_request)?;
     let Value::Object(patch) = parsed.value else {
-        let found = json_name(&parsed.value);
+        let found = name_of(&parsed.value);
         return Err(StatusError::bad_request(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")));
     };
     let shown = go_value(&Value::Object(patch.clone()));

@@ -5,14 +5,10 @@
 //! in the canonical form is as good as absent. Wrong types are refused in Go's words; unknown and repeated fields are
 //! refused, told, or passed over in silence, as the request's `fieldValidation` says. No defaults are set here: see `defaults`.
 
-use super::json::{self, MAX_STRICT_ERRORS};
-use super::{Field, Fields, Schema, Shape, Type, yaml};
+use super::walk::{self, Words, name_of};
+use super::{Schema, json, yaml};
 use crate::error::{FieldError, StatusError, go_json, go_quote};
-use crate::quantity::Quantity;
-use base64::Engine;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// The `fieldValidation` of a request; the server's default is Warn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,26 +129,14 @@ pub fn decode_patched(
 
 /// Brings a value into the schema's canonical form. The error is Go's text for a wrong type.
 pub fn convert(schema: &'static Schema, value: Value) -> Result<Converted, String> {
-    walk(schema, value, Walk::default())
+    walk::walk(schema, value, Words::Json)
 }
 
 /// The same for a strategic merge patch's result, whose type errors kube-apiserver words in another way; unknown fields come sorted.
 pub fn convert_as_unstructured(schema: &'static Schema, value: Value) -> Result<Converted, String> {
-    let mut converted = walk(schema, value, Walk { unstructured: true, ..Walk::default() })?;
+    let mut converted = walk::walk(schema, value, Words::Unstructured)?;
     converted.strict.sort();
     Ok(converted)
-}
-
-fn walk(schema: &'static Schema, value: Value, mut walk: Walk) -> Result<Converted, String> {
-    let value = match (&schema.shape, value) {
-        (Shape::Struct(fields), Value::Object(map)) => walk.fields(schema, fields, map)?,
-        (Shape::Struct(_), other) => return Err(format!("json: cannot unmarshal {} into Go value of type {}", name_of(&other), schema.go_name())),
-        (_, other) => other,
-    };
-    match walk.saved {
-        Some(error) => Err(error),
-        None => Ok(Converted { value, strict: walk.strict }),
-    }
 }
 
 /// Canonical form again, after hooks have written to an object: zero values that Go writes are there, others gone. What does
@@ -177,12 +161,6 @@ const KIND_NOT_FOUND: &str = "couldn't get version/kind; json parse error";
 const SCHEME: &str = "\"pkg/api/legacyscheme/scheme.go:30\"";
 /// How much of a body that can't be read is shown.
 const SUMMARY_BYTES: usize = 30;
-/// Kubernetes reads base64 loosely: stray bits in the last symbol do no harm.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true).with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
-);
-
 fn summary(body: &[u8]) -> String {
     let shown = &body[..body.len().min(SUMMARY_BYTES)];
     let more = if body.len() > SUMMARY_BYTES { " ..." } else { "" };
@@ -224,300 +202,6 @@ fn kind_of(value: &Value, schema: &Schema) -> Result<(String, String, String), S
         (group, version) = (default.0, default.1);
     }
     Ok((group, version, if kind.is_empty() { default.2 } else { kind.to_owned() }))
-}
-
-/// What Go calls a JSON value in a type error.
-fn name_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-#[derive(Default)]
-struct Walk {
-    /// `spec.containers[0]`, for strict errors.
-    path: String,
-    /// `spec`, `containers`: the fields alone, for type errors.
-    stack: Vec<&'static str>,
-    /// The struct whose field is being read.
-    owner: &'static str,
-    /// The first type error; reading goes on, as Go's does, for an error of a type's own reader outranks it.
-    saved: Option<String>,
-    strict: Vec<String>,
-    /// Type errors in the words of Kubernetes' converter of unstructured objects, not of its JSON decoder.
-    unstructured: bool,
-}
-
-impl Walk {
-    fn fields(&mut self, schema: &'static Schema, fields: &'static Fields, map: Map<String, Value>) -> Result<Value, String> {
-        let outer = std::mem::replace(&mut self.owner, schema.short_name());
-        let mut slots: Vec<Option<Value>> = vec![None; fields.list.len()];
-        for (key, value) in map {
-            let length = self.enter_key(&key);
-            match fields.index.get(&key) {
-                None if self.strict.len() < MAX_STRICT_ERRORS => self.strict.push(format!("unknown field {}", go_quote(&self.path))),
-                None => {}
-                Some(_) if value.is_null() => {}
-                Some(index) => {
-                    let field = &fields.list[*index];
-                    self.stack.push(&field.name);
-                    slots[*index] = self.value(&field.ty, field.go.as_deref(), value)?;
-                    self.stack.pop();
-                }
-            }
-            self.path.truncate(length);
-        }
-        self.owner = outer;
-        let mut object = Map::with_capacity(fields.list.len().min(8));
-        for (field, slot) in fields.list.iter().zip(slots) {
-            match slot {
-                Some(value) if !is_omitted(field, &value) => object.insert(field.name.clone(), value),
-                _ if field.always => object.insert(field.name.clone(), if field.pointer { Value::Null } else { zero(&field.ty) }),
-                _ => None,
-            };
-        }
-        Ok(Value::Object(object))
-    }
-
-    /// None where the value is null or of a wrong type, which is saved. Err is what ends the reading at once.
-    fn value(&mut self, ty: &'static Type, go: Option<&str>, value: Value) -> Result<Option<Value>, String> {
-        let value = match (ty, value) {
-            (_, Value::Null) => return Ok(None),
-            (Type::Any, value) => value,
-            (Type::String, Value::String(text)) => Value::String(text),
-            (Type::Bool, Value::Bool(value)) => Value::Bool(value),
-            (Type::Bytes, Value::String(text)) => match bytes(&text) {
-                Ok(text) => Value::String(text),
-                Err(error) => {
-                    self.saved.get_or_insert(error);
-                    return Ok(None);
-                }
-            },
-            (Type::Double, Value::Number(number)) => Value::Number(number),
-            (Type::Int32 | Type::Int64, Value::Number(number)) => match number.as_i64() {
-                Some(whole) if *ty == Type::Int64 || i32::try_from(whole).is_ok() => Value::Number(number),
-                _ => {
-                    self.wrong_type(&format!("number {number}"), &Value::Number(number), ty, go);
-                    return Ok(None);
-                }
-            },
-            (Type::List(element), Value::Array(items)) => self.list(element, go, items)?,
-            (Type::Map(element), Value::Object(map)) => self.map(element, go, map)?,
-            (Type::Named(_), value) => {
-                let schema = ty.schema().expect("a named type has its schema: the table resolves names when it is read");
-                return self.named(schema, ty, go, value);
-            }
-            (_, other) => {
-                self.wrong_type(name_of(&other), &other, ty, go);
-                return Ok(None);
-            }
-        };
-        Ok(Some(value))
-    }
-
-    fn list(&mut self, element: &'static Type, go: Option<&str>, items: Vec<Value>) -> Result<Value, String> {
-        let go = go.map(go_element);
-        let mut list = Vec::with_capacity(items.len());
-        for (index, item) in items.into_iter().enumerate() {
-            let length = self.path.len();
-            self.path.push('[');
-            self.path.push_str(&index.to_string());
-            self.path.push(']');
-            let item = self.value(element, go, item)?;
-            self.path.truncate(length);
-            list.push(item.unwrap_or_else(|| zero(element)));
-        }
-        Ok(Value::Array(list))
-    }
-
-    fn map(&mut self, element: &'static Type, go: Option<&str>, map: Map<String, Value>) -> Result<Value, String> {
-        let go = go.map(go_element);
-        let mut sorted = Map::with_capacity(map.len());
-        for (key, value) in map {
-            let length = self.enter_key(&key);
-            let value = self.value(element, go, value)?;
-            self.path.truncate(length);
-            sorted.insert(key, value.unwrap_or_else(|| zero(element)));
-        }
-        sorted.sort_keys();
-        Ok(Value::Object(sorted))
-    }
-
-    fn named(&mut self, schema: &'static Schema, ty: &'static Type, go: Option<&str>, value: Value) -> Result<Option<Value>, String> {
-        let value = match (&schema.shape, value) {
-            (Shape::Struct(fields), Value::Object(map)) => self.fields(schema, fields, map)?,
-            (Shape::Struct(_), other) => {
-                self.wrong_type(name_of(&other), &other, ty, go);
-                return Ok(None);
-            }
-            (Shape::Any, value) => value,
-            (Shape::Quantity, value) => {
-                let text = match &value {
-                    Value::String(text) => text.trim().to_owned(),
-                    other => other.to_string(),
-                };
-                Value::String(Quantity::parse(&text).map_err(|error| error.to_string())?.to_string())
-            }
-            (Shape::IntOrString, Value::String(text)) => Value::String(text),
-            (Shape::IntOrString, Value::Number(number)) if number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) => {
-                Value::Number(number)
-            }
-            (Shape::IntOrString, Value::Number(number)) => return Err(self.type_error(&format!("number {number}"), "int32")),
-            (Shape::IntOrString, other) => return Err(self.type_error(name_of(&other), "int32")),
-            (Shape::Time | Shape::MicroTime, Value::String(text)) => match time(&text, matches!(schema.shape, Shape::MicroTime))? {
-                Some(text) => Value::String(text),
-                None => return Ok(None),
-            },
-            (Shape::Time | Shape::MicroTime, other) => return Err(self.type_error(name_of(&other), "string")),
-        };
-        Ok(Some(value))
-    }
-
-    fn enter_key(&mut self, key: &str) -> usize {
-        let length = self.path.len();
-        if length > 0 {
-            self.path.push('.');
-        }
-        self.path.push_str(key);
-        length
-    }
-
-    fn wrong_type(&mut self, shown: &str, found: &Value, ty: &Type, go: Option<&str>) {
-        if self.saved.is_none() {
-            let go = go.map_or_else(|| ty.go_name(), str::to_owned);
-            self.saved = Some(if self.unstructured { converter_error(found, ty, &go) } else { self.type_error(shown, &go) });
-        }
-    }
-
-    fn type_error(&self, found: &str, go: &str) -> String {
-        format!("json: cannot unmarshal {found} into Go struct field {}.{} of type {go}", self.owner, self.stack.join("."))
-    }
-}
-
-/// A type error as Kubernetes' converter of unstructured objects says it.
-fn converter_error(found: &Value, ty: &Type, go: &str) -> String {
-    let kind = match found {
-        Value::Null => "invalid",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "slice",
-        Value::Object(_) => "map",
-    };
-    match (ty, kind) {
-        (Type::List(_) | Type::Bytes, kind) => format!("cannot restore slice from {kind}"),
-        (Type::Map(_), kind) => format!("cannot restore map from {kind}"),
-        (Type::Named(_), kind) => format!("cannot restore struct from: {kind}"),
-        (Type::String, "int64") | (Type::Int32 | Type::Int64, "int64" | "float64") => format!("cannot convert {kind} to {go}"),
-        (scalar, _) => format!("unrecognized type: {}", scalar.go_name()),
-    }
-}
-
-/// The element of a Go list or map type: `[]v1.Verb` -> `v1.Verb`.
-fn go_element(go: &str) -> &str {
-    go.split_once(']').map_or(go, |(_, element)| element)
-}
-
-/// Go's `omitempty`.
-fn is_omitted(field: &Field, value: &Value) -> bool {
-    if field.pointer {
-        return false;
-    }
-    match (&field.ty, value) {
-        (Type::List(_), Value::Array(items)) => items.is_empty(),
-        (Type::Map(_), Value::Object(map)) => map.is_empty(),
-        (Type::String | Type::Bytes, Value::String(text)) => text.is_empty() ,
-        (Type::Bool, Value::Bool(value)) => !value,
-        (Type::Int32 | Type::Int64 | Type::Double, value) => value.as_f64() == Some(0.0),
-        _ => false,
-    }
-}
-
-/// What Go writes for a value that was never set.
-fn zero(ty: &'static Type) -> Value {
-    match ty {
-        Type::String | Type::Bytes => json!(""),
-        Type::Int32 | Type::Int64 | Type::Double => json!(0),
-        Type::Bool => json!(false),
-        Type::List(_) | Type::Map(_) | Type::Any => Value::Null,
-        Type::Named(_) => match ty.schema() {
-            Some(schema) => match &schema.shape {
-                Shape::Struct(fields) => {
-                    let always = fields.list.iter().filter(|field| field.always);
-                    let zero = |field: &'static Field| if field.pointer { Value::Null } else { zero(&field.ty) };
-                    Value::Object(always.map(|field| (field.name.clone(), zero(field))).collect())
-                }
-                Shape::Quantity => json!("0"),
-                Shape::IntOrString => json!(0),
-                Shape::Time | Shape::MicroTime | Shape::Any => Value::Null,
-            },
-            None => Value::Null,
-        },
-    }
-}
-
-fn bytes(text: &str) -> Result<String, String> {
-    let joined: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    let raw = BASE64.decode(&joined).map_err(|error| {
-        let at = match error {
-            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-            base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => joined.len() / 4 * 4,
-        };
-        format!("illegal base64 data at input byte {at}")
-    })?;
-    Ok(BASE64.encode(raw))
-}
-
-/// A time in its one form; None for Go's zero time, which is written as null.
-fn time(text: &str, micro: bool) -> Result<Option<String>, String> {
-    let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
-    check_time(text, layout, micro)?;
-    let time = DateTime::parse_from_rfc3339(text).map_err(|_| format!("parsing time {}: day out of range", go_quote(text)))?;
-    let time = time.with_timezone(&Utc);
-    let shown = time.to_rfc3339_opts(if micro { SecondsFormat::Micros } else { SecondsFormat::Secs }, true);
-    Ok((!shown.starts_with("0001-01-01T00:00:00")).then_some(shown))
-}
-
-/// Go's complaint about the first part of the text that does not fit the layout.
-fn check_time(text: &str, layout: &str, micro: bool) -> Result<(), String> {
-    let cannot = |rest: &str, part: &str| Err(format!("parsing time {} as {}: cannot parse {} as {}", go_quote(text), go_quote(layout), go_quote(rest), go_quote(part)));
-    let mut rest = text;
-    let parts = [("2006", 4), ("-", 0), ("01", 2), ("-", 0), ("02", 2), ("T", 0), ("15", 2), (":", 0), ("04", 2), (":", 0), ("05", 2)];
-    let limits = [("month", "01", 1, 12), ("day", "02", 1, 31), ("hour", "15", 0, 23), ("minute", "04", 0, 59), ("second", "05", 0, 59)];
-    for (part, digits) in parts {
-        if digits == 0 {
-            let Some(after) = rest.strip_prefix(part) else { return cannot(rest, part) };
-            rest = after;
-            continue;
-        }
-        let number = rest.get(..digits).filter(|number| number.bytes().all(|c| c.is_ascii_digit()));
-        let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) else { return cannot(rest, part) };
-        if let Some((name, ..)) = limits.iter().find(|limit| limit.1 == part && !(limit.2..=limit.3).contains(&number)) {
-            return Err(format!("parsing time {}: {name} out of range", go_quote(text)));
-        }
-        rest = &rest[digits..];
-    }
-    let fraction = rest.strip_prefix('.').map(|rest| rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len());
-    match fraction {
-        Some(digits) if digits > 0 && (!micro || digits == 6) => rest = &rest[1 + digits..],
-        _ if micro => return cannot(rest, ".000000"),
-        _ => {}
-    }
-    let zone = rest.as_bytes();
-    let offset = zone.len() == 6 && matches!(zone[0], b'+' | b'-') && zone[3] == b':' && [1, 2, 4, 5].iter().all(|at| zone[*at].is_ascii_digit());
-    if rest == "Z" || offset {
-        return Ok(());
-    }
-    match rest.strip_prefix('Z') {
-        Some(extra) => Err(format!("parsing time {}: extra text: {}", go_quote(text), go_quote(extra))),
-        None => cannot(rest, "Z07:00"),
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ pub mod decode;
 pub mod defaults;
 pub mod json;
 pub mod openapi;
+mod scalars;
+pub(crate) mod walk;
 pub mod yaml;
 
 use serde_json::{Map, Value};
