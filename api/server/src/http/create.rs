@@ -2,11 +2,11 @@
 
 use super::admission;
 use super::call::{Call, Target};
-use super::managed;
+use super::managed::{self, Manager};
 use super::options::WriteOptions;
 use super::respond::{Reply, Shown};
 use super::service_ips;
-use super::write::{self, Manager, Plan};
+use super::write::{self, Plan};
 use crate::core::Draft;
 use eventstore::{Change, Expected, Intent, Key, What};
 use kinds::error::StatusError;
@@ -29,18 +29,7 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> Result<Reply, StatusE
         object,
         &options,
         Intent::Create,
-        |new, now| {
-            managed::update(
-                target.kind,
-                None,
-                new,
-                &Manager {
-                    options: &options,
-                    subresource: "",
-                },
-                now,
-            )
-        },
+        Some(Manager { name: &options.manager, subresource: "" }),
     )
     .await?;
     warnings.extend(more);
@@ -50,14 +39,14 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> Result<Reply, StatusE
     )
 }
 
-/// Makes an object that is decoded and stands in its namespace. `own` writes who owns which field. Gives it, and warnings.
+/// Makes an object that is decoded and stands in its namespace. `booked`: who owns the fields then; None: they say it themselves. Gives it, and warnings.
 pub(crate) async fn create(
     call: &Call,
     target: &Target,
     mut object: Value,
     options: &WriteOptions,
     intent: Intent,
-    own: impl Fn(&mut Value, &str) -> Result<(), StatusError>,
+    booked: Option<Manager<'_>>,
 ) -> Result<(Shown, Vec<String>), StatusError> {
     let kind = target.kind;
     write::default(kind, &mut object);
@@ -70,6 +59,9 @@ pub(crate) async fn create(
     let (event, (key, shown, warnings)) = write::settle(call, |view| {
         let mut object = object.clone();
         let context = call.context();
+        if let Some(manager) = booked {
+            managed::book(kind, None, &mut object, manager, &context.now);
+        }
         let living = admission::admit(call, view, target, &mut object)?;
         let warnings = strategy::create(kind, &mut object, &context)?;
         let name = object["metadata"]["name"]
@@ -85,7 +77,6 @@ pub(crate) async fn create(
             return Err(exists(target, &name, true, true));
         }
         let claims = service_ips::allocate(call, view, kind, &key, None, &mut object)?;
-        own(&mut object, &context.now)?;
         if options.dry_run {
             return Ok(Plan::Done((key, write::as_if_made(call, object), warnings)));
         }

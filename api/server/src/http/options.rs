@@ -4,17 +4,20 @@ use super::Call;
 use super::query::options_invalid;
 use http::header;
 use kinds::error::{FieldError, StatusError};
+use kinds::patch::managed::manager_name;
 use kinds::schema::decode::FieldValidation;
 use std::time::Duration;
 
 /// The longest name of a field manager (Kubernetes: `FieldManagerMaxLength`).
-const MANAGER_CHARS_MAX: usize = 128;
+const MANAGER_CHARS_MAX: usize = kinds::patch::managed::MAX_MANAGER_BYTES;
 
 /// Of a write.
 #[derive(Clone, Debug)]
 pub(crate) struct WriteOptions {
     pub dry_run: bool,
     pub manager: String,
+    /// It was named, and not made of the user agent.
+    pub names_manager: bool,
     pub validation: FieldValidation,
 }
 
@@ -40,29 +43,13 @@ impl WriteOptions {
                 )],
             ));
         }
-        let manager = if named.is_empty() {
-            from_user_agent(&super::text(&call.headers, header::USER_AGENT))
-        } else {
-            named.to_owned()
-        };
+        let manager = manager_name(named, &super::text(&call.headers, header::USER_AGENT));
         Ok(Self {
             dry_run,
             manager,
+            names_manager: !named.is_empty(),
             validation,
         })
-    }
-}
-
-/// A manager that names itself nowhere is what its User-Agent begins with: `kubectl/v1.37 (linux)` is `kubectl`.
-fn from_user_agent(agent: &str) -> String {
-    let name = agent.split('/').next().unwrap_or_default();
-    if name.is_empty() {
-        "unknown".to_owned()
-    } else {
-        name.chars()
-            .filter(|c| !c.is_control())
-            .take(MANAGER_CHARS_MAX)
-            .collect()
     }
 }
 
@@ -114,13 +101,6 @@ mod tests {
         ];
         for (text, ms) in rows {
             assert_eq!(duration(text), ms.map(Duration::from_millis), "{text}");
-        }
-        for (agent, manager) in [
-            ("kubectl/v1.37.0 (linux/amd64)", "kubectl"),
-            ("robot", "robot"),
-            ("", "unknown"),
-        ] {
-            assert_eq!(from_user_agent(agent), manager, "{agent}");
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Patch: json, merge and strategic patches of what is there; server-side apply, which also makes what is not.
 
 use super::call::{Call, Target};
-use super::managed;
+use super::managed::{self, Manager};
 use super::negotiate::patch_type;
 use super::options::WriteOptions;
 use super::respond::Reply;
 use super::update::{self, Made, Part};
-use super::write::{self, Manager};
+use super::write;
 use eventstore::Intent;
 use kinds::error::StatusError;
 use kinds::patch::{self, PatchType};
@@ -22,10 +22,7 @@ pub(crate) async fn change(call: &Call, target: &Target, part: Part) -> Result<R
     let include = call.include()?;
     let options = WriteOptions::read(call, "PatchOptions")?;
     let how = patch_type(&call.content_type())?;
-    let manager = Manager {
-        options: &options,
-        subresource: part.subresource(),
-    };
+    let manager = Manager { name: &options.manager, subresource: part.subresource() };
     let schema = write::schema_of(target.kind);
     if how == PatchType::Apply {
         return managed::apply(call, target, part, &options).await;
@@ -53,7 +50,7 @@ pub(crate) async fn change(call: &Call, target: &Target, part: Part) -> Result<R
                 warnings,
             })
         },
-        |old, new, now| managed::update(target.kind, Some(old), new, &manager, now),
+        Some(manager),
     )
     .await?;
     Ok(

@@ -3,14 +3,14 @@
 use super::call::{Call, Target};
 use super::delete::{self, DeleteOptions};
 use super::log;
-use super::managed;
+use super::managed::Manager;
 use super::negotiate::patch_type;
 use super::options::WriteOptions;
 use super::patch;
 use super::read;
 use super::respond::Reply;
 use super::update::{self, Made, Part};
-use super::write::{self, Manager};
+use super::write;
 use crate::timetravel::Moment;
 use eventstore::Intent;
 use kinds::error::{FieldError, StatusError};
@@ -66,10 +66,7 @@ async fn rescale(call: &Call, target: &Target) -> Result<Reply, StatusError> {
             "UpdateOptions"
         },
     )?;
-    let manager = Manager {
-        options: &options,
-        subresource: "scale",
-    };
+    let manager = Manager { name: &options.manager, subresource: "scale" };
     let schema = schema("autoscaling", "v1", "Scale")?;
     let sent = if patched {
         None
@@ -122,7 +119,7 @@ async fn rescale(call: &Call, target: &Target) -> Result<Reply, StatusError> {
                 warnings,
             })
         },
-        |old, new, now| managed::update(target.kind, Some(old), new, &manager, now),
+        Some(manager),
     )
     .await?;
     Ok(Reply::value(accept, 200, &scale::of(&shown.to_value())).with_warnings(warnings))
@@ -137,10 +134,7 @@ pub(crate) async fn bind(call: &Call, target: &Target) -> Result<Reply, StatusEr
     write::put_in_namespace(target, &mut binding)?;
     write::check_name(target, &binding)?;
     let reason = format!("bound by {}", call.user.name);
-    let manager = Manager {
-        options: &options,
-        subresource: "binding",
-    };
+    let manager = Manager { name: &options.manager, subresource: "binding" };
     update::change(
         call,
         target,
@@ -163,7 +157,7 @@ pub(crate) async fn bind(call: &Call, target: &Target) -> Result<Reply, StatusEr
                 warnings: Vec::new(),
             })
         },
-        |old, new, now| managed::update(target.kind, Some(old), new, &manager, now),
+        Some(manager),
     )
     .await?;
     Ok(Reply::value(accept, 201, &update::created_status()).with_warnings(warnings))

@@ -48,7 +48,8 @@ async fn server() -> Server {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("the server did not found its cluster");
+    let (status, events) = (server.get("/reckon/v1/status").await, server.get("/reckon/v1/events").await);
+    panic!("the server did not found its cluster: {status:?} {events:?}");
 }
 
 impl Server {

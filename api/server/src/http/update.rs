@@ -5,11 +5,11 @@
 
 use super::call::{Call, Target};
 use super::create;
-use super::managed;
+use super::managed::{self, Manager};
 use super::options::WriteOptions;
 use super::respond::{Reply, Shown};
 use super::service_ips;
-use super::write::{self, Manager, Plan};
+use super::write::{self, Plan};
 use crate::core::Draft;
 use eventstore::{Change, Expected, Intent, Object, What};
 use kinds::error::{FieldError, StatusError};
@@ -48,10 +48,7 @@ pub(crate) async fn replace(
     write::put_in_namespace(target, &mut object)?;
     write::check_name(target, &object)?;
     write::default(target.kind, &mut object);
-    let manager = Manager {
-        options: &options,
-        subresource: part.subresource(),
-    };
+    let manager = Manager { name: &options.manager, subresource: part.subresource() };
     let unversioned = object["metadata"]["resourceVersion"]
         .as_str()
         .unwrap_or_default()
@@ -66,7 +63,7 @@ pub(crate) async fn replace(
         target,
         part,
         &options,
-        |old, now| {
+        |_, _| {
             if unversioned && !target.kind.unconditional_update && part == Part::Whole {
                 let error = FieldError::invalid(
                     "metadata.resourceVersion",
@@ -80,14 +77,13 @@ pub(crate) async fn replace(
                     &[error],
                 ));
             }
-            let _ = (old, now);
             Ok(Made {
                 new: object.clone(),
                 intent: intent.clone(),
                 warnings: Vec::new(),
             })
         },
-        |old, new, now| managed::update(target.kind, Some(old), new, &manager, now),
+        Some(manager),
     )
     .await;
     let (code, (shown, more)) = match made {
@@ -104,7 +100,7 @@ pub(crate) async fn replace(
                 object,
                 &options,
                 Intent::Create,
-                |new, now| managed::update(target.kind, None, new, &manager, now),
+                Some(manager),
             );
             (201, made.await?)
         }
@@ -145,7 +141,7 @@ pub(crate) struct Made {
     pub warnings: Vec<String>,
 }
 
-/// Changes the object that the target names. `make` gets its present version and the time; `own` writes who owns which field. Gives what is
+/// Changes the object that the target names. `make` gets its present version and the time; `booked`: who owns what it changes; None: that is settled. Gives what is
 /// there afterwards, and warnings.
 pub(crate) async fn change(
     call: &Call,
@@ -153,7 +149,7 @@ pub(crate) async fn change(
     part: Part,
     options: &WriteOptions,
     mut make: impl FnMut(&Value, &str) -> Result<Made, StatusError>,
-    own: impl Fn(&Value, &mut Value, &str) -> Result<(), StatusError>,
+    booked: Option<Manager<'_>>,
 ) -> Result<(Shown, Vec<String>), StatusError> {
     let (kind, key) = (target.kind, target.key());
     let (event, (shown, warnings)) = write::settle(call, |view| {
@@ -166,11 +162,14 @@ pub(crate) async fn change(
             mut warnings,
         } = make(&old, &context.now)?;
         check_preconditions(target, current, &new)?;
+        if let Some(manager) = booked {
+            managed::book(kind, Some(&old), &mut new, manager, &context.now);
+        }
         warnings.extend(prepare(kind, part, &old, &mut new, &context)?);
         let claims = service_ips::allocate(call, view, kind, &key, Some(&old), &mut new)?;
-        own(&old, &mut new, &context.now)?;
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
         tidy(&mut new);
+        kinds::patch::managed::settle_times(&old, &mut new);
         if new == old {
             return Ok(Plan::Done((Shown::Stored(current.clone()), warnings)));
         }

@@ -9,7 +9,6 @@ use super::Call;
 use super::call::Target;
 use super::errors;
 use super::negotiate::{Encoding, body_encoding};
-use super::options::WriteOptions;
 use super::respond::Shown;
 use crate::core::{Draft, ProposeError};
 use eventstore::{Body, Event, Expectation, Expected, Key, Rejection, View};
@@ -172,11 +171,4 @@ pub(crate) fn as_if_made(call: &Call, mut object: Value) -> Shown {
         metadata.insert("creationTimestamp".into(), json!(now.to_string()));
     }
     Shown::Made(object)
-}
-
-/// Who writes, as `managedFields` say it.
-pub(crate) struct Manager<'a> {
-    pub options: &'a WriteOptions,
-    /// `""`, `status`, `scale`.
-    pub subresource: &'a str,
 }
