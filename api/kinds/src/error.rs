@@ -3,6 +3,9 @@
 //! Clients compare these texts (kubectl prints them, controllers match reasons), so each constructor gives exactly what
 //! kube-apiserver gives for the same cause. Nothing here decides when to refuse; that is the caller's.
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -80,13 +83,26 @@ impl FieldErrorKind {
     }
 
     const fn shows_value(self) -> bool {
-        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong | Self::TooShort | Self::Internal)
+        !matches!(
+            self,
+            Self::Required | Self::Forbidden | Self::TooLong | Self::TooShort | Self::Internal
+        )
     }
 }
 
 impl FieldError {
-    fn new(path: impl Into<String>, kind: FieldErrorKind, value: Option<Value>, detail: impl Into<String>) -> Self {
-        Self { path: path.into(), kind, value, detail: detail.into() }
+    fn new(
+        path: impl Into<String>,
+        kind: FieldErrorKind,
+        value: Option<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            path: path.into(),
+            kind,
+            value,
+            detail: detail.into(),
+        }
     }
 
     /// `path: Required value: detail`
@@ -95,15 +111,35 @@ impl FieldError {
     }
 
     /// `path: Invalid value: "v": detail`
-    pub fn invalid(path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+    pub fn invalid(
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self::new(path, FieldErrorKind::Invalid, Some(value.into()), detail)
     }
 
     /// `path: Unsupported value: "v": supported values: "A", "B"`. Kubernetes sorts `supported` in most places: the caller does.
-    pub fn not_supported<S: AsRef<str>>(path: impl Into<String>, value: impl Into<Value>, supported: &[S]) -> Self {
-        let quoted: Vec<String> = supported.iter().map(|value| go_quote(value.as_ref())).collect();
-        let detail = if quoted.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
-        Self::new(path, FieldErrorKind::NotSupported, Some(value.into()), detail)
+    pub fn not_supported<S: AsRef<str>>(
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        supported: &[S],
+    ) -> Self {
+        let quoted: Vec<String> = supported
+            .iter()
+            .map(|value| go_quote(value.as_ref()))
+            .collect();
+        let detail = if quoted.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", quoted.join(", "))
+        };
+        Self::new(
+            path,
+            FieldErrorKind::NotSupported,
+            Some(value.into()),
+            detail,
+        )
     }
 
     /// `path: Forbidden: detail`
@@ -124,24 +160,48 @@ impl FieldError {
     /// `path: Too long: may not be more than N bytes`
     pub fn too_long(path: impl Into<String>, max_bytes: usize) -> Self {
         let unit = if max_bytes == 1 { "byte" } else { "bytes" };
-        Self::new(path, FieldErrorKind::TooLong, None, format!("may not be more than {max_bytes} {unit}"))
+        Self::new(
+            path,
+            FieldErrorKind::TooLong,
+            None,
+            format!("may not be more than {max_bytes} {unit}"),
+        )
     }
 
     /// `path: Too long: may not be more than N characters`
     pub fn too_long_characters(path: impl Into<String>, max: usize) -> Self {
         let unit = if max == 1 { "character" } else { "characters" };
-        Self::new(path, FieldErrorKind::TooLong, None, format!("may not be more than {max} {unit}"))
+        Self::new(
+            path,
+            FieldErrorKind::TooLong,
+            None,
+            format!("may not be more than {max} {unit}"),
+        )
     }
 
     /// `path: Too many: 4: must have at most 3 items`
     pub fn too_many(path: impl Into<String>, actual: usize, max: usize) -> Self {
         let unit = if max == 1 { "item" } else { "items" };
-        Self::new(path, FieldErrorKind::TooMany, Some(json!(actual)), format!("must have at most {max} {unit}"))
+        Self::new(
+            path,
+            FieldErrorKind::TooMany,
+            Some(json!(actual)),
+            format!("must have at most {max} {unit}"),
+        )
     }
 
     /// `path: Invalid value: …`, with the reason `FieldValueTypeInvalid`.
-    pub fn type_invalid(path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
-        Self::new(path, FieldErrorKind::TypeInvalid, Some(value.into()), detail)
+    pub fn type_invalid(
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::new(
+            path,
+            FieldErrorKind::TypeInvalid,
+            Some(value.into()),
+            detail,
+        )
     }
 
     /// `path: Internal error: detail`
@@ -197,8 +257,18 @@ impl StatusError {
         status
     }
 
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>, details: Value) -> Self {
-        Self { code, reason, message: message.into(), details }
+    pub fn new(
+        code: u16,
+        reason: &'static str,
+        message: impl Into<String>,
+        details: Value,
+    ) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details,
+        }
     }
 
     /// 404: `deployments.apps "web" not found`
@@ -209,12 +279,21 @@ impl StatusError {
 
     /// 404 for a path that names no resource.
     pub fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource", json!({}))
+        Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+            json!({}),
+        )
     }
 
     /// 409: `configmaps "c" already exists`
     pub fn already_exists(group: &str, plural: &str, name: &str) -> Self {
-        let message = format!("{} {} already exists", qualified(group, plural), go_quote(name));
+        let message = format!(
+            "{} {} already exists",
+            qualified(group, plural),
+            go_quote(name)
+        );
         Self::new(409, "AlreadyExists", message, details(group, plural, name))
     }
 
@@ -226,16 +305,27 @@ impl StatusError {
     }
 
     /// 409 when every generated name was taken.
-    pub fn generate_name_conflict(group: &str, plural: &str, name: &str, retry_after_s: u32) -> Self {
+    pub fn generate_name_conflict(
+        group: &str,
+        plural: &str,
+        name: &str,
+        retry_after_s: u32,
+    ) -> Self {
         let mut error = Self::already_exists(group, plural, name);
-        error.message.push_str(", the server was not able to generate a unique name for the object");
+        error
+            .message
+            .push_str(", the server was not able to generate a unique name for the object");
         error.details["retryAfterSeconds"] = json!(retry_after_s);
         error
     }
 
     /// 409: `Operation cannot be fulfilled on …: text`. `modified` is the usual text.
     pub fn conflict(group: &str, plural: &str, name: &str, text: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} {}: {text}", qualified(group, plural), go_quote(name));
+        let message = format!(
+            "Operation cannot be fulfilled on {} {}: {text}",
+            qualified(group, plural),
+            go_quote(name)
+        );
         Self::new(409, "Conflict", message, details(group, plural, name))
     }
 
@@ -269,7 +359,12 @@ impl StatusError {
 
     /// 422 that tells nothing more, as for a JSON patch that can't be applied.
     pub fn unprocessable() -> Self {
-        Self::new(422, "Invalid", "the server rejected our request due to an error in our request", json!({}))
+        Self::new(
+            422,
+            "Invalid",
+            "the server rejected our request due to an error in our request",
+            json!({}),
+        )
     }
 
     /// 400
@@ -287,38 +382,58 @@ impl StatusError {
         let message = match (plural.is_empty() && group.is_empty(), name.is_empty()) {
             (true, _) => format!("forbidden: {text}"),
             (false, true) => format!("{} is forbidden: {text}", qualified(group, plural)),
-            (false, false) => format!("{} {} is forbidden: {text}", qualified(group, plural), go_quote(name)),
+            (false, false) => format!(
+                "{} {} is forbidden: {text}",
+                qualified(group, plural),
+                go_quote(name)
+            ),
         };
         Self::new(403, "Forbidden", message, details(group, plural, name))
     }
 
     /// 405 as the router gives it, for a method that the path has not.
     pub fn method_not_allowed() -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", json!({}))
+        Self::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+            json!({}),
+        )
     }
 
     /// 405 for a verb that the resource has not: `delete is not supported on resources of kind "…"`
     pub fn method_not_supported(group: &str, plural: &str, action: &str) -> Self {
-        let message = format!("{action} is not supported on resources of kind {}", go_quote(&qualified(group, plural)));
+        let message = format!(
+            "{action} is not supported on resources of kind {}",
+            go_quote(&qualified(group, plural))
+        );
         Self::new(405, "MethodNotAllowed", message, details(group, plural, ""))
     }
 
     /// 406 where `Accept` names nothing that is served at all.
     pub fn not_acceptable(accepted: &[&str]) -> Self {
-        let message = format!("406: Not Acceptable\n\nAvailable representations: {}", accepted.join(", "));
+        let message = format!(
+            "406: Not Acceptable\n\nAvailable representations: {}",
+            accepted.join(", ")
+        );
         Self::new(406, "NotAcceptable", message, json!({}))
     }
 
     /// 406 where the media type is served, but not with the transformation asked for (`as=Table` and the like).
     pub fn not_acceptable_transformation(accepted: &[&str]) -> Self {
-        let message = format!("only the following media types are accepted: {}", accepted.join(", "));
+        let message = format!(
+            "only the following media types are accepted: {}",
+            accepted.join(", ")
+        );
         Self::new(406, "NotAcceptable", message, Value::Null)
     }
 
     /// 415
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
-        let message =
-            format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", "));
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            accepted.join(", ")
+        );
         Self::new(415, "UnsupportedMediaType", message, Value::Null)
     }
 
@@ -330,7 +445,12 @@ impl StatusError {
 
     /// 413 where not the body as such, but something in it is too large.
     pub fn too_large(text: &str) -> Self {
-        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: {text}"), Value::Null)
+        Self::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: {text}"),
+            Value::Null,
+        )
     }
 
     /// 429 with `Retry-After`.
@@ -340,13 +460,22 @@ impl StatusError {
 
     /// 504: the outcome is unknown. `Timeout: …`
     pub fn timeout(message: &str, retry_after_s: u32) -> Self {
-        Self::new(504, "Timeout", format!("Timeout: {message}"), retry(retry_after_s))
+        Self::new(
+            504,
+            "Timeout",
+            format!("Timeout: {message}"),
+            retry(retry_after_s),
+        )
     }
 
     /// 504 for a revision that this server has not reached yet.
     pub fn too_large_resource_version(wanted: u64, current: u64) -> Self {
-        let mut error = Self::timeout(&format!("Too large resource version: {wanted}, current: {current}"), 1);
-        error.details["causes"] = json!([{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]);
+        let mut error = Self::timeout(
+            &format!("Too large resource version: {wanted}, current: {current}"),
+            1,
+        );
+        error.details["causes"] =
+            json!([{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]);
         error
     }
 
@@ -363,7 +492,12 @@ impl StatusError {
     /// 500: `Internal error occurred: …`
     pub fn internal(text: &str) -> Self {
         let details = json!({"causes": [{"message": text}]});
-        Self::new(500, "InternalError", format!("Internal error occurred: {text}"), details)
+        Self::new(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {text}"),
+            details,
+        )
     }
 
     /// 500 without reason: what kube-apiserver makes of an error that it has no class for.
@@ -395,7 +529,11 @@ const OBJECT_MODIFIED: &str =
 
 /// `deployments.apps`, or `pods` in the core group.
 fn qualified(group: &str, resource: &str) -> String {
-    if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
+    if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
+    }
 }
 
 fn details(group: &str, kind: &str, name: &str) -> Value {
@@ -409,7 +547,11 @@ fn details(group: &str, kind: &str, name: &str) -> Value {
 }
 
 fn retry(after_s: u32) -> Value {
-    if after_s == 0 { json!({}) } else { json!({"retryAfterSeconds": after_s}) }
+    if after_s == 0 {
+        json!({})
+    } else {
+        json!({"retryAfterSeconds": after_s})
+    }
 }
 
 /// A string as Go's `%q` prints it.
@@ -427,8 +569,12 @@ pub fn go_quote(text: &str) -> String {
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
             '\u{0b}' => quoted.push_str("\\v"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => quoted.push_str(&format!("\\x{:02x}", c as u32)),
-            c if c.is_control() || (c.is_whitespace() && c != ' ') => quoted.push_str(&format!("\\u{:04x}", c as u32)),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
+                quoted.push_str(&format!("\\x{:02x}", c as u32))
+            }
+            c if c.is_control() || (c.is_whitespace() && c != ' ') => {
+                quoted.push_str(&format!("\\u{:04x}", c as u32))
+            }
             c => quoted.push(c),
         }
     }
@@ -442,49 +588,11 @@ pub fn go_json(value: &Value) -> String {
     sorted.sort_all_objects();
     let plain = sorted.to_string();
     if plain.contains(['<', '>', '&']) {
-        plain.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+        plain
+            .replace('<', "\\u003c")
+            .replace('>', "\\u003e")
+            .replace('&', "\\u0026")
     } else {
         plain
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn field_errors_print_as_kubernetes_prints_them() {
-        let rows = [
-            (FieldError::required("metadata.name", "name or generateName is required"), "metadata.name: Required value: name or generateName is required"),
-            (FieldError::required("spec.ports", ""), "spec.ports: Required value"),
-            (FieldError::invalid("spec.replicas", -1, "must be greater than or equal to 0"), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
-            (FieldError::invalid("spec", Value::Null, "x"), "spec: Invalid value: null: x"),
-            (FieldError::invalid("a", json!({"b": "<", "a": 1}), "x"), r#"a: Invalid value: {"a":1,"b":"\u003c"}: x"#),
-            (FieldError::not_supported("spec.type", "Magic", &["ClusterIP", "NodePort"]), r#"spec.type: Unsupported value: "Magic": supported values: "ClusterIP", "NodePort""#),
-            (FieldError::duplicate("spec.containers[1].name", "a"), r#"spec.containers[1].name: Duplicate value: "a""#),
-            (FieldError::not_found("spec.x", "v\"w\n"), r#"spec.x: Not found: "v\"w\n""#),
-            (FieldError::too_long("[]", 1_048_576), "[]: Too long: may not be more than 1048576 bytes"),
-            (FieldError::too_many("spec.parts", 4, 3), "spec.parts: Too many: 4: must have at most 3 items"),
-            (FieldError::forbidden("data", "field is immutable"), "data: Forbidden: field is immutable"),
-        ];
-        for (error, text) in rows {
-            assert_eq!(error.to_string(), text);
-        }
-    }
-
-    #[test]
-    fn a_status_carries_reason_and_details() {
-        let errors = [FieldError::required("a", ""), FieldError::forbidden("b", "no"), FieldError::required("a", "")];
-        let rows = [
-            (StatusError::not_found("apps", "deployments", "web"), json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "deployments.apps \"web\" not found", "reason": "NotFound", "details": {"name": "web", "group": "apps", "kind": "deployments"}, "code": 404})),
-            (StatusError::invalid("", "Pod", "p", errors.clone()), json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "Pod \"p\" is invalid: [a: Required value, b: Forbidden: no]", "reason": "Invalid", "details": {"name": "p", "kind": "Pod", "causes": [
-                {"reason": "FieldValueRequired", "message": "Required value", "field": "a"}, {"reason": "FieldValueForbidden", "message": "Forbidden: no", "field": "b"}, {"reason": "FieldValueRequired", "message": "Required value", "field": "a"}]}, "code": 422})),
-            (StatusError::unknown("x"), json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "x", "code": 500})),
-            (StatusError::forbidden("", "", "", "User \"ann\" cannot get path \"/apis\""), json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "forbidden: User \"ann\" cannot get path \"/apis\"", "reason": "Forbidden", "details": {}, "code": 403})),
-            (StatusError::modified("", "configmaps", "c"), json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "Operation cannot be fulfilled on configmaps \"c\": the object has been modified; please apply your changes to the latest version and try again", "reason": "Conflict", "details": {"name": "c", "kind": "configmaps"}, "code": 409})),
-        ];
-        for (error, status) in rows {
-            assert_eq!(error.to_value(), status);
-        }
     }
 }

@@ -46,7 +46,12 @@ impl Set {
     pub fn of(paths: &[&[&str]]) -> Self {
         let mut set = Self::default();
         for path in paths {
-            set.insert(&path.iter().map(|field| Element::Field((*field).to_owned())).collect::<Vec<_>>());
+            set.insert(
+                &path
+                    .iter()
+                    .map(|field| Element::Field((*field).to_owned()))
+                    .collect::<Vec<_>>(),
+            );
         }
         set
     }
@@ -76,7 +81,10 @@ impl Set {
         match path {
             [] => false,
             [last] => self.members.contains(last),
-            [first, rest @ ..] => self.children.get(first).is_some_and(|child| child.has(rest)),
+            [first, rest @ ..] => self
+                .children
+                .get(first)
+                .is_some_and(|child| child.has(rest)),
         }
     }
 
@@ -108,19 +116,31 @@ impl Set {
     }
 
     pub fn intersection(&self, other: &Set) -> Set {
-        self.combine(other, |here, there| here && there, |child, other| other.map(|other| child.intersection(other)))
+        self.combine(
+            other,
+            |here, there| here && there,
+            |child, other| other.map(|other| child.intersection(other)),
+        )
     }
 
     /// The paths that are not in the other; their parents and children are not touched.
     pub fn difference(&self, other: &Set) -> Set {
-        self.combine(other, |_, there| !there, |child, other| Some(other.map_or_else(|| child.clone(), |other| child.difference(other))))
+        self.combine(
+            other,
+            |_, there| !there,
+            |child, other| {
+                Some(other.map_or_else(|| child.clone(), |other| child.difference(other)))
+            },
+        )
     }
 
     /// The paths that are neither in the other nor below a path of it.
     pub fn recursive_difference(&self, other: &Set) -> Set {
         let mut rest = self.clone();
-        rest.members.retain(|element| !other.members.contains(element));
-        rest.children.retain(|element, _| !other.members.contains(element));
+        rest.members
+            .retain(|element| !other.members.contains(element));
+        rest.children
+            .retain(|element, _| !other.members.contains(element));
         for (element, child) in &mut rest.children {
             if let Some(other) = other.children.get(element) {
                 *child = child.recursive_difference(other);
@@ -130,20 +150,43 @@ impl Set {
         rest
     }
 
-    fn combine(&self, other: &Set, keep: fn(bool, bool) -> bool, below: fn(&Set, Option<&Set>) -> Option<Set>) -> Set {
-        let members = self.members.iter().filter(|element| keep(true, other.members.contains(*element))).cloned().collect();
+    fn combine(
+        &self,
+        other: &Set,
+        keep: fn(bool, bool) -> bool,
+        below: fn(&Set, Option<&Set>) -> Option<Set>,
+    ) -> Set {
+        let members = self
+            .members
+            .iter()
+            .filter(|element| keep(true, other.members.contains(*element)))
+            .cloned()
+            .collect();
         let children = self.children.iter().filter_map(|(element, child)| {
-            let child = below(child, other.children.get(element)).filter(|child| !child.is_empty())?;
+            let child =
+                below(child, other.children.get(element)).filter(|child| !child.is_empty())?;
             Some((element.clone(), child))
         });
-        Set { members, children: children.collect() }
+        Set {
+            members,
+            children: children.collect(),
+        }
     }
 
     /// All paths: at each level the members first, then what lies below.
     pub fn paths(&self) -> Vec<Vec<Element>> {
-        let mut paths: Vec<Vec<Element>> = self.members.iter().map(|element| vec![element.clone()]).collect();
+        let mut paths: Vec<Vec<Element>> = self
+            .members
+            .iter()
+            .map(|element| vec![element.clone()])
+            .collect();
         for (element, child) in &self.children {
-            paths.extend(child.paths().into_iter().map(|below| [vec![element.clone()], below].concat()));
+            paths.extend(
+                child
+                    .paths()
+                    .into_iter()
+                    .map(|below| [vec![element.clone()], below].concat()),
+            );
         }
         paths
     }
@@ -151,7 +194,8 @@ impl Set {
     /// As `fieldsV1` has it: `{"f:data":{".":{},"f:a":{}}}`.
     pub fn to_fields(&self) -> Value {
         let mut map = Map::new();
-        let elements: BTreeSet<&Element> = self.members.iter().chain(self.children.keys()).collect();
+        let elements: BTreeSet<&Element> =
+            self.members.iter().chain(self.children.keys()).collect();
         for element in elements {
             let mut inner = Map::new();
             if let Some(child) = self.below(element) {
@@ -170,7 +214,9 @@ impl Set {
     }
 
     pub fn from_fields(fields: &Value) -> Result<Self, FieldsError> {
-        let Value::Object(map) = fields else { return Err(FieldsError("fieldsV1 must be an object".into())) };
+        let Value::Object(map) = fields else {
+            return Err(FieldsError("fieldsV1 must be an object".into()));
+        };
         let mut set = Self::default();
         for (key, value) in map {
             if key == "." {
@@ -178,7 +224,9 @@ impl Set {
             }
             let element = Element::parse(key)?;
             let below = Self::from_fields(value)?;
-            let member = value.as_object().is_some_and(|map| map.is_empty() || map.contains_key("."));
+            let member = value
+                .as_object()
+                .is_some_and(|map| map.is_empty() || map.contains_key("."));
             set.put(element, member, below);
         }
         Ok(set)
@@ -194,7 +242,10 @@ impl Element {
         match self {
             Self::Field(name) => format!("f:{name}"),
             Self::Key(keys) => {
-                let map: Map<String, Value> = keys.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
+                let map: Map<String, Value> = keys
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.0.clone()))
+                    .collect();
                 format!("k:{}", Value::Object(map))
             }
             Self::Value(value) => format!("v:{}", value.0),
@@ -211,7 +262,10 @@ impl Element {
             ("i", index) => index.parse().map(Self::Index).map_err(|_| wrong()),
             ("k", keys) => match json(keys)? {
                 Value::Object(map) => {
-                    let mut keys: Vec<(String, Scalar)> = map.into_iter().map(|(name, value)| (name, Scalar(value))).collect();
+                    let mut keys: Vec<(String, Scalar)> = map
+                        .into_iter()
+                        .map(|(name, value)| (name, Scalar(value)))
+                        .collect();
                     keys.sort();
                     Ok(Self::Key(keys))
                 }
@@ -227,7 +281,10 @@ impl fmt::Display for Element {
         match self {
             Self::Field(name) => write!(f, ".{name}"),
             Self::Key(keys) => {
-                let keys: Vec<String> = keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let keys: Vec<String> = keys
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect();
                 write!(f, "[{}]", keys.join(","))
             }
             Self::Value(value) => write!(f, "[={value}]"),
@@ -269,11 +326,17 @@ impl Ord for Scalar {
         match (&self.0, &other.0) {
             (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
                 (Some(a), Some(b)) => a.cmp(&b),
-                _ => a.as_f64().unwrap_or_default().total_cmp(&b.as_f64().unwrap_or_default()),
+                _ => a
+                    .as_f64()
+                    .unwrap_or_default()
+                    .total_cmp(&b.as_f64().unwrap_or_default()),
             },
             (Value::String(a), Value::String(b)) => a.cmp(b),
             (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-            (a, b) => self.rank().cmp(&other.rank()).then_with(|| a.to_string().cmp(&b.to_string())),
+            (a, b) => self
+                .rank()
+                .cmp(&other.rank())
+                .then_with(|| a.to_string().cmp(&b.to_string())),
         }
     }
 }
@@ -304,29 +367,68 @@ mod tests {
     #[test]
     fn fields_are_read_and_written_alike() {
         let rows = [
-            (json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}}), vec![".data", ".data.a", ".data.b"]),
-            (json!({"f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {".": {}, "f:image": {}, "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}}}}}}}),
-             vec![".spec.containers[name=\"a\"]", ".spec.containers[name=\"a\"].image", ".spec.containers[name=\"a\"].ports[containerPort=80,protocol=\"TCP\"]"]),
-            (json!({"f:metadata": {"f:finalizers": {"v:\"x/y\"": {}}}}), vec![".metadata.finalizers[=\"x/y\"]"]),
+            (
+                json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}}),
+                vec![".data", ".data.a", ".data.b"],
+            ),
+            (
+                json!({"f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {".": {}, "f:image": {}, "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}}}}}}}),
+                vec![
+                    ".spec.containers[name=\"a\"]",
+                    ".spec.containers[name=\"a\"].image",
+                    ".spec.containers[name=\"a\"].ports[containerPort=80,protocol=\"TCP\"]",
+                ],
+            ),
+            (
+                json!({"f:metadata": {"f:finalizers": {"v:\"x/y\"": {}}}}),
+                vec![".metadata.finalizers[=\"x/y\"]"],
+            ),
             (json!({}), vec![]),
         ];
         for (fields, paths) in rows {
             let read = set(fields.clone());
-            assert_eq!(read.paths().iter().map(|path| path_text(path)).collect::<Vec<_>>(), paths);
+            assert_eq!(
+                read.paths()
+                    .iter()
+                    .map(|path| path_text(path))
+                    .collect::<Vec<_>>(),
+                paths
+            );
             assert_eq!(set(read.to_fields()), read);
         }
-        assert!(Set::from_fields(&json!({"x": {}})).is_err() && Set::from_fields(&json!({"q:x": {}})).is_err());
+        assert!(
+            Set::from_fields(&json!({"x": {}})).is_err()
+                && Set::from_fields(&json!({"q:x": {}})).is_err()
+        );
     }
 
     #[test]
     fn sets_combine() {
-        let (a, b) = (json!({"f:a": {".": {}, "f:x": {}, "f:y": {}}, "f:b": {}}), json!({"f:a": {"f:x": {}}, "f:c": {}}));
+        let (a, b) = (
+            json!({"f:a": {".": {}, "f:x": {}, "f:y": {}}, "f:b": {}}),
+            json!({"f:a": {"f:x": {}}, "f:c": {}}),
+        );
         let rows = [
-            (set(a.clone()).union(&set(b.clone())), json!({"f:a": {".": {}, "f:x": {}, "f:y": {}}, "f:b": {}, "f:c": {}})),
-            (set(a.clone()).intersection(&set(b.clone())), json!({"f:a": {"f:x": {}}})),
-            (set(a.clone()).difference(&set(b.clone())), json!({"f:a": {".": {}, "f:y": {}}, "f:b": {}})),
-            (set(a.clone()).recursive_difference(&set(json!({"f:a": {}}))), json!({"f:b": {}})),
-            (set(a.clone()).difference(&set(json!({"f:a": {}}))), json!({"f:a": {"f:x": {}, "f:y": {}}, "f:b": {}})),
+            (
+                set(a.clone()).union(&set(b.clone())),
+                json!({"f:a": {".": {}, "f:x": {}, "f:y": {}}, "f:b": {}, "f:c": {}}),
+            ),
+            (
+                set(a.clone()).intersection(&set(b.clone())),
+                json!({"f:a": {"f:x": {}}}),
+            ),
+            (
+                set(a.clone()).difference(&set(b.clone())),
+                json!({"f:a": {".": {}, "f:y": {}}, "f:b": {}}),
+            ),
+            (
+                set(a.clone()).recursive_difference(&set(json!({"f:a": {}}))),
+                json!({"f:b": {}}),
+            ),
+            (
+                set(a.clone()).difference(&set(json!({"f:a": {}}))),
+                json!({"f:a": {"f:x": {}, "f:y": {}}, "f:b": {}}),
+            ),
         ];
         for (found, expected) in rows {
             assert_eq!(found.to_fields(), expected);

@@ -5,8 +5,12 @@
 //! add is nobody's. Times are the caller's. A write that changes nothing leaves the entries as they were.
 //! Source: k8s.io/apimachinery `managedfields`.
 
+#[cfg(test)]
+mod tests;
+
 use super::fields::{FieldsError, Set};
-use super::typed::{self, Node};
+use super::typed::Node;
+use super::typed::compare;
 use crate::schema::Schema;
 use crate::schema::decode::empty;
 use serde_json::{Value, json};
@@ -24,7 +28,13 @@ pub fn manager_name(field_manager: &str, user_agent: &str) -> String {
         return field_manager.to_owned();
     }
     let mut name = String::new();
-    for c in user_agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()) {
+    for c in user_agent
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| !c.is_control())
+    {
         if name.len() + c.len_utf8() > MAX_MANAGER_BYTES {
             break;
         }
@@ -35,7 +45,14 @@ pub fn manager_name(field_manager: &str, user_agent: &str) -> String {
 
 /// Books a create (`old` is None), an update or a patch in `new`, which holds what the client sent, decoded and defaulted.
 /// `subresource` is empty for the object itself; `now` is RFC 3339.
-pub fn update(schema: &'static Schema, old: Option<&Value>, new: &mut Value, manager: &str, subresource: &str, now: &str) {
+pub fn update(
+    schema: &'static Schema,
+    old: Option<&Value>,
+    new: &mut Value,
+    manager: &str,
+    subresource: &str,
+    now: &str,
+) {
     let sent = take(new);
     let mut managers = match sent.as_ref().filter(|_| subresource.is_empty()) {
         Some(Value::Array(entries)) if is_reset(entries) => Managers::default(),
@@ -46,10 +63,21 @@ pub fn update(schema: &'static Schema, old: Option<&Value>, new: &mut Value, man
         None => Managers::of(old),
     };
     // An object that nobody owns a field of, and that is not new, is not tracked.
-    let is_new = old.is_none_or(|old| old["metadata"]["uid"].as_str().unwrap_or_default().is_empty());
+    let is_new = old.is_none_or(|old| {
+        old["metadata"]["uid"]
+            .as_str()
+            .unwrap_or_default()
+            .is_empty()
+    });
     if !managers.entries.is_empty() || is_new {
         let old = old.map_or_else(|| Cow::Owned(empty(schema)), Cow::Borrowed);
-        managers.update(schema, &old, new, &Id::update(schema, manager, subresource), now);
+        managers.update(
+            schema,
+            &old,
+            new,
+            &Id::update(schema, manager, subresource),
+            now,
+        );
         managers.cap();
     }
     managers.write(new);
@@ -60,7 +88,10 @@ pub fn update(schema: &'static Schema, old: Option<&Value>, new: &mut Value, man
 pub fn settle_times(old: &Value, new: &mut Value) {
     let without_times = |value: &Value| {
         let mut value = value.clone();
-        if let Some(entries) = value.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) {
+        if let Some(entries) = value
+            .pointer_mut("/metadata/managedFields")
+            .and_then(Value::as_array_mut)
+        {
             for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
                 entry.shift_remove("time");
             }
@@ -98,25 +129,46 @@ pub struct Entry {
 
 impl Id {
     pub fn update(schema: &Schema, manager: &str, subresource: &str) -> Self {
-        let manager = if manager.is_empty() { "unknown" } else { manager };
-        Self { manager: manager.to_owned(), applies: false, api_version: api_version(schema), subresource: subresource.to_owned() }
+        let manager = if manager.is_empty() {
+            "unknown"
+        } else {
+            manager
+        };
+        Self {
+            manager: manager.to_owned(),
+            applies: false,
+            api_version: api_version(schema),
+            subresource: subresource.to_owned(),
+        }
     }
 
     pub fn apply(manager: &str, subresource: &str) -> Self {
-        Self { manager: manager.to_owned(), applies: true, api_version: String::new(), subresource: subresource.to_owned() }
+        Self {
+            manager: manager.to_owned(),
+            applies: true,
+            api_version: String::new(),
+            subresource: subresource.to_owned(),
+        }
     }
 }
 
 impl Managers {
     /// Of a stored object; entries that can't be read count as none.
     fn of(object: Option<&Value>) -> Self {
-        Self::decode(object.and_then(|object| object.pointer("/metadata/managedFields"))).unwrap_or_default()
+        Self::decode(object.and_then(|object| object.pointer("/metadata/managedFields")))
+            .unwrap_or_default()
     }
 
     pub fn decode(entries: Option<&Value>) -> Result<Self, FieldsError> {
         let mut managers = Self::default();
         for entry in entries.and_then(Value::as_array).into_iter().flatten() {
-            let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let text = |field: &str| {
+                entry
+                    .get(field)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
             let applies = match text("operation").as_str() {
                 "Apply" => true,
                 "Update" => false,
@@ -126,34 +178,63 @@ impl Managers {
                 return Err(FieldsError::new("apiVersion must not be empty"));
             }
             if text("fieldsType") != "FieldsV1" {
-                return Err(FieldsError::new("invalid fieldsType in managed fields entry"));
+                return Err(FieldsError::new(
+                    "invalid fieldsType in managed fields entry",
+                ));
             }
             let id = Id {
                 manager: text("manager"),
                 applies,
-                api_version: if applies { String::new() } else { text("apiVersion") },
+                api_version: if applies {
+                    String::new()
+                } else {
+                    text("apiVersion")
+                },
                 subresource: text("subresource"),
             };
-            let set = entry.get("fieldsV1").map_or(Ok(Set::default()), Set::from_fields)?;
+            let set = entry
+                .get("fieldsV1")
+                .map_or(Ok(Set::default()), Set::from_fields)?;
             let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
-            managers.entries.insert(id, Entry { set, api_version: text("apiVersion"), time });
+            managers.entries.insert(
+                id,
+                Entry {
+                    set,
+                    api_version: text("apiVersion"),
+                    time,
+                },
+            );
         }
         Ok(managers)
     }
 
     /// Puts the entries into an object, in Kubernetes' order; none leaves the field out.
     pub fn write(self, object: &mut Value) {
-        let mut entries: Vec<(Id, Entry)> = self.entries.into_iter().filter(|(_, entry)| !entry.set.is_empty()).collect();
+        let mut entries: Vec<(Id, Entry)> = self
+            .entries
+            .into_iter()
+            .filter(|(_, entry)| !entry.set.is_empty())
+            .collect();
         entries.sort_by(|(id, entry), (other_id, other)| {
             let key = |id: &Id, entry: &Entry| {
-                (!id.applies, entry.time.clone().unwrap_or_default(), id.manager.clone(), entry.api_version.clone(), id.subresource.clone())
+                (
+                    !id.applies,
+                    entry.time.clone().unwrap_or_default(),
+                    id.manager.clone(),
+                    entry.api_version.clone(),
+                    id.subresource.clone(),
+                )
             };
             key(id, entry).cmp(&key(other_id, other))
         });
         let encode = |(id, entry): (Id, Entry)| {
             let mut encoded = json!({"apiVersion": entry.api_version, "fieldsType": "FieldsV1", "fieldsV1": entry.set.to_fields()});
             let operation = if id.applies { "Apply" } else { "Update" };
-            for (field, value) in [("manager", id.manager.as_str()), ("operation", operation), ("subresource", &id.subresource)] {
+            for (field, value) in [
+                ("manager", id.manager.as_str()),
+                ("operation", operation),
+                ("subresource", &id.subresource),
+            ] {
                 if !value.is_empty() {
                     encoded[field] = json!(value);
                 }
@@ -170,26 +251,52 @@ impl Managers {
 
     /// Gives a manager what it changed, and takes it from the others.
     fn update(&mut self, schema: &'static Schema, old: &Value, new: &Value, id: &Id, now: &str) {
-        self.entries.retain(|_, entry| is_known(schema, &entry.api_version));
-        let comparison = typed::compare(Node::root(schema), old, new).without(&reset_fields(schema, &id.subresource));
+        self.entries
+            .retain(|_, entry| is_known(schema, &entry.api_version));
+        let comparison = compare::compare(Node::root(schema), old, new)
+            .without(&reset_fields(schema, &id.subresource));
         let changed = comparison.modified.union(&comparison.added);
         for entry in self.entries.values_mut() {
-            entry.set = entry.set.difference(&changed).difference(&comparison.removed);
+            entry.set = entry
+                .set
+                .difference(&changed)
+                .difference(&comparison.removed);
         }
         self.entries.retain(|_, entry| !entry.set.is_empty());
         let own = changed.difference(&stripped());
         if !own.is_empty() {
-            let before = self.entries.remove(id).map(|entry| entry.set).unwrap_or_default();
-            let entry = Entry { set: own.union(&before), api_version: api_version(schema), time: Some(now.to_owned()) };
+            let before = self
+                .entries
+                .remove(id)
+                .map(|entry| entry.set)
+                .unwrap_or_default();
+            let entry = Entry {
+                set: own.union(&before),
+                api_version: api_version(schema),
+                time: Some(now.to_owned()),
+            };
             self.entries.insert(id.clone(), entry);
         }
     }
 
     /// Too many updaters: the oldest become one, `ancient-changes`, by version.
     fn cap(&mut self) {
-        let mut updaters: Vec<Id> = self.entries.keys().filter(|id| !id.applies).cloned().collect();
+        let mut updaters: Vec<Id> = self
+            .entries
+            .keys()
+            .filter(|id| !id.applies)
+            .cloned()
+            .collect();
         let mut left = updaters.len();
-        updaters.sort_by_key(|id| (self.entries.get(id).and_then(|entry| entry.time.clone()).unwrap_or_default(), id.clone()));
+        updaters.sort_by_key(|id| {
+            (
+                self.entries
+                    .get(id)
+                    .and_then(|entry| entry.time.clone())
+                    .unwrap_or_default(),
+                id.clone(),
+            )
+        });
         let mut first: BTreeMap<String, Id> = BTreeMap::new();
         for id in updaters {
             if left <= MAX_UPDATE_MANAGERS {
@@ -199,10 +306,23 @@ impl Managers {
                 first.insert(id.api_version.clone(), id);
                 continue;
             };
-            let bucket = Id { manager: "ancient-changes".into(), subresource: String::new(), ..id.clone() };
-            let merged = self.entries.remove(&bucket).or_else(|| self.entries.remove(&older));
+            let bucket = Id {
+                manager: "ancient-changes".into(),
+                subresource: String::new(),
+                ..id.clone()
+            };
+            let merged = self
+                .entries
+                .remove(&bucket)
+                .or_else(|| self.entries.remove(&older));
             if let (Some(entry), Some(merged)) = (self.entries.remove(&id), merged) {
-                self.entries.insert(bucket, Entry { set: entry.set.union(&merged.set), ..entry });
+                self.entries.insert(
+                    bucket,
+                    Entry {
+                        set: entry.set.union(&merged.set),
+                        ..entry
+                    },
+                );
             }
             left -= 1;
         }
@@ -211,12 +331,20 @@ impl Managers {
 
 /// Removes the entries from an object and gives them.
 pub(super) fn take(object: &mut Value) -> Option<Value> {
-    object.get_mut("metadata")?.as_object_mut()?.shift_remove("managedFields").filter(|entries| !entries.is_null())
+    object
+        .get_mut("metadata")?
+        .as_object_mut()?
+        .shift_remove("managedFields")
+        .filter(|entries| !entries.is_null())
 }
 
 /// `[]` or `[{}]`: a client's way to say that all ownership is to be forgotten.
 fn is_reset(entries: &[Value]) -> bool {
-    let blank = |entry: &Value| entry.as_object().is_some_and(|entry| entry.values().all(|value| value.is_null() || value == ""));
+    let blank = |entry: &Value| {
+        entry
+            .as_object()
+            .is_some_and(|entry| entry.values().all(|value| value.is_null() || value == ""))
+    };
     match entries {
         [] => true,
         [one] => blank(one),
@@ -225,15 +353,24 @@ fn is_reset(entries: &[Value]) -> bool {
 }
 
 pub(super) fn api_version(schema: &Schema) -> String {
-    schema.gvk.as_ref().map_or(String::new(), |(group, version, _)| {
-        if group.is_empty() { version.clone() } else { format!("{group}/{version}") }
-    })
+    schema
+        .gvk
+        .as_ref()
+        .map_or(String::new(), |(group, version, _)| {
+            if group.is_empty() {
+                version.clone()
+            } else {
+                format!("{group}/{version}")
+            }
+        })
 }
 
 /// Whether the kind is still served at this version: what was owned at another is forgotten.
 pub(super) fn is_known(schema: &Schema, api_version: &str) -> bool {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    schema.gvk.as_ref().is_some_and(|(own, _, kind)| own == group && Schema::of_kind(group, version, kind).is_some())
+    schema.gvk.as_ref().is_some_and(|(own, _, kind)| {
+        own == group && Schema::of_kind(group, version, kind).is_some()
+    })
 }
 
 /// What this path of writing can't change, and so does not own.
@@ -261,78 +398,4 @@ pub(super) fn stripped() -> Set {
         &["metadata", "managedFields"],
         &["metadata", "resourceVersion"],
     ])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: &str = "2024-01-01T00:00:00Z";
-    const LATER: &str = "2024-01-01T00:01:00Z";
-
-    fn owners(object: &Value) -> Value {
-        let short = |entry: &Value| json!([entry["manager"], entry["operation"], entry.get("subresource").unwrap_or(&json!("")), entry["fieldsV1"], entry["time"]]);
-        object["metadata"]["managedFields"].as_array().map_or(Value::Null, |entries| entries.iter().map(short).collect())
-    }
-
-    #[test]
-    fn writers_own_what_they_change() {
-        let schema = Schema::of_kind("", "v1", "ConfigMap").unwrap();
-        let mut first = json!({"metadata": {"name": "c", "uid": "u"}, "data": {"a": "1"}});
-        update(schema, None, &mut first, "robot", "", NOW);
-        assert_eq!(owners(&first), json!([["robot", "Update", "", {"f:data": {".": {}, "f:a": {}}}, NOW]]));
-
-        let mut second = json!({"metadata": {"name": "c", "uid": "u"}, "data": {"a": "1", "b": "2"}});
-        update(schema, Some(&first), &mut second, "robot2", "", LATER);
-        assert_eq!(owners(&second), json!([["robot", "Update", "", {"f:data": {".": {}, "f:a": {}}}, NOW], ["robot2", "Update", "", {"f:data": {"f:b": {}}}, LATER]]));
-
-        let mut third = json!({"metadata": {"name": "c", "uid": "u"}, "data": {"b": "3"}});
-        update(schema, Some(&second), &mut third, "robot", "", LATER);
-        assert_eq!(owners(&third), json!([["robot", "Update", "", {"f:data": {".": {}, "f:b": {}}}, LATER]]));
-
-        let mut same = third.clone();
-        update(schema, Some(&third), &mut same, "other", "", "2025-01-01T00:00:00Z");
-        assert_eq!(same, third, "who changes nothing owns nothing");
-
-        let mut forgotten = third.clone();
-        forgotten["metadata"]["managedFields"] = json!([{}]);
-        update(schema, Some(&third), &mut forgotten, "robot", "", LATER);
-        assert_eq!(owners(&forgotten), Value::Null, "an empty entry resets");
-    }
-
-    #[test]
-    fn a_subresource_has_its_own_entry_and_no_more() {
-        let schema = Schema::of_kind("", "v1", "Pod").unwrap();
-        let old = json!({"metadata": {"name": "p", "uid": "u", "managedFields": [{"manager": "a", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:nodeName": {}}}}]}, "spec": {"nodeName": "n"}, "status": {}});
-        let mut new = json!({"metadata": {"name": "p", "uid": "u"}, "spec": {"nodeName": "other"}, "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "lastProbeTime": null, "lastTransitionTime": null}]}});
-        update(schema, Some(&old), &mut new, "node", "status", NOW);
-        assert_eq!(
-            owners(&new),
-            json!([["a", "Update", "", {"f:spec": {"f:nodeName": {}}}, null],
-                ["node", "Update", "status", {"f:status": {"f:conditions": {".": {}, "k:{\"type\":\"Ready\"}": {".": {}, "f:lastProbeTime": {}, "f:lastTransitionTime": {}, "f:status": {}, "f:type": {}}}, "f:phase": {}}}, NOW]])
-        );
-    }
-
-    #[test]
-    fn the_oldest_updaters_become_one() {
-        let schema = Schema::of_kind("", "v1", "ConfigMap").unwrap();
-        let mut object = json!({"metadata": {"name": "c"}, "data": {}});
-        for n in 0..13 {
-            let mut next = object.clone();
-            next["metadata"]["uid"] = json!("u");
-            next["data"][format!("k{n:02}")] = json!("v");
-            let old = (n > 0).then_some(&object);
-            update(schema, old, &mut next, &format!("m{n:02}"), "", &format!("2024-01-01T00:00:{n:02}Z"));
-            object = next;
-        }
-        let managers: Vec<&str> = object["metadata"]["managedFields"].as_array().unwrap().iter().map(|entry| entry["manager"].as_str().unwrap()).collect();
-        assert_eq!(managers, ["ancient-changes", "m04", "m05", "m06", "m07", "m08", "m09", "m10", "m11", "m12"]);
-    }
-
-    #[test]
-    fn a_manager_is_named_by_its_agent() {
-        for (manager, agent, name) in [("x", "robot/1.2 (linux)", "x"), ("", "robot/1.2 (linux)", "robot"), ("", "", "")] {
-            assert_eq!(manager_name(manager, agent), name);
-        }
-    }
 }

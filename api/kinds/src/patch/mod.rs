@@ -32,7 +32,14 @@ pub enum PatchType {
 impl PatchType {
     /// From a `Content-Type` header, parameters and all; None is 415.
     pub fn of(content_type: &str) -> Option<Self> {
-        match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        match content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
             "application/json-patch+json" => Some(Self::Json),
             "application/merge-patch+json" => Some(Self::Merge),
             "application/strategic-merge-patch+json" => Some(Self::Strategic),
@@ -54,11 +61,19 @@ pub fn patch(
         PatchType::Json => json::patch(schema, current, body, validation)?,
         PatchType::Merge => merge::patch(schema, current, body, validation)?,
         PatchType::Strategic => strategic::patch(schema, current, body, validation)?,
-        PatchType::Apply => return Err(StatusError::internal("an apply patch was given to the other patches")),
+        PatchType::Apply => {
+            return Err(StatusError::internal(
+                "an apply patch was given to the other patches",
+            ));
+        }
     };
     if let Some((group, version, kind)) = &schema.gvk {
         patched["kind"] = json!(kind);
-        patched["apiVersion"] = json!(if group.is_empty() { version.clone() } else { format!("{group}/{version}") });
+        patched["apiVersion"] = json!(if group.is_empty() {
+            version.clone()
+        } else {
+            format!("{group}/{version}")
+        });
     }
     Ok((patched, warnings))
 }
@@ -68,11 +83,17 @@ fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
+        Value::Array(items) => format!(
+            "[{}]",
+            items.iter().map(go_value).collect::<Vec<_>>().join(" ")
+        ),
         Value::Object(map) => {
             let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
             pairs.sort_by_key(|(key, _)| *key);
-            let pairs: Vec<String> = pairs.into_iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
+            let pairs: Vec<String> = pairs
+                .into_iter()
+                .map(|(key, value)| format!("{key}:{}", go_value(value)))
+                .collect();
             format!("map[{}]", pairs.join(" "))
         }
         other => other.to_string(),

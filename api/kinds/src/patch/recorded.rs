@@ -35,27 +35,41 @@ fn applies_are_answered_as_recorded() {
         ("validation/unknown-fields", 8),
     ];
     for (name, at_least) in rows {
-        let Some(scenario) = exchanges(&format!("{name}.json")) else { continue };
+        let Some(scenario) = exchanges(&format!("{name}.json")) else {
+            continue;
+        };
         let (mut objects, mut compared) = (BTreeMap::new(), 0);
         for step in scenario["steps"].as_array().unwrap() {
             let what = format!("{name} {}", step["id"]);
             compared += usize::from(replay(&what, step, &mut objects));
         }
-        assert!(compared >= at_least, "{name}: only {compared} exchanges were compared");
+        assert!(
+            compared >= at_least,
+            "{name}: only {compared} exchanges were compared"
+        );
     }
 }
 
 /// Whether the step could be replayed; its differences are asserted.
 fn replay(what: &str, step: &Value, objects: &mut BTreeMap<String, Value>) -> bool {
-    let Some((kind, path, status)) = place(step["path"].as_str().unwrap()) else { return false };
+    let Some((kind, path, status)) = place(step["path"].as_str().unwrap()) else {
+        return false;
+    };
     let dry = step["query"]["dryRun"] == "All";
     // The version is the server's to compare, and the parameters its to read.
-    if step["body"]["metadata"].get("resourceVersion").is_some() || step["query"]["fieldValidation"] == "Harsh" {
+    if step["body"]["metadata"].get("resourceVersion").is_some()
+        || step["query"]["fieldValidation"] == "Harsh"
+    {
         return false;
     }
     let live = objects.get(&path).cloned();
     let answered = match step["method"].as_str().unwrap() {
-        "GET" => live.clone().map(|object| (object, Vec::new())).ok_or_else(|| StatusError::not_found(kind.group, kind.plural, path.rsplit('/').next().unwrap())),
+        "GET" => live
+            .clone()
+            .map(|object| (object, Vec::new()))
+            .ok_or_else(|| {
+                StatusError::not_found(kind.group, kind.plural, path.rsplit('/').next().unwrap())
+            }),
         "POST" => create(kind, step),
         "PATCH" => match PatchType::of(step["headers"]["Content-Type"].as_str().unwrap()) {
             Some(how) => change(kind, how, live.as_ref(), step, status),
@@ -63,10 +77,23 @@ fn replay(what: &str, step: &Value, objects: &mut BTreeMap<String, Value>) -> bo
         },
         _ => return false,
     };
-    compare(what, step, answered.as_ref().map(|(object, warnings)| (object, warnings.as_slice())));
+    compare(
+        what,
+        step,
+        answered
+            .as_ref()
+            .map(|(object, warnings)| (object, warnings.as_slice())),
+    );
     if let (Ok((object, _)), false) = (answered, dry) {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        objects.insert(if step["method"] == "POST" { format!("{path}/{name}") } else { path }, object);
+        objects.insert(
+            if step["method"] == "POST" {
+                format!("{path}/{name}")
+            } else {
+                path
+            },
+            object,
+        );
     }
     true
 }
@@ -79,15 +106,26 @@ fn schema_of(kind: &Kind) -> &'static Schema {
 
 fn manager(step: &Value) -> String {
     let agent = step["headers"]["User-Agent"].as_str().unwrap_or(AGENT);
-    managed::manager_name(step["query"]["fieldManager"].as_str().unwrap_or_default(), agent)
+    managed::manager_name(
+        step["query"]["fieldManager"].as_str().unwrap_or_default(),
+        agent,
+    )
 }
 
 fn validation(step: &Value) -> FieldValidation {
-    FieldValidation::parse(step["query"]["fieldValidation"].as_str().unwrap_or_default(), "").unwrap()
+    FieldValidation::parse(
+        step["query"]["fieldValidation"]
+            .as_str()
+            .unwrap_or_default(),
+        "",
+    )
+    .unwrap()
 }
 
 fn body(step: &Value) -> String {
-    step["body"].as_str().map_or_else(|| step["body"].to_string(), str::to_owned)
+    step["body"]
+        .as_str()
+        .map_or_else(|| step["body"].to_string(), str::to_owned)
 }
 
 fn with_defaults(kind: &Kind, object: &mut Value) {
@@ -104,18 +142,38 @@ fn made(kind: &'static Kind, mut object: Value, warnings: Vec<String>) -> Answer
 }
 
 fn create(kind: &'static Kind, step: &Value) -> Answer {
-    let (mut object, warnings) = decode(schema_of(kind), Body::Json(body(step).as_bytes()), validation(step))?;
+    let (mut object, warnings) = decode(
+        schema_of(kind),
+        Body::Json(body(step).as_bytes()),
+        validation(step),
+    )?;
     with_defaults(kind, &mut object);
     managed::update(schema_of(kind), None, &mut object, &manager(step), "", NOW);
     made(kind, object, warnings)
 }
 
-fn change(kind: &'static Kind, how: PatchType, live: Option<&Value>, step: &Value, status: bool) -> Answer {
-    let (schema, manager, part) = (schema_of(kind), manager(step), if status { "status" } else { "" });
+fn change(
+    kind: &'static Kind,
+    how: PatchType,
+    live: Option<&Value>,
+    step: &Value,
+    status: bool,
+) -> Answer {
+    let (schema, manager, part) = (
+        schema_of(kind),
+        manager(step),
+        if status { "status" } else { "" },
+    );
     let (mut new, warnings) = match (how, live) {
         (PatchType::Apply, live) => {
             let force = step["query"]["force"] == "true";
-            let asked = Apply { manager: &manager, force, subresource: part, now: NOW, validation: validation(step) };
+            let asked = Apply {
+                manager: &manager,
+                force,
+                subresource: part,
+                now: NOW,
+                validation: validation(step),
+            };
             let (mut object, warnings) = apply(schema, live, body(step).as_bytes(), asked)?;
             with_defaults(kind, &mut object);
             if live.is_none() {
@@ -124,7 +182,8 @@ fn change(kind: &'static Kind, how: PatchType, live: Option<&Value>, step: &Valu
             (object, warnings)
         }
         (how, Some(live)) => {
-            let (mut object, warnings) = patch(schema, how, live, body(step).as_bytes(), validation(step))?;
+            let (mut object, warnings) =
+                patch(schema, how, live, body(step).as_bytes(), validation(step))?;
             with_defaults(kind, &mut object);
             managed::update(schema, Some(live), &mut object, &manager, part, NOW);
             (object, warnings)
@@ -144,26 +203,80 @@ fn change(kind: &'static Kind, how: PatchType, live: Option<&Value>, step: &Valu
 
 fn compare(what: &str, step: &Value, answered: Result<(&Value, &[String]), &StatusError>) {
     let expected = &step["expect"]["body"];
-    let compares = |word: &str| step["compare"].as_array().is_some_and(|words| words.iter().any(|found| found == word));
+    let compares = |word: &str| {
+        step["compare"]
+            .as_array()
+            .is_some_and(|words| words.iter().any(|found| found == word))
+    };
     match answered {
         Err(error) => {
-            assert_eq!(u64::from(error.code), step["expect"]["status"], "{what}: {error}");
-            let prints_values = expected["message"].as_str().unwrap().contains(['<', '\n']) && error.code == 422;
+            assert_eq!(
+                u64::from(error.code),
+                step["expect"]["status"],
+                "{what}: {error}"
+            );
+            let prints_values =
+                expected["message"].as_str().unwrap().contains(['<', '\n']) && error.code == 422;
             if !compares("reason") && !prints_values && !error.message.contains("is invalid: [") {
-                assert_eq!(error.message, expected["message"].as_str().unwrap(), "{what}");
-                assert_eq!(error.details, expected.get("details").cloned().unwrap_or_default(), "{what}");
+                assert_eq!(
+                    error.message,
+                    expected["message"].as_str().unwrap(),
+                    "{what}"
+                );
+                assert_eq!(
+                    error.details,
+                    expected.get("details").cloned().unwrap_or_default(),
+                    "{what}"
+                );
             }
         }
         Ok((object, warnings)) => {
-            assert!(matches!(step["expect"]["status"].as_u64(), Some(200 | 201)), "{what}: was not refused");
-            let said: Vec<String> = warnings.iter().map(|warning| format!("299 - {}", crate::error::go_quote(warning))).collect();
-            assert_eq!(json!(said), step["expect"]["headers"].get("warning").cloned().unwrap_or(json!([])), "{what}");
-            for field in ["/data", "/metadata/labels", "/metadata/annotations", "/metadata/finalizers", "/spec/selector", "/spec/template"] {
-                assert_eq!(object.pointer(field).filter(|value| !value.is_null()), expected.pointer(field), "{what} {field}");
+            assert!(
+                matches!(step["expect"]["status"].as_u64(), Some(200 | 201)),
+                "{what}: was not refused"
+            );
+            let said: Vec<String> = warnings
+                .iter()
+                .map(|warning| format!("299 - {}", crate::error::go_quote(warning)))
+                .collect();
+            assert_eq!(
+                json!(said),
+                step["expect"]["headers"]
+                    .get("warning")
+                    .cloned()
+                    .unwrap_or(json!([])),
+                "{what}"
+            );
+            for field in [
+                "/data",
+                "/metadata/labels",
+                "/metadata/annotations",
+                "/metadata/finalizers",
+                "/spec/selector",
+                "/spec/template",
+            ] {
+                assert_eq!(
+                    object.pointer(field).filter(|value| !value.is_null()),
+                    expected.pointer(field),
+                    "{what} {field}"
+                );
             }
             let containers = |object: &Value| -> Vec<Value> {
-                let list = object.pointer("/spec/containers").and_then(Value::as_array).cloned().unwrap_or_default();
-                list.iter().map(|container| json!([container["name"], container["image"], container["env"], container["ports"]])).collect()
+                let list = object
+                    .pointer("/spec/containers")
+                    .and_then(Value::as_array)
+                    .cloned()
+                    .unwrap_or_default();
+                list.iter()
+                    .map(|container| {
+                        json!([
+                            container["name"],
+                            container["image"],
+                            container["env"],
+                            container["ports"]
+                        ])
+                    })
+                    .collect()
             };
             assert_eq!(containers(object), containers(expected), "{what}");
             if compares("managedFields") {
@@ -175,7 +288,10 @@ fn compare(what: &str, step: &Value, answered: Result<(&Value, &[String]), &Stat
 
 /// The entries, sorted, with whether they have a time and not which.
 fn owners(object: &Value) -> Vec<String> {
-    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let entries = object["metadata"]["managedFields"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let mut texts: Vec<String> = entries
         .into_iter()
         .map(|mut entry| {
@@ -191,13 +307,17 @@ fn owners(object: &Value) -> Vec<String> {
 
 /// (kind, path of the object or the list, whether it is the status) where the kind is one of ours.
 fn place(path: &str) -> Option<(&'static Kind, String, bool)> {
-    let (path, status) = path.strip_suffix("/status").map_or((path, false), |path| (path, true));
+    let (path, status) = path
+        .strip_suffix("/status")
+        .map_or((path, false), |path| (path, true));
     let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (group, version, rest) = match words.as_slice() {
         ["api", version, rest @ ..] => ("", *version, rest),
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
         _ => return None,
     };
-    let ["namespaces", _, plural, ..] = rest else { return None };
+    let ["namespaces", _, plural, ..] = rest else {
+        return None;
+    };
     Some((by_plural(group, version, plural)?, path.to_owned(), status))
 }

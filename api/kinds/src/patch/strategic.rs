@@ -4,6 +4,9 @@
 //! the list f, `$deleteFromPrimitiveList/f` takes values out of it. What the patch brings comes before what it does not know,
 //! unless an order is given; the rest keeps its place. Source: k8s.io/apimachinery `strategicpatch` and KEP "preserve order".
 
+#[cfg(test)]
+mod tests;
+
 use super::go_value;
 use crate::error::{FieldError, StatusError, go_quote};
 use crate::schema::decode::{Converted, FieldValidation, convert_as_unstructured, strict_error};
@@ -22,14 +25,28 @@ pub fn patch(
     let parsed = json::parse(body).map_err(StatusError::bad_request)?;
     let Value::Object(patch) = parsed.value else {
         let found = name_of(&parsed.value);
-        return Err(StatusError::bad_request(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")));
+        return Err(StatusError::bad_request(format!(
+            "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        )));
     };
     let shown = go_value(&Value::Object(patch.clone()));
     let original = current.as_object().cloned().unwrap_or_default();
     let merged = merge_map(original, patch, Place::Struct(schema)).map_err(Refusal::status)?;
-    let refuse = |error: String| StatusError::invalid("", "", "", [FieldError::invalid("patch", shown.as_str(), error)]);
-    let Converted { value, strict } = convert_as_unstructured(schema, Value::Object(merged)).map_err(refuse)?;
-    let mut complaints: Vec<String> = parsed.duplicates.iter().map(|path| format!("duplicate field {}", go_quote(path))).collect();
+    let refuse = |error: String| {
+        StatusError::invalid(
+            "",
+            "",
+            "",
+            [FieldError::invalid("patch", shown.as_str(), error)],
+        )
+    };
+    let Converted { value, strict } =
+        convert_as_unstructured(schema, Value::Object(merged)).map_err(refuse)?;
+    let mut complaints: Vec<String> = parsed
+        .duplicates
+        .iter()
+        .map(|path| format!("duplicate field {}", go_quote(path)))
+        .collect();
     complaints.extend(strict);
     match validation {
         FieldValidation::Ignore => Ok((value, Vec::new())),
@@ -99,19 +116,32 @@ impl Place {
     }
 
     fn rule(self, name: &str) -> Result<Rule, Refusal> {
-        let plain = |place| Rule { place, merges: false, replaces: false, key: String::new() };
+        let plain = |place| Rule {
+            place,
+            merges: false,
+            replaces: false,
+            key: String::new(),
+        };
         match self {
             Self::Free => Ok(plain(Self::Free)),
             Self::Map(element) => Ok(plain(Self::of(element))),
             Self::Struct(schema) => schema.field(name).map(Rule::of).ok_or_else(|| {
-                let text = format!("unable to find api field in struct {} for the json field {}", schema.short_name(), go_quote(name));
+                let text = format!(
+                    "unable to find api field in struct {} for the json field {}",
+                    schema.short_name(),
+                    go_quote(name)
+                );
                 Refusal::Failed(text)
             }),
         }
     }
 
     fn name(self) -> &'static str {
-        if let Self::Struct(schema) = self { schema.short_name() } else { "" }
+        if let Self::Struct(schema) = self {
+            schema.short_name()
+        } else {
+            ""
+        }
     }
 }
 
@@ -141,7 +171,12 @@ fn merge_map(mut original: Object, mut patch: Object, place: Place) -> Result<Ob
     merge_ordered(&mut original, &mut patch, place)?;
     for (key, value) in patch {
         let (name, deletes) = match key.starts_with(DELETE_FROM) {
-            true => (directive_field(&key, DELETE_FROM).ok_or(BAD_PRIMITIVE_LIST)?.to_owned(), true),
+            true => (
+                directive_field(&key, DELETE_FROM)
+                    .ok_or(BAD_PRIMITIVE_LIST)?
+                    .to_owned(),
+                true,
+            ),
             false => (key, false),
         };
         if value.is_null() {
@@ -151,11 +186,19 @@ fn merge_map(mut original: Object, mut patch: Object, place: Place) -> Result<Ob
         let merged = match (original.get_mut(&name).map(Value::take), value) {
             (Some(Value::Object(old)), Value::Object(new)) => {
                 let rule = place.rule(&name)?;
-                Some(Value::Object(if rule.replaces { new } else { merge_map(old, new, rule.place)? }))
+                Some(Value::Object(if rule.replaces {
+                    new
+                } else {
+                    merge_map(old, new, rule.place)?
+                }))
             }
             (Some(Value::Array(old)), Value::Array(new)) => {
                 let rule = place.rule(&name)?;
-                Some(Value::Array(if rule.merges || deletes { merge_list(old, new, &rule, deletes)? } else { new }))
+                Some(Value::Array(if rule.merges || deletes {
+                    merge_list(old, new, &rule, deletes)?
+                } else {
+                    new
+                }))
             }
             (old, _) if deletes => old,
             (_, mut new) => {
@@ -177,11 +220,18 @@ fn merge_map(mut original: Object, mut patch: Object, place: Place) -> Result<Ob
 
 /// `$retainKeys`: what it does not name goes, and the patch may bring nothing else.
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Refusal> {
-    let Some(retained) = patch.shift_remove(RETAIN_KEYS) else { return Ok(()) };
-    let Value::Array(retained) = retained else { return Err(BAD_RETAIN_KEYS) };
+    let Some(retained) = patch.shift_remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let Value::Array(retained) = retained else {
+        return Err(BAD_RETAIN_KEYS);
+    };
     let named = |key: &str| retained.iter().any(|name| name == key);
     let directive = |key: &str| key.starts_with(DELETE_FROM) || key.starts_with(SET_ORDER);
-    if patch.iter().any(|(key, value)| !value.is_null() && !directive(key) && !named(key)) {
+    if patch
+        .iter()
+        .any(|(key, value)| !value.is_null() && !directive(key) && !named(key))
+    {
         return Err(BAD_RETAIN_KEYS);
     }
     original.retain(|key, _| named(key));
@@ -190,7 +240,11 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Refusal>
 
 /// Merges each list that comes with an order, and puts it in that order.
 fn merge_ordered(original: &mut Object, patch: &mut Object, place: Place) -> Result<(), Refusal> {
-    let orders: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
+    let orders: Vec<String> = patch
+        .keys()
+        .filter(|key| key.starts_with(SET_ORDER))
+        .cloned()
+        .collect();
     for directive in orders {
         let order = match patch.shift_remove(&directive) {
             Some(Value::Array(order)) => order,
@@ -209,7 +263,10 @@ fn merge_ordered(original: &mut Object, patch: &mut Object, place: Place) -> Res
             (Some(_), Some(new)) => new,
         };
         let (patched, others) = partition(merged, &order, &rule.key)?;
-        original.insert(name.to_owned(), Value::Array(in_order(patched, others, &order, &server_order, &rule.key)?));
+        original.insert(
+            name.to_owned(),
+            Value::Array(in_order(patched, others, &order, &server_order, &rule.key)?),
+        );
     }
     Ok(())
 }
@@ -230,9 +287,14 @@ fn check_order(patch: &[Value], order: &[Value], key: &str) -> Result<(), Refusa
     if patch.is_empty() || order.is_empty() {
         return Ok(());
     }
-    let mut wanted = patch.iter().filter(|item| item.get(PATCH).is_none()).peekable();
+    let mut wanted = patch
+        .iter()
+        .filter(|item| item.get(PATCH).is_none())
+        .peekable();
     for item in order {
-        let Some(next) = wanted.peek() else { return Ok(()) };
+        let Some(next) = wanted.peek() else {
+            return Ok(());
+        };
         if identity(next, key)? == identity(item, key)? {
             wanted.next();
         }
@@ -241,17 +303,31 @@ fn check_order(patch: &[Value], order: &[Value], key: &str) -> Result<(), Refusa
         return Ok(());
     }
     let show = |list: &[Value]| go_value(&Value::Array(list.to_vec()));
-    Err(Refusal::Failed(format!("The order in patch list:\n{}\n doesn't match {SET_ORDER} list:\n{}\n", show(patch), show(order))))
+    Err(Refusal::Failed(format!(
+        "The order in patch list:\n{}\n doesn't match {SET_ORDER} list:\n{}\n",
+        show(patch),
+        show(order)
+    )))
 }
 
-fn merge_list(original: Vec<Value>, patch: Vec<Value>, rule: &Rule, deletes: bool) -> Result<Vec<Value>, Refusal> {
-    let Some(first) = original.first().or(patch.first()) else { return Ok(original) };
+fn merge_list(
+    original: Vec<Value>,
+    patch: Vec<Value>,
+    rule: &Rule,
+    deletes: bool,
+) -> Result<Vec<Value>, Refusal> {
+    let Some(first) = original.first().or(patch.first()) else {
+        return Ok(original);
+    };
     if original.iter().chain(&patch).any(Value::is_array) {
         return Err(Refusal::Unprocessable);
     }
     if !first.is_object() {
         if deletes {
-            return Ok(original.into_iter().filter(|item| !patch.contains(item)).collect());
+            return Ok(original
+                .into_iter()
+                .filter(|item| !patch.contains(item))
+                .collect());
         }
         let mut merged = Vec::new();
         for item in original.iter().chain(&patch) {
@@ -263,13 +339,18 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, rule: &Rule, deletes: boo
         return in_order(patched, others, &patch, &original, "");
     }
     if rule.key.is_empty() {
-        return Err(Refusal::Failed(format!("cannot merge lists without merge key for {}", rule.place.name())));
+        return Err(Refusal::Failed(format!(
+            "cannot merge lists without merge key for {}",
+            rule.place.name()
+        )));
     }
     let (original, patch) = directives(original, patch, &rule.key)?;
     let mut merged = original.clone();
     for item in &patch {
         let key = identity(item, &rule.key)?;
-        let place = merged.iter().position(|other| other.get(&rule.key) == Some(key));
+        let place = merged
+            .iter()
+            .position(|other| other.get(&rule.key) == Some(key));
         match (place, item) {
             (Some(place), Value::Object(new)) => {
                 let old = merged[place].as_object().cloned().unwrap_or_default();
@@ -283,10 +364,16 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, rule: &Rule, deletes: boo
 }
 
 /// Carries out the items that are directives; gives what is left of both lists.
-fn directives(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>), Refusal> {
+fn directives(
+    mut original: Vec<Value>,
+    patch: Vec<Value>,
+    key: &str,
+) -> Result<(Vec<Value>, Vec<Value>), Refusal> {
     let (mut plain, mut replace) = (Vec::new(), false);
     for item in patch {
-        let Value::Object(map) = &item else { return Err(expected("map[string]interface {}", &item)) };
+        let Value::Object(map) = &item else {
+            return Err(expected("map[string]interface {}", &item));
+        };
         match map.get(PATCH).map(|directive| directive.as_str()) {
             None => plain.push(item),
             Some(Some("delete")) => {
@@ -294,41 +381,86 @@ fn directives(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<
                 original.retain(|other| other.get(key) != Some(&gone));
             }
             Some(Some("replace")) => replace = true,
-            Some(Some("merge")) => return Err(Refusal::Failed("merging lists cannot yet be specified in the patch".into())),
+            Some(Some("merge")) => {
+                return Err(Refusal::Failed(
+                    "merging lists cannot yet be specified in the patch".into(),
+                ));
+            }
             Some(_) => return Err(unknown_directive(map)),
         }
     }
-    Ok(if replace { (plain, Vec::new()) } else { (original, plain) })
+    Ok(if replace {
+        (plain, Vec::new())
+    } else {
+        (original, plain)
+    })
 }
 
 /// The items that are in `by`, and the others.
-fn partition(list: Vec<Value>, by: &[Value], key: &str) -> Result<(Vec<Value>, Vec<Value>), Refusal> {
+fn partition(
+    list: Vec<Value>,
+    by: &[Value],
+    key: &str,
+) -> Result<(Vec<Value>, Vec<Value>), Refusal> {
     let (mut inside, mut outside) = (Vec::new(), Vec::new());
     for item in list {
         let id = identity(&item, key)?;
-        let found = by.iter().any(|other| if key.is_empty() { other == id } else { other.get(key) == Some(id) });
-        if found { inside.push(item) } else { outside.push(item) }
+        let found = by.iter().any(|other| {
+            if key.is_empty() {
+                other == id
+            } else {
+                other.get(key) == Some(id)
+            }
+        });
+        if found {
+            inside.push(item)
+        } else {
+            outside.push(item)
+        }
     }
     Ok((inside, outside))
 }
 
 /// The patch's items in the patch's order, the server's own in the server's; an own item comes before a patched one only
 /// where the server had it so.
-fn in_order(mut patched: Vec<Value>, mut others: Vec<Value>, order: &[Value], server_order: &[Value], key: &str) -> Result<Vec<Value>, Refusal> {
+fn in_order(
+    mut patched: Vec<Value>,
+    mut others: Vec<Value>,
+    order: &[Value],
+    server_order: &[Value],
+    key: &str,
+) -> Result<Vec<Value>, Refusal> {
     for item in order.iter().chain(server_order) {
         identity(item, key)?;
     }
     let place = |list: &[Value], item: &Value| {
-        let id = if key.is_empty() { Some(item) } else { item.get(key) };
-        list.iter().position(|other| if key.is_empty() { Some(other) == id } else { other.get(key) == id })
+        let id = if key.is_empty() {
+            Some(item)
+        } else {
+            item.get(key)
+        };
+        list.iter().position(|other| {
+            if key.is_empty() {
+                Some(other) == id
+            } else {
+                other.get(key) == id
+            }
+        })
     };
     patched.sort_by_key(|item| place(order, item));
     others.sort_by_key(|item| place(server_order, item));
     let mut all = Vec::with_capacity(patched.len() + others.len());
-    let (mut patched, mut others) = (patched.into_iter().peekable(), others.into_iter().peekable());
+    let (mut patched, mut others) = (
+        patched.into_iter().peekable(),
+        others.into_iter().peekable(),
+    );
     while let (Some(next), Some(other)) = (patched.peek(), others.peek()) {
         let before = matches!((place(server_order, other), place(server_order, next)), (Some(other), Some(next)) if other < next);
-        all.extend(if before { others.next() } else { patched.next() });
+        all.extend(if before {
+            others.next()
+        } else {
+            patched.next()
+        });
     }
     all.extend(patched);
     all.extend(others);
@@ -343,7 +475,12 @@ fn identity<'a>(item: &'a Value, key: &str) -> Result<&'a Value, Refusal> {
     if !item.is_object() {
         return Err(expected("map[string]interface {}", item));
     }
-    item.get(key).ok_or_else(|| Refusal::Failed(format!("map: {} does not contain declared merge key: {key}", go_value(item))))
+    item.get(key).ok_or_else(|| {
+        Refusal::Failed(format!(
+            "map: {} does not contain declared merge key: {key}",
+            go_value(item)
+        ))
+    })
 }
 
 /// `$setElementOrder/containers` -> `containers`
@@ -366,17 +503,24 @@ fn drop_nulls(value: &mut Value) {
 fn without_directives(value: Value) -> Option<Value> {
     match value {
         Value::Object(map) if map.contains_key(PATCH) => None,
-        Value::Object(map) => {
-            Some(Value::Object(map.into_iter().filter_map(|(key, value)| Some((key, without_directives(value)?))).collect()))
-        }
-        Value::Array(items) => Some(Value::Array(items.into_iter().filter_map(without_directives).collect())),
+        Value::Object(map) => Some(Value::Object(
+            map.into_iter()
+                .filter_map(|(key, value)| Some((key, without_directives(value)?)))
+                .collect(),
+        )),
+        Value::Array(items) => Some(Value::Array(
+            items.into_iter().filter_map(without_directives).collect(),
+        )),
         other => Some(other),
     }
 }
 
 fn unknown_directive(map: &Object) -> Refusal {
     let directive = map.get(PATCH).map(go_value).unwrap_or_default();
-    Refusal::Failed(format!("unknown patch type: {directive} in map: {}", go_value(&Value::Object(map.clone()))))
+    Refusal::Failed(format!(
+        "unknown patch type: {directive} in map: {}",
+        go_value(&Value::Object(map.clone()))
+    ))
 }
 
 fn expected(go: &str, found: &Value) -> Refusal {
@@ -390,83 +534,4 @@ fn expected(go: &str, found: &Value) -> Refusal {
         Value::Object(_) => "map[string]interface {}",
     };
     Refusal::Failed(format!("expected a {go}, but received a {found}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn containers(patch: Value) -> Value {
-        json!({"spec": {"template": {"spec": patch}}})
-    }
-
-    #[test]
-    fn lists_merge_by_key_and_keep_their_order() {
-        let schema = Schema::of_kind("apps", "v1", "Deployment").unwrap();
-        let current = json!({"metadata": {"name": "d", "finalizers": ["a/a", "b/b"]}, "spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}, "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [
-            {"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}, {"name": "b", "image": "1"}]}}}});
-        let names = |value: &Value| -> Vec<String> {
-            value["spec"]["template"]["spec"]["containers"].as_array().unwrap().iter().map(|c| format!("{}:{}", c["name"].as_str().unwrap(), c["image"].as_str().unwrap_or(""))).collect()
-        };
-        let rows: [(Value, &[&str]); 9] = [
-            (containers(json!({"containers": [{"name": "b", "image": "2"}]})), &["a:1", "b:2"]),
-            (containers(json!({"containers": [{"name": "c", "image": "1"}]})), &["c:1", "a:1", "b:1"]),
-            (containers(json!({"containers": [{"name": "b", "$patch": "delete"}]})), &["a:1"]),
-            (containers(json!({"containers": [{"$patch": "replace"}, {"name": "only", "image": "o"}]})), &["only:o"]),
-            (containers(json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]})), &["b:1", "a:1"]),
-            (containers(json!({"$setElementOrder/containers": [{"name": "a"}, {"name": "c"}], "containers": [{"name": "c", "image": "1"}]})), &["a:1", "c:1", "b:1"]),
-            (containers(json!({"containers": null})), &[]),
-            (containers(json!({"containers": [{"name": "a", "image": null}]})), &["a:", "b:1"]),
-            (json!({"spec": {"template": {"spec": {"containers": [], "$patch": "merge"}}}}), &["error"]),
-        ];
-        for (body, expected) in rows {
-            match patch(schema, &current, body.to_string().as_bytes(), FieldValidation::Warn) {
-                Ok((value, _)) if value["spec"]["template"]["spec"]["containers"].is_null() => assert!(expected.is_empty(), "{body}"),
-                Ok((value, _)) => assert_eq!(names(&value), expected, "{body}"),
-                Err(error) => assert!(expected == ["error"] && error.code == 500, "{body}: {error}"),
-            }
-        }
-    }
-
-    #[test]
-    fn directives_do_what_they_say() {
-        let schema = Schema::of_kind("apps", "v1", "Deployment").unwrap();
-        let current = json!({"metadata": {"name": "d", "labels": {"a": "1"}, "finalizers": ["a/a", "b/b"]}, "spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}, "template": {"spec": {"containers": [
-            {"name": "a", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}]}}}});
-        let rows = [
-            (json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}}}), "/metadata/labels", json!({"b": "2"})),
-            (json!({"metadata": {"labels": {"$patch": "delete"}}}), "/metadata/labels", Value::Null),
-            (json!({"metadata": {"finalizers": ["c/c"]}}), "/metadata/finalizers", json!(["c/c", "a/a", "b/b"])),
-            (json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/a"]}}), "/metadata/finalizers", json!(["b/b"])),
-            (json!({"metadata": {"$setElementOrder/finalizers": ["b/b", "a/a"]}}), "/metadata/finalizers", json!(["b/b", "a/a"])),
-            (json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}), "/spec/strategy", json!({"type": "Recreate"})),
-            (containers(json!({"containers": [{"name": "a", "env": [{"name": "X", "value": "9"}, {"name": "Z", "value": "3"}]}]})), "/spec/template/spec/containers/0/env",
-             json!([{"name": "X", "value": "9"}, {"name": "Z", "value": "3"}, {"name": "Y", "value": "2"}])),
-            (containers(json!({"volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "$patch": "delete"}]})), "/spec/template/spec/volumes", json!([{"emptyDir": {}, "name": "v"}])),
-        ];
-        for (body, pointer, expected) in rows {
-            let (value, _) = patch(schema, &current, body.to_string().as_bytes(), FieldValidation::Strict).unwrap();
-            assert_eq!(value.pointer(pointer).cloned().unwrap_or_default(), expected, "{body}");
-        }
-    }
-
-    #[test]
-    fn patches_that_can_not_be_applied_are_refused() {
-        let schema = Schema::of_kind("apps", "v1", "Deployment").unwrap();
-        let current = json!({"metadata": {"name": "d"}, "spec": {"strategy": {"type": "RollingUpdate"}, "replicas": 1, "template": {"spec": {"containers": [{"name": "a"}]}}}});
-        let rows = [
-            ("{broken", 400, "invalid character 'b' looking for beginning of object key string"),
-            ("[]", 400, "json: cannot unmarshal array into Go value of type map[string]interface {}"),
-            (r#"{"spec":{"template":{"spec":{"containers":[{"image":"example.com/x:1"}]}}}}"#, 500, "map: map[image:example.com/x:1] does not contain declared merge key: name"),
-            (r#"{"spec":{"strategy":{"$retainKeys":["type"],"rollingUpdate":{}}}}"#, 400, "invalid patch format of retainKeys"),
-            (r#"{"spec":{"replicas":"2"}}"#, 422, r#" "" is invalid: patch: Invalid value: "map[spec:map[replicas:2]]": unrecognized type: int32"#),
-            (r#"{"spec":{"template":{"spec":{"nodeName":3}}}}"#, 422, r#" "" is invalid: patch: Invalid value: "map[spec:map[template:map[spec:map[nodeName:3]]]]": cannot convert int64 to string"#),
-            (r#"{"spec":{"template":{"spec":{"containers":"x"}}}}"#, 422, r#" "" is invalid: patch: Invalid value: "map[spec:map[template:map[spec:map[containers:x]]]]": cannot restore slice from string"#),
-        ];
-        for (body, code, message) in rows {
-            let error = patch(schema, &current, body.as_bytes(), FieldValidation::Warn).unwrap_err();
-            assert_eq!((error.code, error.message.as_str()), (code, message), "{body}");
-        }
-    }
 }

@@ -5,6 +5,9 @@
 //! in the canonical form is as good as absent. Wrong types are refused in Go's words; unknown and repeated fields are
 //! refused, told, or passed over in silence, as the request's `fieldValidation` says. No defaults are set here: see `defaults`.
 
+#[cfg(test)]
+mod tests;
+
 use super::walk::{self, Words, name_of};
 use super::{Schema, json, yaml};
 use crate::error::{FieldError, StatusError, go_json, go_quote};
@@ -42,7 +45,11 @@ impl FieldValidation {
             "Ignore" => Ok(Self::Ignore),
             "Strict" => Ok(Self::Strict),
             other => {
-                let error = FieldError::not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]);
+                let error = FieldError::not_supported(
+                    "fieldValidation",
+                    other,
+                    &["", "Ignore", "Strict", "Warn"],
+                );
                 Err(StatusError::invalid("meta.k8s.io", options, "", [error]))
             }
         }
@@ -51,42 +58,79 @@ impl FieldValidation {
 
 /// Decodes a request's body as an object of the schema's kind. Gives the object in canonical form and the warnings to send.
 /// Errors are 400 as kube-apiserver gives them.
-pub fn decode(schema: &'static Schema, body: Body<'_>, validation: FieldValidation) -> Result<(Value, Vec<String>), StatusError> {
+pub fn decode(
+    schema: &'static Schema,
+    body: Body<'_>,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), StatusError> {
     let text = match body {
         Body::Json(text) | Body::Yaml(text) => text,
     };
-    let kind = schema.gvk.as_ref().map_or(schema.short_name(), |gvk| gvk.2.as_str());
+    let kind = schema
+        .gvk
+        .as_ref()
+        .map_or(schema.short_name(), |gvk| gvk.2.as_str());
     let unrecognized = |error: &str| {
-        StatusError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error} ({})", summary(text)))
+        StatusError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {error} ({})",
+            summary(text)
+        ))
     };
     let (value, repeated) = match body {
         Body::Json(text) => {
-            let parsed = json::parse(text).map_err(|error| unrecognized(&format!("{KIND_NOT_FOUND}: {error}")))?;
-            (parsed.value, parsed.duplicates.into_iter().map(|path| format!("duplicate field {}", go_quote(&path))).collect())
+            let parsed = json::parse(text)
+                .map_err(|error| unrecognized(&format!("{KIND_NOT_FOUND}: {error}")))?;
+            (
+                parsed.value,
+                parsed
+                    .duplicates
+                    .into_iter()
+                    .map(|path| format!("duplicate field {}", go_quote(&path)))
+                    .collect(),
+            )
         }
         Body::Yaml(text) => yaml::parse(text).map_err(|error| unrecognized(&error))?,
     };
     let (group, version, found) = kind_of(&value, schema).map_err(|error| unrecognized(&error))?;
     let refuse = |error: &str| {
-        StatusError::bad_request(format!("{found} in version {} cannot be handled as a {kind}: {error}", go_quote(&version)))
+        StatusError::bad_request(format!(
+            "{found} in version {} cannot be handled as a {kind}: {error}",
+            go_quote(&version)
+        ))
     };
     let target = match &schema.gvk {
         None => schema,
         Some(_) => Schema::of_kind(&group, &version, &found).ok_or_else(|| {
             let api_version = api_version(&group, &version);
-            refuse(&format!("no kind {} is registered for version {} in scheme {SCHEME}", go_quote(&found), go_quote(&api_version)))
+            refuse(&format!(
+                "no kind {} is registered for version {} in scheme {SCHEME}",
+                go_quote(&found),
+                go_quote(&api_version)
+            ))
         })?,
     };
     let Converted { mut value, strict } = convert(target, value).map_err(|error| refuse(&error))?;
     if let Some(wanted) = &schema.gvk {
         if (&group, &found) != (&wanted.0, &wanted.2) {
             let (from, to) = (target.short_name(), schema.short_name());
-            let package = wanted.0.split('.').next().filter(|name| !name.is_empty()).unwrap_or("core");
-            return Err(refuse(&format!("converting ({version}.{from}) to ({package}.{to}): unknown conversion")));
+            let package = wanted
+                .0
+                .split('.')
+                .next()
+                .filter(|name| !name.is_empty())
+                .unwrap_or("core");
+            return Err(refuse(&format!(
+                "converting ({version}.{from}) to ({package}.{to}): unknown conversion"
+            )));
         }
         if version != wanted.1 {
-            let (found, expected) = (api_version(&group, &version), api_version(&wanted.0, &wanted.1));
-            let text = format!("the API version in the data ({found}) does not match the expected API version ({expected})");
+            let (found, expected) = (
+                api_version(&group, &version),
+                api_version(&wanted.0, &wanted.1),
+            );
+            let text = format!(
+                "the API version in the data ({found}) does not match the expected API version ({expected})"
+            );
             return Err(StatusError::bad_request(text));
         }
         value["kind"] = json!(wanted.2);
@@ -96,7 +140,9 @@ pub fn decode(schema: &'static Schema, body: Body<'_>, validation: FieldValidati
     complaints.extend(strict);
     match validation {
         FieldValidation::Ignore => Ok((value, Vec::new())),
-        FieldValidation::Strict if !complaints.is_empty() => Err(refuse(&strict_error(&complaints))),
+        FieldValidation::Strict if !complaints.is_empty() => {
+            Err(refuse(&strict_error(&complaints)))
+        }
         _ => Ok((value, complaints)),
     }
 }
@@ -109,12 +155,23 @@ pub fn decode_patched(
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), StatusError> {
     let shown = go_json(&patched);
-    let refuse = |error: String| StatusError::invalid("", "", "", [FieldError::invalid("patch", shown.as_str(), error)]);
+    let refuse = |error: String| {
+        StatusError::invalid(
+            "",
+            "",
+            "",
+            [FieldError::invalid("patch", shown.as_str(), error)],
+        )
+    };
     if let Some(wanted) = &schema.gvk {
         let (group, version, kind) = kind_of(&patched, schema).map_err(refuse)?;
         if (&group, &version, &kind) != (&wanted.0, &wanted.1, &wanted.2) {
             let found = api_version(&group, &version);
-            return Err(refuse(format!("no kind {} is registered for version {} in scheme {SCHEME}", go_quote(&kind), go_quote(&found))));
+            return Err(refuse(format!(
+                "no kind {} is registered for version {} in scheme {SCHEME}",
+                go_quote(&kind),
+                go_quote(&found)
+            )));
         }
     }
     let converted = convert(schema, patched).map_err(refuse)?;
@@ -163,16 +220,30 @@ const SCHEME: &str = "\"pkg/api/legacyscheme/scheme.go:30\"";
 const SUMMARY_BYTES: usize = 30;
 fn summary(body: &[u8]) -> String {
     let shown = &body[..body.len().min(SUMMARY_BYTES)];
-    let more = if body.len() > SUMMARY_BYTES { " ..." } else { "" };
+    let more = if body.len() > SUMMARY_BYTES {
+        " ..."
+    } else {
+        ""
+    };
     match body.first() {
         None => "<empty>".to_owned(),
         Some(b'{') => format!("{}{more}", String::from_utf8_lossy(shown)),
-        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + more,
+        Some(_) => {
+            shown
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+                + more
+        }
     }
 }
 
 fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 /// (group, version, kind) that the body names, completed from the schema's own.
@@ -181,15 +252,19 @@ fn kind_of(value: &Value, schema: &Schema) -> Result<(String, String, String), S
         let typ = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
         return match value {
             Value::Null => Ok(schema.gvk.clone().unwrap_or_default()),
-            other => Err(format!("{KIND_NOT_FOUND}: json: cannot unmarshal {} into Go value of type {typ}", name_of(other))),
+            other => Err(format!(
+                "{KIND_NOT_FOUND}: json: cannot unmarshal {} into Go value of type {typ}",
+                name_of(other)
+            )),
         };
     };
     let text = |field: &str| match map.get(field) {
         None | Some(Value::Null) => Ok(""),
         Some(Value::String(text)) => Ok(text.as_str()),
-        Some(other) => {
-            Err(format!("{KIND_NOT_FOUND}: json: cannot unmarshal {} into Go struct field .{field} of type string", name_of(other)))
-        }
+        Some(other) => Err(format!(
+            "{KIND_NOT_FOUND}: json: cannot unmarshal {} into Go struct field .{field} of type string",
+            name_of(other)
+        )),
     };
     let (api_version, kind) = (text("apiVersion")?, text("kind")?);
     let (mut group, mut version) = match api_version.split('/').collect::<Vec<_>>().as_slice() {
@@ -197,101 +272,23 @@ fn kind_of(value: &Value, schema: &Schema) -> Result<(String, String, String), S
         [group, version] => ((*group).to_owned(), (*version).to_owned()),
         _ => return Err(format!("unexpected GroupVersion string: {api_version}")),
     };
-    let default = schema.gvk.clone().unwrap_or_else(|| (String::new(), "v1".to_owned(), schema.short_name().to_owned()));
+    let default = schema.gvk.clone().unwrap_or_else(|| {
+        (
+            String::new(),
+            "v1".to_owned(),
+            schema.short_name().to_owned(),
+        )
+    });
     if version.is_empty() && (group.is_empty() || group == default.0) {
         (group, version) = (default.0, default.1);
     }
-    Ok((group, version, if kind.is_empty() { default.2 } else { kind.to_owned() }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn schema(kind: &str) -> &'static Schema {
-        match kind {
-            "Deployment" => Schema::of_kind("apps", "v1", kind).unwrap(),
-            kind => Schema::of_kind("", "v1", kind).unwrap(),
-        }
-    }
-
-    #[test]
-    fn objects_come_out_in_canonical_form() {
-        let rows = [
-            ("ConfigMap", json!({"data": {"b": "2", "a": null}, "metadata": {"name": "c", "labels": {}}, "immutable": false}),
-             json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c"}, "data": {"a": "", "b": "2"}, "immutable": false})),
-            ("Pod", json!({"spec": {"containers": [{"name": "m", "image": "", "resources": {"limits": {"cpu": "0.5", "memory": 1024}}, "ports": [{"hostPort": 0}], "env": [{"name": "a", "valueFrom": {"resourceFieldRef": {"resource": "x"}}}]}], "hostNetwork": false, "priority": 0, "nodeName": null}, "status": {"conditions": [{"type": "Ready", "lastTransitionTime": "2024-01-02T03:04:05.678+01:00"}]}}),
-             json!({"kind": "Pod", "apiVersion": "v1", "metadata": {}, "spec": {"containers": [{"name": "m", "env": [{"name": "a", "valueFrom": {"resourceFieldRef": {"divisor": "0", "resource": "x"}}}], "ports": [{"containerPort": 0}], "resources": {"limits": {"cpu": "500m", "memory": "1024"}}}], "priority": 0},
-                   "status": {"conditions": [{"lastProbeTime": null, "lastTransitionTime": "2024-01-02T02:04:05Z", "status": "", "type": "Ready"}]}})),
-            ("Deployment", json!({"spec": {"replicas": 0, "minReadySeconds": 0, "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 1}}, "template": {"spec": {"containers": []}}}}),
-             json!({"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {}, "spec": {"replicas": 0, "selector": null, "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 1}}, "template": {"metadata": {}, "spec": {"containers": null}}}, "status": {}})),
-            ("Secret", json!({"data": {"a": "aGk=", "b": ""}, "type": "Opaque"}), json!({"kind": "Secret", "apiVersion": "v1", "metadata": {}, "data": {"a": "aGk=", "b": ""}, "type": "Opaque"})),
-        ];
-        for (kind, sent, canonical) in rows {
-            let (value, warnings) = decode(schema(kind), Body::Json(sent.to_string().as_bytes()), FieldValidation::Warn).unwrap();
-            assert_eq!((value.to_string(), warnings), (reordered(&canonical, &value), vec![]), "{kind}");
-            let mut again = value.clone();
-            canonicalise(schema(kind), &mut again);
-            assert_eq!(again, value, "canonical form is its own canonical form");
-        }
-    }
-
-    /// The expected value, written with the keys in the order they came out: equality of text then shows any difference at all.
-    fn reordered(expected: &Value, found: &Value) -> String {
-        if expected == found { found.to_string() } else { expected.to_string() }
-    }
-
-    #[test]
-    fn bodies_that_do_not_fit_are_refused_in_the_servers_words() {
-        let rows = [
-            ("ConfigMap", "{not json", "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: invalid character 'n' looking for beginning of object key string ({not json)"),
-            ("ConfigMap", "", "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)"),
-            ("ConfigMap", "[]", "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" } (5b5d)"),
-            ("ConfigMap", r#"{"apiVersion":"v1","kind":"Secret"}"#, "Secret in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Secret) to (core.ConfigMap): unknown conversion"),
-            ("ConfigMap", r#"{"apiVersion":"v2","kind":"ConfigMap"}"#, "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""),
-            ("ConfigMap", r#"{"data":{"a":1}}"#, "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ConfigMap.data of type string"),
-            ("Deployment", r#"{"apiVersion":"apps/v1","kind":"Deployment","spec":{"replicas":"2"}}"#, "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-            ("Deployment", r#"{"spec":{"template":{"spec":{"containers":[{"env":[{"name":"a","value":1}]}]}}}}"#, "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type string"),
-            ("Pod", r#"{"spec":{"containers":{}}}"#, "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"),
-            ("Pod", r#"{"spec":{"containers":[{"imagePullPolicy":true}]}}"#, "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal bool into Go struct field Container.spec.containers.imagePullPolicy of type v1.PullPolicy"),
-            ("Pod", r#"{"spec":{"priority":3000000000}}"#, "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal number 3000000000 into Go struct field PodSpec.spec.priority of type int32"),
-            ("Pod", r#"{"spec":{"priority":"x","containers":[{"resources":{"limits":{"cpu":"lots"}}}]}}"#, "Pod in version \"v1\" cannot be handled as a Pod: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
-            ("Secret", r#"{"data":{"a":"a!bc"}}"#, "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 1"),
-            ("Service", r#"{"spec":{"ports":[{"targetPort":true}]}}"#, "Service in version \"v1\" cannot be handled as a Service: json: cannot unmarshal bool into Go struct field ServicePort.spec.ports.targetPort of type int32"),
-            ("Pod", r#"{"metadata":{"deletionTimestamp":"yesterday"}}"#, "Pod in version \"v1\" cannot be handled as a Pod: parsing time \"yesterday\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"yesterday\" as \"2006\""),
-        ];
-        for (kind, body, message) in rows {
-            let error = decode(schema(kind), Body::Json(body.as_bytes()), FieldValidation::Warn).unwrap_err();
-            assert_eq!((error.code, error.reason, error.message.as_str()), (400, "BadRequest", message), "{body}");
-        }
-    }
-
-    #[test]
-    fn unknown_and_repeated_fields_are_told_as_asked() {
-        let body = r#"{"spec":{"containers":[{"name":"m","imagee":"x"}],"restartPolice":"Never"},"metadata":{"name":"a","name":"b"}}"#;
-        let said = ["duplicate field \"metadata.name\"", "unknown field \"spec.containers[0].imagee\"", "unknown field \"spec.restartPolice\""];
-        let decoded = |validation| decode(schema("Pod"), Body::Json(body.as_bytes()), validation);
-        assert_eq!(decoded(FieldValidation::Warn).unwrap().1, said);
-        assert_eq!(decoded(FieldValidation::Ignore).unwrap().1, Vec::<String>::new());
-        assert_eq!(decoded(FieldValidation::Strict).unwrap_err().message, format!("Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: {}", said.join(", ")));
-        let harsh = FieldValidation::parse("Harsh", "CreateOptions").unwrap_err();
-        assert_eq!(harsh.message, "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \"Harsh\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"");
-    }
-
-    #[test]
-    fn yaml_is_read_as_kubernetes_reads_it() {
-        let rows = [
-            ("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: from-yaml\ndata:\n  a: b\n", Ok(json!({"a": "b"})), 0),
-            ("data:\n  a: \"1\"\n  a: \"2\"\n", Ok(json!({"a": "2"})), 1),
-            ("data:\n  a: yes\n", Err("ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal bool into Go struct field ConfigMap.data of type string"), 0),
-            ("a: [", Err("the object provided is unrecognized (must be of type ConfigMap): error converting YAML to JSON: yaml: "), 0),
-        ];
-        for (body, expected, warnings) in rows {
-            match (decode(schema("ConfigMap"), Body::Yaml(body.as_bytes()), FieldValidation::Warn), expected) {
-                (Ok((value, told)), Ok(data)) => assert_eq!((&value["data"], told.len()), (&data, warnings), "{body}"),
-                (Err(error), Err(message)) => assert!(error.message.starts_with(message), "{body}: {}", error.message),
-                (found, expected) => panic!("{body}: {found:?}, expected {expected:?}"),
-            }
-        }
-    }
+    Ok((
+        group,
+        version,
+        if kind.is_empty() {
+            default.2
+        } else {
+            kind.to_owned()
+        },
+    ))
 }

@@ -19,12 +19,21 @@ pub const MAX_STRICT_ERRORS: usize = 100;
 
 /// The error is Go's text: `invalid character 'n' looking for beginning of object key string`.
 pub fn parse(text: &[u8]) -> Result<Parsed, String> {
-    let mut reader = Reader { text, at: 0, depth: 0, path: String::new(), duplicates: Vec::new() };
+    let mut reader = Reader {
+        text,
+        at: 0,
+        depth: 0,
+        path: String::new(),
+        duplicates: Vec::new(),
+    };
     reader.space();
     let value = reader.value()?;
     reader.space();
     match reader.peek() {
-        None => Ok(Parsed { value, duplicates: reader.duplicates }),
+        None => Ok(Parsed {
+            value,
+            duplicates: reader.duplicates,
+        }),
         Some(_) => Err(reader.wrong("after top-level value")),
     }
 }
@@ -105,7 +114,10 @@ impl Reader<'_> {
                 self.path.push('.');
             }
             self.path.push_str(&key);
-            if map.contains_key(&key) && self.duplicates.len() < MAX_STRICT_ERRORS && !self.duplicates.contains(&self.path) {
+            if map.contains_key(&key)
+                && self.duplicates.len() < MAX_STRICT_ERRORS
+                && !self.duplicates.contains(&self.path)
+            {
                 self.duplicates.push(self.path.clone());
             }
             self.space();
@@ -188,7 +200,9 @@ impl Reader<'_> {
             return Ok(number.into());
         }
         let number = text.parse::<f64>().ok().and_then(Number::from_f64);
-        number.map(Value::Number).ok_or_else(|| format!("json: cannot unmarshal number {text} into Go value of type float64"))
+        number.map(Value::Number).ok_or_else(|| {
+            format!("json: cannot unmarshal number {text} into Go value of type float64")
+        })
     }
 
     fn digits(&mut self) {
@@ -210,7 +224,10 @@ impl Reader<'_> {
         let mut bytes = Vec::new();
         loop {
             let start = self.at;
-            while self.peek().is_some_and(|c| c != b'"' && c != b'\\' && c >= 0x20) {
+            while self
+                .peek()
+                .is_some_and(|c| c != b'"' && c != b'\\' && c >= 0x20)
+            {
                 self.at += 1;
             }
             bytes.extend_from_slice(&self.text[start..self.at]);
@@ -218,7 +235,9 @@ impl Reader<'_> {
                 Some(b'"') => {
                     self.at += 1;
                     // What is not UTF-8 becomes U+FFFD, as in Go.
-                    return Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()));
+                    return Ok(String::from_utf8(bytes).unwrap_or_else(|error| {
+                        String::from_utf8_lossy(error.as_bytes()).into_owned()
+                    }));
                 }
                 Some(b'\\') => {
                     self.at += 1;
@@ -260,7 +279,10 @@ impl Reader<'_> {
         self.at += 2;
         let low = self.hex()?;
         if (0xdc00..0xe000).contains(&low) {
-            return Ok(char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00)).unwrap_or('\u{fffd}'));
+            return Ok(
+                char::from_u32(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))
+                    .unwrap_or('\u{fffd}'),
+            );
         }
         self.at = back;
         Ok('\u{fffd}')
@@ -299,14 +321,33 @@ mod tests {
     #[test]
     fn json_is_read_with_its_repeated_keys() {
         let rows = [
-            (r#"{"a": 1, "b": [true, null, -1.5e3, "x\u00e9\ud83d\ude00\n"], "c": {}}"#, json!({"a": 1, "b": [true, null, -1500.0, "xé😀\n"], "c": {}}), vec![]),
-            (r#"{"data":{"a":"1","a":"2"}}"#, json!({"data": {"a": "2"}}), vec!["data.a"]),
-            (r#"{"l":[{"a":1},{"b":1,"b":2,"b":3}]}"#, json!({"l": [{"a": 1}, {"b": 3}]}), vec!["l[1].b"]),
+            (
+                r#"{"a": 1, "b": [true, null, -1.5e3, "x\u00e9\ud83d\ude00\n"], "c": {}}"#,
+                json!({"a": 1, "b": [true, null, -1500.0, "xé😀\n"], "c": {}}),
+                vec![],
+            ),
+            (
+                r#"{"data":{"a":"1","a":"2"}}"#,
+                json!({"data": {"a": "2"}}),
+                vec!["data.a"],
+            ),
+            (
+                r#"{"l":[{"a":1},{"b":1,"b":2,"b":3}]}"#,
+                json!({"l": [{"a": 1}, {"b": 3}]}),
+                vec!["l[1].b"],
+            ),
             ("18446744073709551615", json!(u64::MAX), vec![]),
             (" \"\\ud800x\" ", json!("\u{fffd}x"), vec![]),
         ];
         for (text, value, duplicates) in rows {
-            assert_eq!(parse(text.as_bytes()), Ok(Parsed { value, duplicates: duplicates.into_iter().map(str::to_owned).collect() }), "{text}");
+            assert_eq!(
+                parse(text.as_bytes()),
+                Ok(Parsed {
+                    value,
+                    duplicates: duplicates.into_iter().map(str::to_owned).collect()
+                }),
+                "{text}"
+            );
         }
     }
 
@@ -314,13 +355,50 @@ mod tests {
     fn malformed_json_is_refused_in_gos_words() {
         let deep = "[".repeat(MAX_DEPTH + 1);
         let rows = [
-            ("{not json", "invalid character 'n' looking for beginning of object key string"),
-            ("", "unexpected end of JSON input"), ("{", "unexpected end of JSON input"), ("[1,", "unexpected end of JSON input"), ("\"a", "unexpected end of JSON input"),
-            ("x", "invalid character 'x' looking for beginning of value"), ("[1 2]", "invalid character '2' after array element"), ("{\"a\" 1}", "invalid character '1' after object key"),
-            ("{\"a\":1 2}", "invalid character '2' after object key:value pair"), ("1 x", "invalid character 'x' after top-level value"), ("tru!", "invalid character '!' in literal true (expecting 'e')"),
-            ("nope", "invalid character 'o' in literal null (expecting 'u')"), ("-x", "invalid character 'x' in numeric literal"), ("1.x", "invalid character 'x' after decimal point in numeric literal"),
-            ("1ex", "invalid character 'x' in exponent of numeric literal"), ("\"\\x\"", "invalid character 'x' in string escape code"), ("\"\n\"", "invalid character '\\n' in string literal"),
-            ("01", "invalid character '1' after top-level value"), ("'", "invalid character '\\'' looking for beginning of value"), ("\"\\u00g0\"", "invalid character 'g' in \\u hexadecimal character escape"),
+            (
+                "{not json",
+                "invalid character 'n' looking for beginning of object key string",
+            ),
+            ("", "unexpected end of JSON input"),
+            ("{", "unexpected end of JSON input"),
+            ("[1,", "unexpected end of JSON input"),
+            ("\"a", "unexpected end of JSON input"),
+            ("x", "invalid character 'x' looking for beginning of value"),
+            ("[1 2]", "invalid character '2' after array element"),
+            ("{\"a\" 1}", "invalid character '1' after object key"),
+            (
+                "{\"a\":1 2}",
+                "invalid character '2' after object key:value pair",
+            ),
+            ("1 x", "invalid character 'x' after top-level value"),
+            (
+                "tru!",
+                "invalid character '!' in literal true (expecting 'e')",
+            ),
+            (
+                "nope",
+                "invalid character 'o' in literal null (expecting 'u')",
+            ),
+            ("-x", "invalid character 'x' in numeric literal"),
+            (
+                "1.x",
+                "invalid character 'x' after decimal point in numeric literal",
+            ),
+            (
+                "1ex",
+                "invalid character 'x' in exponent of numeric literal",
+            ),
+            ("\"\\x\"", "invalid character 'x' in string escape code"),
+            ("\"\n\"", "invalid character '\\n' in string literal"),
+            ("01", "invalid character '1' after top-level value"),
+            (
+                "'",
+                "invalid character '\\'' looking for beginning of value",
+            ),
+            (
+                "\"\\u00g0\"",
+                "invalid character 'g' in \\u hexadecimal character escape",
+            ),
             (deep.as_str(), "invalid character '[' exceeded max depth"),
         ];
         for (text, message) in rows {

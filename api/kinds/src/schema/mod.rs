@@ -110,7 +110,11 @@ impl Schema {
 
     /// By group, version and kind.
     pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Schema> {
-        TABLE.schemas.iter().find(|schema| schema.gvk.as_ref().is_some_and(|gvk| (gvk.0.as_str(), gvk.1.as_str(), gvk.2.as_str()) == (group, version, kind)))
+        TABLE.schemas.iter().find(|schema| {
+            schema.gvk.as_ref().is_some_and(|gvk| {
+                (gvk.0.as_str(), gvk.1.as_str(), gvk.2.as_str()) == (group, version, kind)
+            })
+        })
     }
 
     pub fn field(&self, name: &str) -> Option<&Field> {
@@ -135,7 +139,8 @@ impl Schema {
     /// `v1.PodSpec`
     fn go_name(&self) -> &str {
         let mut dots = self.name.rmatch_indices('.');
-        dots.nth(1).map_or(self.name.as_str(), |(at, _)| &self.name[at + 1..])
+        dots.nth(1)
+            .map_or(self.name.as_str(), |(at, _)| &self.name[at + 1..])
     }
 }
 
@@ -173,7 +178,9 @@ impl Type {
             Self::Bool => "bool".into(),
             Self::List(element) => format!("[]{}", element.go_name()),
             Self::Map(element) => format!("map[string]{}", element.go_name()),
-            Self::Named(_) => self.schema().map_or(String::new(), |schema| schema.go_name().to_owned()),
+            Self::Named(_) => self
+                .schema()
+                .map_or(String::new(), |schema| schema.go_name().to_owned()),
             Self::Any => "interface {}".into(),
         }
     }
@@ -181,9 +188,17 @@ impl Type {
 
 impl Table {
     fn read(text: &str) -> Self {
-        let rows: Map<String, Value> = serde_json::from_str(text).expect("the compiled table is JSON: a test decodes it whole");
-        let by_name: HashMap<String, usize> = rows.keys().enumerate().map(|(index, name)| (name.clone(), index)).collect();
-        let schemas = rows.into_iter().map(|(name, row)| read_schema(name, row, &by_name)).collect();
+        let rows: Map<String, Value> = serde_json::from_str(text)
+            .expect("the compiled table is JSON: a test decodes it whole");
+        let by_name: HashMap<String, usize> = rows
+            .keys()
+            .enumerate()
+            .map(|(index, name)| (name.clone(), index))
+            .collect();
+        let schemas = rows
+            .into_iter()
+            .map(|(name, row)| read_schema(name, row, &by_name))
+            .collect();
         Self { schemas, by_name }
     }
 }
@@ -191,8 +206,15 @@ impl Table {
 fn read_schema(name: String, row: Value, by_name: &HashMap<String, usize>) -> Schema {
     let shape = match (name.as_str(), row.get("fields").and_then(Value::as_object)) {
         (_, Some(rows)) => {
-            let list: Vec<Field> = rows.iter().map(|(name, row)| read_field(name, row, by_name)).collect();
-            let index = list.iter().enumerate().map(|(index, field)| (field.name.clone(), index)).collect();
+            let list: Vec<Field> = rows
+                .iter()
+                .map(|(name, row)| read_field(name, row, by_name))
+                .collect();
+            let index = list
+                .iter()
+                .enumerate()
+                .map(|(index, field)| (field.name.clone(), index))
+                .collect();
             Shape::Struct(Fields { list, index })
         }
         (name, None) if name.ends_with(".resource.Quantity") => Shape::Quantity,
@@ -201,12 +223,24 @@ fn read_schema(name: String, row: Value, by_name: &HashMap<String, usize>) -> Sc
         (name, None) if name.ends_with(".meta.v1.MicroTime") => Shape::MicroTime,
         _ => Shape::Any,
     };
-    let gvk = row.get("gvk").map(|gvk| (string(&gvk[0]), string(&gvk[1]), string(&gvk[2])));
-    Schema { gvk, shape, atomic: row.get("map").is_some_and(|map| map == "atomic"), required: strings(row.get("required")), name, row }
+    let gvk = row
+        .get("gvk")
+        .map(|gvk| (string(&gvk[0]), string(&gvk[1]), string(&gvk[2])));
+    Schema {
+        gvk,
+        shape,
+        atomic: row.get("map").is_some_and(|map| map == "atomic"),
+        required: strings(row.get("required")),
+        name,
+        row,
+    }
 }
 
 fn read_field(name: &str, row: &Value, by_name: &HashMap<String, usize>) -> Field {
-    let strategy = row.get("strategy").and_then(Value::as_str).unwrap_or_default();
+    let strategy = row
+        .get("strategy")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     Field {
         name: name.to_owned(),
         ty: read_type(row, by_name),
@@ -227,7 +261,11 @@ fn read_field(name: &str, row: &Value, by_name: &HashMap<String, usize>) -> Fiel
 }
 
 fn read_type(row: &Value, by_name: &HashMap<String, usize>) -> Type {
-    if let Some(index) = row.get("ref").and_then(Value::as_str).and_then(|name| by_name.get(name)) {
+    if let Some(index) = row
+        .get("ref")
+        .and_then(Value::as_str)
+        .and_then(|name| by_name.get(name))
+    {
         return Type::Named(*index);
     }
     let text = |field: &str| row.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -238,8 +276,13 @@ fn read_type(row: &Value, by_name: &HashMap<String, usize>) -> Type {
         ("integer", _) => Type::Int64,
         ("number", _) => Type::Double,
         ("boolean", _) => Type::Bool,
-        ("array", _) => Type::List(Box::new(row.get("items").map_or(Type::Any, |items| read_type(items, by_name)))),
-        ("object", _) if row.get("values").is_some() => Type::Map(Box::new(read_type(&row["values"], by_name))),
+        ("array", _) => Type::List(Box::new(
+            row.get("items")
+                .map_or(Type::Any, |items| read_type(items, by_name)),
+        )),
+        ("object", _) if row.get("values").is_some() => {
+            Type::Map(Box::new(read_type(&row["values"], by_name)))
+        }
         _ => Type::Any,
     }
 }
@@ -249,7 +292,10 @@ fn string(value: &Value) -> String {
 }
 
 fn strings(value: Option<&Value>) -> Vec<String> {
-    value.and_then(Value::as_array).map(|items| items.iter().map(string).collect()).unwrap_or_default()
+    value
+        .and_then(Value::as_array)
+        .map(|items| items.iter().map(string).collect())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -260,22 +306,99 @@ mod tests {
     fn the_table_says_what_kubernetes_says() {
         let pod = Schema::of("io.k8s.api.core.v1.Pod").unwrap();
         assert_eq!(pod.gvk, Some((String::new(), "v1".into(), "Pod".into())));
-        assert_eq!(pod.fields().iter().map(|field| field.name.as_str()).collect::<Vec<_>>(), ["kind", "apiVersion", "metadata", "spec", "status"]);
+        assert_eq!(
+            pod.fields()
+                .iter()
+                .map(|field| field.name.as_str())
+                .collect::<Vec<_>>(),
+            ["kind", "apiVersion", "metadata", "spec", "status"]
+        );
         let rows: [(&str, &str, &str, bool, bool, ListType, Option<&str>); 7] = [
-            ("io.k8s.api.core.v1.PodSpec", "containers", "[]v1.Container", false, true, ListType::Map(vec!["name".into()]), Some("name")),
-            ("io.k8s.api.core.v1.PodSpec", "hostNetwork", "bool", false, false, ListType::Atomic, None),
-            ("io.k8s.api.core.v1.PodSpec", "priority", "int32", true, false, ListType::Atomic, None),
-            ("io.k8s.api.core.v1.Container", "resources", "v1.ResourceRequirements", false, true, ListType::Atomic, None),
-            ("io.k8s.api.core.v1.Secret", "data", "map[string][]uint8", false, false, ListType::Atomic, None),
-            ("io.k8s.api.apps.v1.DeploymentSpec", "replicas", "int32", true, false, ListType::Atomic, None),
-            ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers", "[]string", false, false, ListType::Set, None),
+            (
+                "io.k8s.api.core.v1.PodSpec",
+                "containers",
+                "[]v1.Container",
+                false,
+                true,
+                ListType::Map(vec!["name".into()]),
+                Some("name"),
+            ),
+            (
+                "io.k8s.api.core.v1.PodSpec",
+                "hostNetwork",
+                "bool",
+                false,
+                false,
+                ListType::Atomic,
+                None,
+            ),
+            (
+                "io.k8s.api.core.v1.PodSpec",
+                "priority",
+                "int32",
+                true,
+                false,
+                ListType::Atomic,
+                None,
+            ),
+            (
+                "io.k8s.api.core.v1.Container",
+                "resources",
+                "v1.ResourceRequirements",
+                false,
+                true,
+                ListType::Atomic,
+                None,
+            ),
+            (
+                "io.k8s.api.core.v1.Secret",
+                "data",
+                "map[string][]uint8",
+                false,
+                false,
+                ListType::Atomic,
+                None,
+            ),
+            (
+                "io.k8s.api.apps.v1.DeploymentSpec",
+                "replicas",
+                "int32",
+                true,
+                false,
+                ListType::Atomic,
+                None,
+            ),
+            (
+                "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
+                "finalizers",
+                "[]string",
+                false,
+                false,
+                ListType::Set,
+                None,
+            ),
         ];
         for (schema, name, go, pointer, always, list, merge_key) in rows {
-            let field = Schema::of(schema).and_then(|schema| schema.field(name)).unwrap();
-            let found = (field.ty.go_name(), field.pointer, field.always, field.list.clone(), field.merge_key.as_deref());
-            assert_eq!(found, (go.to_owned(), pointer, always, list, merge_key), "{schema} {name}");
+            let field = Schema::of(schema)
+                .and_then(|schema| schema.field(name))
+                .unwrap();
+            let found = (
+                field.ty.go_name(),
+                field.pointer,
+                field.always,
+                field.list.clone(),
+                field.merge_key.as_deref(),
+            );
+            assert_eq!(
+                found,
+                (go.to_owned(), pointer, always, list, merge_key),
+                "{schema} {name}"
+            );
         }
-        assert!(Schema::of_kind("apps", "v1", "Deployment").is_some() && Schema::of_kind("apps", "v2", "Deployment").is_none());
+        assert!(
+            Schema::of_kind("apps", "v1", "Deployment").is_some()
+                && Schema::of_kind("apps", "v2", "Deployment").is_none()
+        );
     }
 
     /// Where the reference documents are there, the compiled table is what compile.py makes of them.
@@ -287,10 +410,19 @@ mod tests {
             println!("skipped: no {}", documents.display());
             return;
         }
-        let run = std::process::Command::new("python3").arg(home.join("src/schema/compile.py")).arg(&documents).arg("--check").output();
+        let run = std::process::Command::new("python3")
+            .arg(home.join("src/schema/compile.py"))
+            .arg(&documents)
+            .arg("--check")
+            .output();
         match run {
             Err(error) => println!("skipped: no python3 ({error})"),
-            Ok(run) => assert!(run.status.success(), "{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr)),
+            Ok(run) => assert!(
+                run.status.success(),
+                "{}{}",
+                String::from_utf8_lossy(&run.stdout),
+                String::from_utf8_lossy(&run.stderr)
+            ),
         }
     }
 }

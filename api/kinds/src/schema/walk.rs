@@ -20,16 +20,32 @@ pub(super) enum Words {
 }
 
 /// Brings a value into the canonical form of its schema; the error is the first wrong type.
-pub(super) fn walk(schema: &'static Schema, value: Value, words: Words) -> Result<Converted, String> {
-    let mut walk = Walk { words, ..Walk::default() };
+pub(super) fn walk(
+    schema: &'static Schema,
+    value: Value,
+    words: Words,
+) -> Result<Converted, String> {
+    let mut walk = Walk {
+        words,
+        ..Walk::default()
+    };
     let value = match (&schema.shape, value) {
         (Shape::Struct(fields), Value::Object(map)) => walk.fields(schema, fields, map)?,
-        (Shape::Struct(_), other) => return Err(format!("json: cannot unmarshal {} into Go value of type {}", name_of(&other), schema.go_name())),
+        (Shape::Struct(_), other) => {
+            return Err(format!(
+                "json: cannot unmarshal {} into Go value of type {}",
+                name_of(&other),
+                schema.go_name()
+            ));
+        }
         (_, other) => other,
     };
     match walk.saved {
         Some(error) => Err(error),
-        None => Ok(Converted { value, strict: walk.strict }),
+        None => Ok(Converted {
+            value,
+            strict: walk.strict,
+        }),
     }
 }
 
@@ -60,13 +76,20 @@ struct Walk {
 }
 
 impl Walk {
-    fn fields(&mut self, schema: &'static Schema, fields: &'static Fields, map: Map<String, Value>) -> Result<Value, String> {
+    fn fields(
+        &mut self,
+        schema: &'static Schema,
+        fields: &'static Fields,
+        map: Map<String, Value>,
+    ) -> Result<Value, String> {
         let outer = std::mem::replace(&mut self.owner, schema.short_name());
         let mut slots: Vec<Option<Value>> = vec![None; fields.list.len()];
         for (key, value) in map {
             let length = self.enter_key(&key);
             match fields.index.get(&key) {
-                None if self.strict.len() < MAX_STRICT_ERRORS => self.strict.push(format!("unknown field {}", go_quote(&self.path))),
+                None if self.strict.len() < MAX_STRICT_ERRORS => self
+                    .strict
+                    .push(format!("unknown field {}", go_quote(&self.path))),
                 None => {}
                 Some(_) if value.is_null() => {}
                 Some(index) => {
@@ -82,8 +105,17 @@ impl Walk {
         let mut object = Map::with_capacity(fields.list.len().min(8));
         for (field, slot) in fields.list.iter().zip(slots) {
             match slot {
-                Some(value) if !is_omitted(field, &value) => object.insert(field.name.clone(), value),
-                _ if field.always => object.insert(field.name.clone(), if field.pointer { Value::Null } else { zero(&field.ty) }),
+                Some(value) if !is_omitted(field, &value) => {
+                    object.insert(field.name.clone(), value)
+                }
+                _ if field.always => object.insert(
+                    field.name.clone(),
+                    if field.pointer {
+                        Value::Null
+                    } else {
+                        zero(&field.ty)
+                    },
+                ),
                 _ => None,
             };
         }
@@ -91,7 +123,12 @@ impl Walk {
     }
 
     /// None where the value is null or of a wrong type, which is saved. Err is what ends the reading at once.
-    fn value(&mut self, ty: &'static Type, go: Option<&str>, value: Value) -> Result<Option<Value>, String> {
+    fn value(
+        &mut self,
+        ty: &'static Type,
+        go: Option<&str>,
+        value: Value,
+    ) -> Result<Option<Value>, String> {
         let value = match (ty, value) {
             (_, Value::Null) => return Ok(None),
             (Type::Any, value) => value,
@@ -106,7 +143,9 @@ impl Walk {
             },
             (Type::Double, Value::Number(number)) => Value::Number(number),
             (Type::Int32 | Type::Int64, Value::Number(number)) => match number.as_i64() {
-                Some(whole) if *ty == Type::Int64 || i32::try_from(whole).is_ok() => Value::Number(number),
+                Some(whole) if *ty == Type::Int64 || i32::try_from(whole).is_ok() => {
+                    Value::Number(number)
+                }
                 _ => {
                     self.wrong_type(&format!("number {number}"), &Value::Number(number), ty, go);
                     return Ok(None);
@@ -115,7 +154,9 @@ impl Walk {
             (Type::List(element), Value::Array(items)) => self.list(element, go, items)?,
             (Type::Map(element), Value::Object(map)) => self.map(element, go, map)?,
             (Type::Named(_), value) => {
-                let schema = ty.schema().expect("a named type has its schema: the table resolves names when it is read");
+                let schema = ty.schema().expect(
+                    "a named type has its schema: the table resolves names when it is read",
+                );
                 return self.named(schema, ty, go, value);
             }
             (_, other) => {
@@ -126,7 +167,12 @@ impl Walk {
         Ok(Some(value))
     }
 
-    fn list(&mut self, element: &'static Type, go: Option<&str>, items: Vec<Value>) -> Result<Value, String> {
+    fn list(
+        &mut self,
+        element: &'static Type,
+        go: Option<&str>,
+        items: Vec<Value>,
+    ) -> Result<Value, String> {
         let go = go.map(go_element);
         let mut list = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
@@ -141,7 +187,12 @@ impl Walk {
         Ok(Value::Array(list))
     }
 
-    fn map(&mut self, element: &'static Type, go: Option<&str>, map: Map<String, Value>) -> Result<Value, String> {
+    fn map(
+        &mut self,
+        element: &'static Type,
+        go: Option<&str>,
+        map: Map<String, Value>,
+    ) -> Result<Value, String> {
         let go = go.map(go_element);
         let mut sorted = Map::with_capacity(map.len());
         for (key, value) in map {
@@ -154,7 +205,13 @@ impl Walk {
         Ok(Value::Object(sorted))
     }
 
-    fn named(&mut self, schema: &'static Schema, ty: &'static Type, go: Option<&str>, value: Value) -> Result<Option<Value>, String> {
+    fn named(
+        &mut self,
+        schema: &'static Schema,
+        ty: &'static Type,
+        go: Option<&str>,
+        value: Value,
+    ) -> Result<Option<Value>, String> {
         let value = match (&schema.shape, value) {
             (Shape::Struct(fields), Value::Object(map)) => self.fields(schema, fields, map)?,
             (Shape::Struct(_), other) => {
@@ -167,19 +224,33 @@ impl Walk {
                     Value::String(text) => text.trim().to_owned(),
                     other => other.to_string(),
                 };
-                Value::String(Quantity::parse(&text).map_err(|error| error.to_string())?.to_string())
+                Value::String(
+                    Quantity::parse(&text)
+                        .map_err(|error| error.to_string())?
+                        .to_string(),
+                )
             }
             (Shape::IntOrString, Value::String(text)) => Value::String(text),
-            (Shape::IntOrString, Value::Number(number)) if number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) => {
+            (Shape::IntOrString, Value::Number(number))
+                if number
+                    .as_i64()
+                    .is_some_and(|number| i32::try_from(number).is_ok()) =>
+            {
                 Value::Number(number)
             }
-            (Shape::IntOrString, Value::Number(number)) => return Err(self.type_error(&format!("number {number}"), "int32")),
+            (Shape::IntOrString, Value::Number(number)) => {
+                return Err(self.type_error(&format!("number {number}"), "int32"));
+            }
             (Shape::IntOrString, other) => return Err(self.type_error(name_of(&other), "int32")),
-            (Shape::Time | Shape::MicroTime, Value::String(text)) => match scalars::time(&text, matches!(schema.shape, Shape::MicroTime))? {
-                Some(text) => Value::String(text),
-                None => return Ok(None),
-            },
-            (Shape::Time | Shape::MicroTime, other) => return Err(self.type_error(name_of(&other), "string")),
+            (Shape::Time | Shape::MicroTime, Value::String(text)) => {
+                match scalars::time(&text, matches!(schema.shape, Shape::MicroTime))? {
+                    Some(text) => Value::String(text),
+                    None => return Ok(None),
+                }
+            }
+            (Shape::Time | Shape::MicroTime, other) => {
+                return Err(self.type_error(name_of(&other), "string"));
+            }
         };
         Ok(Some(value))
     }
@@ -196,12 +267,20 @@ impl Walk {
     fn wrong_type(&mut self, shown: &str, found: &Value, ty: &Type, go: Option<&str>) {
         if self.saved.is_none() {
             let go = go.map_or_else(|| ty.go_name(), str::to_owned);
-            self.saved = Some(if self.words == Words::Unstructured { converter_error(found, ty, &go) } else { self.type_error(shown, &go) });
+            self.saved = Some(if self.words == Words::Unstructured {
+                converter_error(found, ty, &go)
+            } else {
+                self.type_error(shown, &go)
+            });
         }
     }
 
     fn type_error(&self, found: &str, go: &str) -> String {
-        format!("json: cannot unmarshal {found} into Go struct field {}.{} of type {go}", self.owner, self.stack.join("."))
+        format!(
+            "json: cannot unmarshal {found} into Go struct field {}.{} of type {go}",
+            self.owner,
+            self.stack.join(".")
+        )
     }
 }
 
@@ -220,7 +299,9 @@ fn converter_error(found: &Value, ty: &Type, go: &str) -> String {
         (Type::List(_) | Type::Bytes, kind) => format!("cannot restore slice from {kind}"),
         (Type::Map(_), kind) => format!("cannot restore map from {kind}"),
         (Type::Named(_), kind) => format!("cannot restore struct from: {kind}"),
-        (Type::String, "int64") | (Type::Int32 | Type::Int64, "int64" | "float64") => format!("cannot convert {kind} to {go}"),
+        (Type::String, "int64") | (Type::Int32 | Type::Int64, "int64" | "float64") => {
+            format!("cannot convert {kind} to {go}")
+        }
         (scalar, _) => format!("unrecognized type: {}", scalar.go_name()),
     }
 }
@@ -238,7 +319,7 @@ fn is_omitted(field: &Field, value: &Value) -> bool {
     match (&field.ty, value) {
         (Type::List(_), Value::Array(items)) => items.is_empty(),
         (Type::Map(_), Value::Object(map)) => map.is_empty(),
-        (Type::String | Type::Bytes, Value::String(text)) => text.is_empty() ,
+        (Type::String | Type::Bytes, Value::String(text)) => text.is_empty(),
         (Type::Bool, Value::Bool(value)) => !value,
         (Type::Int32 | Type::Int64 | Type::Double, value) => value.as_f64() == Some(0.0),
         _ => false,
@@ -256,8 +337,18 @@ fn zero(ty: &'static Type) -> Value {
             Some(schema) => match &schema.shape {
                 Shape::Struct(fields) => {
                     let always = fields.list.iter().filter(|field| field.always);
-                    let zero = |field: &'static Field| if field.pointer { Value::Null } else { zero(&field.ty) };
-                    Value::Object(always.map(|field| (field.name.clone(), zero(field))).collect())
+                    let zero = |field: &'static Field| {
+                        if field.pointer {
+                            Value::Null
+                        } else {
+                            zero(&field.ty)
+                        }
+                    };
+                    Value::Object(
+                        always
+                            .map(|field| (field.name.clone(), zero(field)))
+                            .collect(),
+                    )
                 }
                 Shape::Quantity => json!("0"),
                 Shape::IntOrString => json!(0),
