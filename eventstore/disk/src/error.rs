@@ -10,10 +10,17 @@ pub enum StoreError {
     Disk(#[from] DiskError),
     /// A record is not what was written. `what` names it: an object's key and revision, an event's revision.
     #[error("database {database}: {what}: corrupt: {detail}")]
-    Corrupt { database: String, what: String, detail: String },
+    Corrupt {
+        database: String,
+        what: String,
+        detail: String,
+    },
     /// A committed entry that this program cannot read.
     #[error("entry {}.{}: {error}", position.term, position.index)]
-    Entry { position: Position, error: CodecError },
+    Entry {
+        position: Position,
+        error: CodecError,
+    },
     #[error(transparent)]
     Level(#[from] LevelTooHigh),
     #[error("given position {}.{}, while {}.{} is applied", given.term, given.index, applied.term, applied.index)]

@@ -4,10 +4,10 @@
 //! readers, and callers bound what they ask for. A record that is damaged or missing is an error that names it.
 
 use crate::StoreError;
-use crate::layout;
+use crate::layout::{self, Birth};
 use crate::record::{Damage, Versioned, unseal_birth, unseal_event, unseal_version};
 use bytes::Bytes;
-use eventstore::{Digest, Envelope, Event, Folded, Happened, Key, Object, Text, decode};
+use eventstore::{Digest, Envelope, Event, Folded, Happened, Key, Object, decode};
 use seams::{Disk, Order, Range, Reader};
 use std::fmt::Display;
 use std::sync::Arc;
@@ -40,33 +40,57 @@ pub(crate) struct History {
 
 impl History {
     pub fn corrupt(&self, what: impl Display, damage: impl Display) -> StoreError {
-        StoreError::Corrupt { database: self.name.to_string(), what: what.to_string(), detail: damage.to_string() }
+        StoreError::Corrupt {
+            database: self.name.to_string(),
+            what: what.to_string(),
+            detail: damage.to_string(),
+        }
     }
 
     /// The version that an object had at a revision: the newest not above it. None: it was never there up to then.
-    pub fn version_at(&self, key: &Key, revision: u64) -> Result<Option<(u64, Versioned)>, StoreError> {
+    pub fn version_at(
+        &self,
+        key: &Key,
+        revision: u64,
+    ) -> Result<Option<(u64, Versioned)>, StoreError> {
         Ok(self.versions(key, revision, 1)?.pop())
     }
 
     /// An object's versions from a revision down, newest first.
-    pub fn versions(&self, key: &Key, from: u64, limit: usize) -> Result<Vec<(u64, Versioned)>, StoreError> {
-        let pairs = self.disk.scan(&layout::versions_to(key, from), Order::Descending, limit)?;
-        pairs.iter().map(|(disk_key, value)| self.read_version(key, disk_key, value)).collect()
+    pub fn versions(
+        &self,
+        key: &Key,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Versioned)>, StoreError> {
+        let pairs = self
+            .disk
+            .scan(&layout::versions_to(key, from), Order::Descending, limit)?;
+        pairs
+            .iter()
+            .map(|(disk_key, value)| self.read_version(key, disk_key, value))
+            .collect()
     }
 
     /// The objects of exactly these versions, in order. One that is missing, or records a deletion, is corruption.
     pub fn objects(&self, wanted: &[(Key, u64)]) -> Result<Vec<Arc<Object>>, StoreError> {
         let mut objects = Vec::with_capacity(wanted.len());
         for some in wanted.chunks(FETCH_KEYS) {
-            let keys: Vec<_> = some.iter().map(|(key, revision)| layout::version(key, *revision)).collect();
-            let values = self.disk.multi_get(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+            let keys: Vec<_> = some
+                .iter()
+                .map(|(key, revision)| layout::version(key, *revision))
+                .collect();
+            let values = self
+                .disk
+                .multi_get(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
             for (((key, revision), disk_key), value) in some.iter().zip(&keys).zip(values) {
                 let missing = || self.corrupt(OfVersion(key, *revision), "it is missing");
                 let (_, version) = self.read_version(key, disk_key, &value.ok_or_else(missing)?)?;
                 match version {
                     Versioned::Object(object) => objects.push(Arc::new(object)),
                     Versioned::Gone => {
-                        return Err(self.corrupt(OfVersion(key, *revision), "a deletion stands in its place"));
+                        return Err(self
+                            .corrupt(OfVersion(key, *revision), "a deletion stands in its place"));
                     }
                 }
             }
@@ -74,7 +98,12 @@ impl History {
         Ok(objects)
     }
 
-    pub fn read_version(&self, key: &Key, disk_key: &[u8], value: &Bytes) -> Result<(u64, Versioned), StoreError> {
+    pub fn read_version(
+        &self,
+        key: &Key,
+        disk_key: &[u8],
+        value: &Bytes,
+    ) -> Result<(u64, Versioned), StoreError> {
         let revision = layout::last_number(disk_key).unwrap_or_default();
         let damaged = |damage| self.corrupt(OfVersion(key, revision), damage);
         let version = unseal_version(disk_key, key, value).map_err(damaged)?;
@@ -87,7 +116,11 @@ impl History {
     }
 
     /// The event whose range holds a revision.
-    pub fn event_holding(&self, revision: u64, newest: u64) -> Result<Option<Recorded>, StoreError> {
+    pub fn event_holding(
+        &self,
+        revision: u64,
+        newest: u64,
+    ) -> Result<Option<Recorded>, StoreError> {
         Ok(self.recorded(revision, newest, 1)?.pop())
     }
 
@@ -96,8 +129,13 @@ impl History {
         if from > to {
             return Ok(Vec::new());
         }
-        let pairs = self.disk.scan(&layout::events(from, to), Order::Ascending, limit)?;
-        pairs.iter().map(|(disk_key, value)| self.read_event(disk_key, value)).collect()
+        let pairs = self
+            .disk
+            .scan(&layout::events(from, to), Order::Ascending, limit)?;
+        pairs
+            .iter()
+            .map(|(disk_key, value)| self.read_event(disk_key, value))
+            .collect()
     }
 
     pub fn read_event(&self, disk_key: &[u8], value: &Bytes) -> Result<Recorded, StoreError> {
@@ -108,7 +146,11 @@ impl History {
         if envelope.last != last || envelope.first > last {
             return Err(damaged(Damage::Sense("it names other revisions")));
         }
-        Ok(Recorded { envelope, digest, encoded })
+        Ok(Recorded {
+            envelope,
+            digest,
+            encoded,
+        })
     }
 
     /// An event with the objects before and after each of its changes.
@@ -129,21 +171,40 @@ impl History {
         let mut found = self.objects(&wanted)?.into_iter();
         let mut objects = Vec::with_capacity(records.len());
         for record in records {
-            let before = if record.before > 0 { found.next() } else { None };
+            let before = if record.before > 0 {
+                found.next()
+            } else {
+                None
+            };
             let after = record.hash.and_then(|_| found.next());
-            objects.push(Folded { key: record.key.clone(), revision: record.revision, before, after });
+            objects.push(Folded {
+                key: record.key.clone(),
+                revision: record.revision,
+                before,
+                after,
+            });
         }
-        Ok(Event { envelope: recorded.envelope, digest: recorded.digest, objects })
+        Ok(Event {
+            envelope: recorded.envelope,
+            digest: recorded.digest,
+            objects,
+        })
     }
 
     /// Who of a resource began (true) or ceased to live after one revision, up to and with another; in order.
-    pub fn births(&self, resource: &str, after: u64, to: u64) -> Result<Vec<((Text, Text), bool)>, StoreError> {
+    pub fn births(&self, resource: &str, after: u64, to: u64) -> Result<Vec<Birth>, StoreError> {
         let mut births = Vec::new();
-        for pair in self.disk.iterate(&layout::births(resource, after, to), Order::Ascending)? {
+        for pair in self
+            .disk
+            .iterate(&layout::births(resource, after, to), Order::Ascending)?
+        {
             let (disk_key, value) = pair?;
             births.push(unseal_birth(&disk_key, &value).map_err(|damage| {
                 let revision = layout::last_number(&disk_key).unwrap_or_default();
-                self.corrupt(format_args!("a birth of {resource} at revision {revision}"), damage)
+                self.corrupt(
+                    format_args!("a birth of {resource} at revision {revision}"),
+                    damage,
+                )
             })?);
         }
         Ok(births)
@@ -155,7 +216,9 @@ impl History {
         reader: &'a (impl Reader + ?Sized),
         range: &Range,
     ) -> Result<impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> + 'a, StoreError> {
-        Ok(reader.iterate(range, Order::Ascending)?.map(|pair| pair.map_err(StoreError::from)))
+        Ok(reader
+            .iterate(range, Order::Ascending)?
+            .map(|pair| pair.map_err(StoreError::from)))
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::StoreError;
 use crate::history::History;
-use crate::layout;
+use crate::layout::{self, Name};
 use crate::record::{ResourceBooks, seal_coded, unseal_coded};
 use eventstore::{Text, View};
 use seams::{Batch, Order, Range};
@@ -16,16 +16,16 @@ use std::ops::{Bound, RangeBounds};
 /// Names in one piece of a set.
 const PIECE_NAMES: usize = 1_000;
 
-type Name = (Text, Text);
-
 pub(crate) fn due(books: &ResourceBooks, living: usize, few_births: u64) -> bool {
     books.births > few_births.max(living as u64)
 }
 
 /// Writes the set of what lives in this view.
 pub(crate) fn write(batch: &mut Batch, view: &View, resource: &str) {
-    let names: Vec<Name> =
-        view.list(resource, None).map(|object| (object.key.namespace.clone(), object.key.name.clone())).collect();
+    let names: Vec<Name> = view
+        .list(resource, None)
+        .map(|object| (object.key.namespace.clone(), object.key.name.clone()))
+        .collect();
     let mut put = |first: Option<&Name>, piece: &[Name]| {
         let key = layout::key_set(resource, view.revision, first);
         let value = seal_coded(&key, &piece);
@@ -47,8 +47,14 @@ pub(crate) fn living(
     range: &impl RangeBounds<Name>,
     limit: usize,
 ) -> Result<Vec<Name>, StoreError> {
-    let set = history.disk.scan(&layout::key_sets_to(resource, revision), Order::Descending, 1)?;
-    let set = set.first().and_then(|(key, _)| layout::key_set_revision(resource, key));
+    let set = history.disk.scan(
+        &layout::key_sets_to(resource, revision),
+        Order::Descending,
+        1,
+    )?;
+    let set = set
+        .first()
+        .and_then(|(key, _)| layout::key_set_revision(resource, key));
     let mut births = BTreeMap::new();
     for (name, lives) in history.births(resource, set.unwrap_or(0), revision)? {
         if range.contains(&name) {
@@ -61,13 +67,19 @@ pub(crate) fn living(
         // One moment for all the pieces, for the iterator reads on while others write.
         for pair in history.pairs(&*history.disk, &pieces_from(history, resource, set, range)?)? {
             let (key, value) = pair?;
-            let names: Vec<Name> = unseal_coded(&key, &value)
-                .map_err(|damage| history.corrupt(format_args!("the keys of {resource} at revision {set}"), damage))?;
+            let names: Vec<Name> = unseal_coded(&key, &value).map_err(|damage| {
+                history.corrupt(
+                    format_args!("the keys of {resource} at revision {set}"),
+                    damage,
+                )
+            })?;
             for name in names {
                 while let Some((born, lives)) = births.next_if(|(born, _)| *born < name) {
                     living.extend(lives.then_some(born));
                 }
-                let lives = births.next_if(|(born, _)| *born == name).is_none_or(|(_, lives)| lives);
+                let lives = births
+                    .next_if(|(born, _)| *born == name)
+                    .is_none_or(|(_, lives)| lives);
                 if living.len() >= limit || is_behind(range, &name) {
                     living.truncate(limit);
                     return Ok(living);
@@ -95,7 +107,10 @@ fn pieces_from(
         let mut up_to = layout::key_set(resource, set, Some(first));
         // A range ends before its end: the piece that begins with the very name must be in it.
         up_to.push(0);
-        let before = Range { from: pieces.from.clone(), to: Some(up_to) };
+        let before = Range {
+            from: pieces.from.clone(),
+            to: Some(up_to),
+        };
         if let Some((key, _)) = history.disk.scan(&before, Order::Descending, 1)?.pop() {
             pieces.from = key.to_vec();
         }

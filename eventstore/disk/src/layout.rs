@@ -17,6 +17,11 @@
 use eventstore::{Key, Text};
 use seams::Range;
 
+/// (namespace, name), as objects of a resource are ordered.
+pub(crate) type Name = (Text, Text);
+/// Which name began (true) or ceased (false) to live.
+pub(crate) type Birth = (Name, bool);
+
 pub(crate) const META: &[u8] = b"m";
 const CURRENT: u8 = b'c';
 const VERSION: u8 = b'v';
@@ -68,11 +73,14 @@ pub(crate) fn birth(resource: &str, revision: u64) -> Vec<u8> {
 
 /// A resource's births and deaths after one revision, up to and with another.
 pub(crate) fn births(resource: &str, after: u64, to: u64) -> Range {
-    Range::new(birth(resource, after.saturating_add(1)), birth(resource, to.saturating_add(1)))
+    Range::new(
+        birth(resource, after.saturating_add(1)),
+        birth(resource, to.saturating_add(1)),
+    )
 }
 
 /// A piece of a key set. The first piece begins at nothing, so that an empty set has a piece too.
-pub(crate) fn key_set(resource: &str, revision: u64, first: Option<&(Text, Text)>) -> Vec<u8> {
+pub(crate) fn key_set(resource: &str, revision: u64, first: Option<&Name>) -> Vec<u8> {
     let mut bytes = of_resource(KEY_SET, resource, revision);
     if let Some((namespace, name)) = first {
         bytes.extend_from_slice(namespace.as_bytes());
@@ -84,12 +92,18 @@ pub(crate) fn key_set(resource: &str, revision: u64, first: Option<&(Text, Text)
 
 /// The pieces of a resource's key sets up to and with a revision.
 pub(crate) fn key_sets_to(resource: &str, revision: u64) -> Range {
-    Range::new(key_set(resource, 0, None), key_set(resource, revision.saturating_add(1), None))
+    Range::new(
+        key_set(resource, 0, None),
+        key_set(resource, revision.saturating_add(1), None),
+    )
 }
 
 /// The pieces of one key set.
 pub(crate) fn key_set_pieces(resource: &str, revision: u64) -> Range {
-    Range::new(key_set(resource, revision, None), key_set(resource, revision.saturating_add(1), None))
+    Range::new(
+        key_set(resource, revision, None),
+        key_set(resource, revision.saturating_add(1), None),
+    )
 }
 
 pub(crate) fn outcome(sequence: u64) -> Vec<u8> {
@@ -98,7 +112,10 @@ pub(crate) fn outcome(sequence: u64) -> Vec<u8> {
 
 /// Outcomes from a sequence number on.
 pub(crate) fn outcomes_from(sequence: u64) -> Range {
-    Range { from: outcome(sequence), to: Range::prefix([OUTCOME]).to }
+    Range {
+        from: outcome(sequence),
+        to: Range::prefix([OUTCOME]).to,
+    }
 }
 
 pub(crate) fn session(node: &str) -> Vec<u8> {
@@ -124,7 +141,9 @@ pub(crate) fn name_of(bytes: &[u8]) -> Option<Text> {
 
 /// The number that ends the key of an event, a version or a birth.
 pub(crate) fn last_number(bytes: &[u8]) -> Option<u64> {
-    bytes.last_chunk::<8>().map(|number| u64::from_be_bytes(*number))
+    bytes
+        .last_chunk::<8>()
+        .map(|number| u64::from_be_bytes(*number))
 }
 
 /// The revision in a key set's piece.
@@ -157,7 +176,8 @@ fn of_resource(letter: u8, resource: &str, revision: u64) -> Vec<u8> {
 }
 
 fn prefixed_key(letter: u8, key: &Key) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(key.resource.len() + key.namespace.len() + key.name.len() + 12);
+    let mut bytes =
+        Vec::with_capacity(key.resource.len() + key.namespace.len() + key.name.len() + 12);
     bytes.push(letter);
     bytes.extend_from_slice(key.resource.as_bytes());
     bytes.push(0);

@@ -6,6 +6,7 @@
 use crate::blocking::blocking;
 use crate::history::Recorded;
 use crate::key_sets;
+use crate::layout::Name;
 use crate::record::Versioned;
 use crate::store::Published;
 use crate::{ReadError, Store, StoreError};
@@ -13,7 +14,6 @@ use eventstore::{Event, Key, Object, Text, Time};
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
-type Name = (Text, Text);
 type Bounds = (Bound<Name>, Bound<Name>);
 
 /// Part of a list of the past.
@@ -45,10 +45,15 @@ impl Store {
     pub fn object_at(&self, key: &Key, revision: u64) -> Result<Option<Arc<Object>>, ReadError> {
         let published = self.published();
         published.readable(revision)?;
-        if let Some(object) = published.view.get(key).filter(|object| object.revision() <= revision) {
+        if let Some(object) = published
+            .view
+            .get(key)
+            .filter(|object| object.revision() <= revision)
+        {
             return Ok(Some(object.clone()));
         }
-        Ok(blocking(|| published.history.version_at(key, revision))?.and_then(|(_, version)| object_of(version)))
+        Ok(blocking(|| published.history.version_at(key, revision))?
+            .and_then(|(_, version)| object_of(version)))
     }
 
     /// A resource's objects as they were at a revision, in the order of namespace, then name: those of one namespace if one is named,
@@ -66,9 +71,14 @@ impl Store {
         let bounds = within(namespace, &range);
         let most = limit.saturating_add(1);
         let mut objects: Vec<_> = if published.view.last_change(resource) <= revision {
-            let objects = published.view.range(resource, (bounds.0.clone(), Bound::Unbounded));
+            let objects = published
+                .view
+                .range(resource, (bounds.0.clone(), Bound::Unbounded));
             let inside = |object: &&Arc<Object>| {
-                !key_sets::is_behind(&bounds, &(object.key.namespace.clone(), object.key.name.clone()))
+                !key_sets::is_behind(
+                    &bounds,
+                    &(object.key.namespace.clone(), object.key.name.clone()),
+                )
             };
             objects.take_while(inside).take(most).cloned().collect()
         } else {
@@ -83,7 +93,10 @@ impl Store {
     pub fn event_at(&self, revision: u64) -> Result<Option<Arc<Event>>, ReadError> {
         let published = self.published();
         let event = blocking(|| match published.event_holding(revision)? {
-            Some(recorded) => published.history.whole(recorded).map(|event| Some(Arc::new(event))),
+            Some(recorded) => published
+                .history
+                .whole(recorded)
+                .map(|event| Some(Arc::new(event))),
             None => Ok(None),
         });
         Ok(event?)
@@ -104,32 +117,53 @@ impl Store {
         }
         match blocking(|| published.event_holding(revision))? {
             Some(recorded) => Ok(recorded.revision()),
-            None => Err(published.history.corrupt(format_args!("event {revision}"), "it is missing").into()),
+            None => Err(published
+                .history
+                .corrupt(format_args!("event {revision}"), "it is missing")
+                .into()),
         }
     }
 
     /// Events named by a revision in this range, in order.
-    pub fn events(&self, range: RangeInclusive<u64>, limit: usize) -> Result<Vec<Arc<Event>>, ReadError> {
+    pub fn events(
+        &self,
+        range: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Event>>, ReadError> {
         let published = self.published();
         let (from, to) = published.bounded(range);
         Ok(blocking(|| {
             let recorded = published.history.recorded(from, to, limit)?;
             let whole = |recorded| published.history.whole(recorded).map(Arc::new);
-            recorded.into_iter().map(whole).collect::<Result<_, StoreError>>()
+            recorded
+                .into_iter()
+                .map(whole)
+                .collect::<Result<_, StoreError>>()
         })?)
     }
 
     /// The same without the objects.
-    pub fn recorded(&self, range: RangeInclusive<u64>, limit: usize) -> Result<Vec<Recorded>, ReadError> {
+    pub fn recorded(
+        &self,
+        range: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, ReadError> {
         let published = self.published();
         let (from, to) = published.bounded(range);
         Ok(blocking(|| published.history.recorded(from, to, limit))?)
     }
 
     /// An object's changes, newest first: from before a revision, if one is given. Ends at the horizon.
-    pub fn history(&self, key: &Key, before: Option<u64>, limit: usize) -> Result<Vec<Version>, ReadError> {
+    pub fn history(
+        &self,
+        key: &Key,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Version>, ReadError> {
         let published = self.published();
-        let newest = before.map_or(published.view.revision, |before| before.saturating_sub(1).min(published.view.revision));
+        let newest = before.map_or(published.view.revision, |before| {
+            before.saturating_sub(1).min(published.view.revision)
+        });
         Ok(blocking(|| published.history_of(key, newest, limit))?)
     }
 
@@ -141,9 +175,10 @@ impl Store {
         }
         let found = blocking(|| published.last_stamped(time))?;
         match found {
-            Some(revision) if revision < published.horizon => {
-                Err(ReadError::Compacted { asked: revision, horizon: published.horizon })
-            }
+            Some(revision) if revision < published.horizon => Err(ReadError::Compacted {
+                asked: revision,
+                horizon: published.horizon,
+            }),
             found => Ok(found),
         }
     }
@@ -153,9 +188,15 @@ impl Published {
     fn readable(&self, revision: u64) -> Result<(), ReadError> {
         let current = self.view.revision;
         if revision > current {
-            Err(ReadError::FutureRevision { asked: revision, current })
+            Err(ReadError::FutureRevision {
+                asked: revision,
+                current,
+            })
         } else if revision < self.horizon {
-            Err(ReadError::Compacted { asked: revision, horizon: self.horizon })
+            Err(ReadError::Compacted {
+                asked: revision,
+                horizon: self.horizon,
+            })
         } else {
             Ok(())
         }
@@ -180,14 +221,27 @@ impl Published {
         limit: usize,
     ) -> Result<Vec<Arc<Object>>, StoreError> {
         let mut objects = Vec::new();
-        for (namespace, name) in key_sets::living(&self.history, resource, revision, bounds, limit)? {
+        for (namespace, name) in key_sets::living(&self.history, resource, revision, bounds, limit)?
+        {
             let key = Key::new(resource, namespace, name);
-            if let Some(current) = self.view.get(&key).filter(|object| object.revision() <= revision) {
+            if let Some(current) = self
+                .view
+                .get(&key)
+                .filter(|object| object.revision() <= revision)
+            {
                 objects.push(current.clone());
                 continue;
             }
-            let version = self.history.version_at(&key, revision)?.and_then(|(_, version)| object_of(version));
-            let missing = || self.history.corrupt(format_args!("object {key} as of revision {revision}"), "it is missing");
+            let version = self
+                .history
+                .version_at(&key, revision)?
+                .and_then(|(_, version)| object_of(version));
+            let missing = || {
+                self.history.corrupt(
+                    format_args!("object {key} as of revision {revision}"),
+                    "it is missing",
+                )
+            };
             objects.push(version.ok_or_else(missing)?);
         }
         Ok(objects)
@@ -195,16 +249,32 @@ impl Published {
 
     fn history_of(&self, key: &Key, newest: u64, limit: usize) -> Result<Vec<Version>, StoreError> {
         // One more than asked for: each change shows the version before it.
-        let versions = self.history.versions(key, newest, limit.saturating_add(1))?;
-        let mut versions: Vec<_> =
-            versions.into_iter().map(|(revision, version)| (revision, object_of(version))).collect();
+        let versions = self
+            .history
+            .versions(key, newest, limit.saturating_add(1))?;
+        let mut versions: Vec<_> = versions
+            .into_iter()
+            .map(|(revision, version)| (revision, object_of(version)))
+            .collect();
         versions.retain(|(revision, _)| *revision >= self.horizon);
-        let before = versions.iter().skip(1).map(|(_, object)| object.clone()).chain([None]);
+        let before = versions
+            .iter()
+            .skip(1)
+            .map(|(_, object)| object.clone())
+            .chain([None]);
         let mut history = Vec::new();
         for ((revision, after), before) in versions.iter().zip(before).take(limit) {
-            let missing = || self.history.corrupt(format_args!("event {revision}"), "it is missing");
+            let missing = || {
+                self.history
+                    .corrupt(format_args!("event {revision}"), "it is missing")
+            };
             let event = self.event_holding(*revision)?.ok_or_else(missing)?;
-            history.push(Version { revision: *revision, event, before, after: after.clone() });
+            history.push(Version {
+                revision: *revision,
+                event,
+                before,
+                after: after.clone(),
+            });
         }
         Ok(history)
     }
@@ -214,7 +284,10 @@ impl Published {
         let (mut low, mut high) = (0, self.view.revision);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            let missing = || self.history.corrupt(format_args!("event {middle}"), "it is missing");
+            let missing = || {
+                self.history
+                    .corrupt(format_args!("event {middle}"), "it is missing")
+            };
             let event = self.event_holding(middle)?.ok_or_else(missing)?.envelope;
             if event.time <= time {
                 low = event.last;

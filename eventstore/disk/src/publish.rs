@@ -14,7 +14,10 @@ impl Store {
         self.0.counters.count(applied);
         self.0.outcomes.settle(applied);
         self.reached(revision, index);
-        let events: Vec<_> = applied.iter().flat_map(|applied| applied.events.iter().map(|(event, _)| event.clone())).collect();
+        let events: Vec<_> = applied
+            .iter()
+            .flat_map(|applied| applied.events.iter().map(|(event, _)| event.clone()))
+            .collect();
         if !events.is_empty() {
             self.0.ring.push(Block::new(revision, events));
         }
@@ -31,7 +34,11 @@ impl Store {
     }
 
     fn swap(&self, published: Published) {
-        let mut guard = self.0.published.write().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self
+            .0
+            .published
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *guard, Arc::new(published));
         drop(guard);
         // What only the view before held is freed here, where no reader waits for it.

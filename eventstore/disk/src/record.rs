@@ -4,8 +4,11 @@
 //! under another's key included: the sum covers the key. A record is CRC-32(key ‖ rest), then the rest. What begins with a format number
 //! is frozen: a new shape gets a new number.
 
+use crate::layout::Birth;
 use bytes::Bytes;
-use eventstore::{CodecError, Deletion, Digest, Key, Object, Position, Salt, Stamps, Text, Time, decode, encode};
+use eventstore::{
+    CodecError, Deletion, Digest, Key, Object, Position, Salt, Stamps, Text, Time, decode, encode,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -76,7 +79,9 @@ pub(crate) fn seal(key: &[u8], capacity: usize, write: impl FnOnce(&mut Vec<u8>)
 }
 
 pub(crate) fn unseal(key: &[u8], value: &Bytes) -> Result<Bytes, Damage> {
-    let (stored, rest) = value.split_first_chunk::<SUM_BYTES>().ok_or(Damage::Short)?;
+    let (stored, rest) = value
+        .split_first_chunk::<SUM_BYTES>()
+        .ok_or(Damage::Short)?;
     if u32::from_le_bytes(*stored) != sum(key, rest) {
         return Err(Damage::Sum);
     }
@@ -105,7 +110,9 @@ pub(crate) fn seal_number(key: &[u8], number: u64) -> Bytes {
 
 pub(crate) fn unseal_number(key: &[u8], value: &Bytes) -> Result<u64, Damage> {
     let rest = unseal(key, value)?;
-    Ok(u64::from_be_bytes(rest.as_ref().try_into().map_err(|_| Damage::Short)?))
+    Ok(u64::from_be_bytes(
+        rest.as_ref().try_into().map_err(|_| Damage::Short)?,
+    ))
 }
 
 /// Which name began (true) or ceased (false) to live.
@@ -118,11 +125,13 @@ pub(crate) fn seal_birth(key: &[u8], namespace: &str, name: &str, lives: bool) -
     })
 }
 
-pub(crate) fn unseal_birth(key: &[u8], value: &Bytes) -> Result<((Text, Text), bool), Damage> {
+pub(crate) fn unseal_birth(key: &[u8], value: &Bytes) -> Result<Birth, Damage> {
     let rest = unseal(key, value)?;
     let (lives, names) = rest.split_first().ok_or(Damage::Short)?;
     let names = std::str::from_utf8(names).map_err(|_| Damage::Sense("names are not UTF-8"))?;
-    let (namespace, name) = names.split_once('\0').ok_or(Damage::Sense("a name is missing"))?;
+    let (namespace, name) = names
+        .split_once('\0')
+        .ok_or(Damage::Sense("a name is missing"))?;
     Ok(((namespace.into(), name.into()), *lives == 1))
 }
 
@@ -152,7 +161,10 @@ pub(crate) fn seal_gone(key: &[u8]) -> Bytes {
 pub(crate) fn seal_object(key: &[u8], object: &Object) -> Bytes {
     seal(key, OBJECT_HEAD_BYTES + object.bytes.len(), |out| {
         let stamps = &object.stamps;
-        let deletion = stamps.deletion.unwrap_or(Deletion { at: Time::default(), grace_s: 0 });
+        let deletion = stamps.deletion.unwrap_or(Deletion {
+            at: Time::default(),
+            grace_s: 0,
+        });
         out.push(OBJECT_1);
         out.extend_from_slice(stamps.uid.as_bytes());
         out.extend_from_slice(&stamps.revision.to_be_bytes());
@@ -171,7 +183,11 @@ pub(crate) fn seal_object(key: &[u8], object: &Object) -> Bytes {
 const OBJECT_HEAD_BYTES: usize = 1 + 16 + 8 + 8 + 1 + 8 + 8 + 4 + 4 + 16 + 32;
 
 /// The bytes are shared with the value that was read.
-pub(crate) fn unseal_version(disk_key: &[u8], key: &Key, value: &Bytes) -> Result<Versioned, Damage> {
+pub(crate) fn unseal_version(
+    disk_key: &[u8],
+    key: &Key,
+    value: &Bytes,
+) -> Result<Versioned, Damage> {
     let rest = unseal(disk_key, value)?;
     let mut fields = Fields(&rest);
     match fields.byte()? {
@@ -183,17 +199,34 @@ pub(crate) fn unseal_version(disk_key: &[u8], key: &Key, value: &Bytes) -> Resul
     let revision = u64::from_be_bytes(fields.take()?);
     let created = Time::from_ms(i64::from_be_bytes(fields.take()?));
     let deleting = fields.byte()? == 1;
-    let deletion =
-        Deletion { at: Time::from_ms(i64::from_be_bytes(fields.take()?)), grace_s: i64::from_be_bytes(fields.take()?) };
-    let cut = (u32::from_be_bytes(fields.take()?), u32::from_be_bytes(fields.take()?));
+    let deletion = Deletion {
+        at: Time::from_ms(i64::from_be_bytes(fields.take()?)),
+        grace_s: i64::from_be_bytes(fields.take()?),
+    };
+    let cut = (
+        u32::from_be_bytes(fields.take()?),
+        u32::from_be_bytes(fields.take()?),
+    );
     let salt = Salt(fields.take()?);
     let hash = Digest(fields.take()?);
     let bytes = rest.slice(OBJECT_HEAD_BYTES..);
     if cut.0 > cut.1 || cut.1 as usize > bytes.len() {
         return Err(Damage::Sense("the stamps lie outside the object"));
     }
-    let stamps = Stamps { uid, revision, created, deletion: deleting.then_some(deletion) };
-    Ok(Versioned::Object(Object { key: key.clone(), stamps, bytes, cut, salt, hash }))
+    let stamps = Stamps {
+        uid,
+        revision,
+        created,
+        deletion: deleting.then_some(deletion),
+    };
+    Ok(Versioned::Object(Object {
+        key: key.clone(),
+        stamps,
+        bytes,
+        cut,
+        salt,
+        hash,
+    }))
 }
 
 /// Reads fields of fixed size off the front.

@@ -28,7 +28,11 @@ impl Block {
             bytes += EVENT_BYTES;
             for folded in &event.objects {
                 bytes += CHANGE_BYTES;
-                bytes += [&folded.before, &folded.after].into_iter().flatten().map(|object| object.bytes.len()).sum::<usize>();
+                bytes += [&folded.before, &folded.after]
+                    .into_iter()
+                    .flatten()
+                    .map(|object| object.bytes.len())
+                    .sum::<usize>();
                 let change = Arc::new(Change::new(folded, event.clone()));
                 match lanes.get_mut(&folded.key.resource) {
                     Some(lane) => lane.push(change),
@@ -38,12 +42,22 @@ impl Block {
                 }
             }
         }
-        Self { last, events, lanes: lanes.into_iter().collect(), bytes }
+        Self {
+            last,
+            events,
+            lanes: lanes.into_iter().collect(),
+            bytes,
+        }
     }
 
     /// A resource's changes after a revision.
     pub fn changes(&self, resource: &str, after: u64) -> &[Arc<Change>] {
-        let Ok(at) = self.lanes.binary_search_by(|(lane, _)| lane.as_ref().cmp(resource)) else { return &[] };
+        let Ok(at) = self
+            .lanes
+            .binary_search_by(|(lane, _)| lane.as_ref().cmp(resource))
+        else {
+            return &[];
+        };
         let changes = &self.lanes[at].1;
         &changes[changes.partition_point(|change| change.revision <= after)..]
     }
@@ -87,7 +101,11 @@ struct Lane {
 
 impl Ring {
     pub fn new(most_events: usize, most_bytes: usize, view: &View) -> Self {
-        let ring = Self { most_events, most_bytes, inner: Mutex::default() };
+        let ring = Self {
+            most_events,
+            most_bytes,
+            inner: Mutex::default(),
+        };
         ring.restart(view);
         ring
     }
@@ -106,10 +124,16 @@ impl Ring {
             lane.blocks.clear();
         }
         for resource in view.resources() {
-            inner.by_resource.entry(resource.clone()).or_default().left = view.last_change(resource);
+            inner.by_resource.entry(resource.clone()).or_default().left =
+                view.last_change(resource);
         }
         (inner.last, inner.events, inner.bytes) = (view.revision, 0, 0);
-        let lanes: Vec<_> = inner.by_resource.values().chain([&inner.all]).map(|lane| lane.woken.clone()).collect();
+        let lanes: Vec<_> = inner
+            .by_resource
+            .values()
+            .chain([&inner.all])
+            .map(|lane| lane.woken.clone())
+            .collect();
         drop(guard);
         lanes.iter().for_each(|woken| woken.notify_waiters());
     }
@@ -135,7 +159,9 @@ impl Ring {
             woken.push(lane.woken.clone());
         }
         while inner.events > self.most_events || inner.bytes > self.most_bytes {
-            let Some(oldest) = inner.all.blocks.pop_front() else { break };
+            let Some(oldest) = inner.all.blocks.pop_front() else {
+                break;
+            };
             inner.events -= oldest.events.len();
             inner.bytes -= oldest.bytes;
             inner.all.left = oldest.last;
@@ -160,12 +186,17 @@ impl Ring {
             None => Some(&inner.all),
             Some(resource) => inner.by_resource.get(resource),
         };
-        let Some(lane) = lane else { return Next::Nothing(inner.last) };
+        let Some(lane) = lane else {
+            return Next::Nothing(inner.last);
+        };
         if lane.left > after {
             return Next::Behind;
         }
         // A lane's block may end after the lane's own last change in it: then it is skipped by the watch, at no cost.
-        match lane.blocks.get(lane.blocks.partition_point(|block| block.last <= after)) {
+        match lane
+            .blocks
+            .get(lane.blocks.partition_point(|block| block.last <= after))
+        {
             Some(block) => Next::Block(block.clone()),
             None => Next::Nothing(inner.last),
         }
@@ -176,17 +207,21 @@ impl Ring {
         let mut inner = self.lock();
         match resource {
             None => inner.all.woken.clone(),
-            Some(resource) => inner.by_resource.entry(resource.clone()).or_default().woken.clone(),
+            Some(resource) => inner
+                .by_resource
+                .entry(resource.clone())
+                .or_default()
+                .woken
+                .clone(),
         }
     }
 
     /// A watch has ended, and dropped what woke it: a lane that no one needs any more goes, for clients may name any resource.
     pub fn unwatched(&self, resource: &Text) {
         let mut inner = self.lock();
-        let idle = inner
-            .by_resource
-            .get(resource)
-            .is_some_and(|lane| lane.blocks.is_empty() && lane.left == 0 && Arc::strong_count(&lane.woken) == 1);
+        let idle = inner.by_resource.get(resource).is_some_and(|lane| {
+            lane.blocks.is_empty() && lane.left == 0 && Arc::strong_count(&lane.woken) == 1
+        });
         if idle {
             inner.by_resource.remove(resource);
         }

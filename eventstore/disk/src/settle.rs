@@ -83,8 +83,15 @@ impl Outcomes {
 
 impl Waiting {
     fn take(&mut self, id: ProposalId) -> Vec<oneshot::Sender<Told>> {
-        let places: Vec<_> = self.by_id.range((id, 0)..=(id, u64::MAX)).map(|(place, _)| *place).collect();
-        places.iter().filter_map(|place| self.by_id.remove(place)).collect()
+        let places: Vec<_> = self
+            .by_id
+            .range((id, 0)..=(id, u64::MAX))
+            .map(|(place, _)| *place)
+            .collect();
+        places
+            .iter()
+            .filter_map(|place| self.by_id.remove(place))
+            .collect()
     }
 }
 
@@ -92,7 +99,10 @@ fn event_of(applied: &Applied, outcome: &Outcome) -> Option<Arc<Event>> {
     match outcome {
         Outcome::Rejected(_) => None,
         Outcome::Accepted { last, .. } => {
-            let at = applied.events.binary_search_by_key(last, |(event, _)| event.revision()).ok()?;
+            let at = applied
+                .events
+                .binary_search_by_key(last, |(event, _)| event.revision())
+                .ok()?;
             Some(applied.events[at].0.clone())
         }
     }
@@ -145,7 +155,10 @@ impl Store {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.0.outcomes.lock();
         if waiting.by_id.len() >= limit {
-            return Err(StoreError::TooMany { what: "proposals", limit });
+            return Err(StoreError::TooMany {
+                what: "proposals",
+                limit,
+            });
         }
         waiting.next += 1;
         let place = (id, waiting.next);
@@ -153,6 +166,11 @@ impl Store {
         drop(waiting);
         // Looked up after registering: what is applied in between is told by the one or the other.
         let known = self.known_outcome(id);
-        Ok(Expecting { store: self.clone(), place, receiver, known })
+        Ok(Expecting {
+            store: self.clone(),
+            place,
+            receiver,
+            known,
+        })
     }
 }

@@ -58,7 +58,11 @@ impl Retired {
 
 impl Store {
     /// Opens a database, an empty one where there is none. Reads what lives and not what was.
-    pub fn open(directory: Arc<dyn Directory>, name: &str, config: StoreConfig) -> Result<Self, StoreError> {
+    pub fn open(
+        directory: Arc<dyn Directory>,
+        name: &str,
+        config: StoreConfig,
+    ) -> Result<Self, StoreError> {
         let opened = open::open(&*directory, name, &config)?;
         let published = opened.published();
         let ring = Ring::new(config.ring_events, config.ring_bytes, &published.view);
@@ -87,7 +91,11 @@ impl Store {
     /// `metadata` is Raft's own as of the group's last entry. One result an entry. After an error nothing of the group is seen.
     ///
     /// An entry of a level above this program's is refused together with its whole group, before any of it is applied.
-    pub fn apply(&self, group: Vec<(Position, Option<Entry>)>, metadata: &[u8]) -> Result<Vec<Applied>, StoreError> {
+    pub fn apply(
+        &self,
+        group: Vec<(Position, Option<Entry>)>,
+        metadata: &[u8],
+    ) -> Result<Vec<Applied>, StoreError> {
         let mut writer = self.writer();
         writer.usable()?;
         self.admit(&group)?;
@@ -99,7 +107,10 @@ impl Store {
                 Some(entry) => state.apply(position, entry),
                 None => {
                     state.advance(position);
-                    Applied { position, ..Applied::default() }
+                    Applied {
+                        position,
+                        ..Applied::default()
+                    }
                 }
             });
         }
@@ -121,7 +132,10 @@ impl Store {
         let mut applied = state.view().position;
         for (position, entry) in group {
             if position.index <= applied.index || position.term < applied.term {
-                return Err(StoreError::OutOfOrder { applied, given: *position });
+                return Err(StoreError::OutOfOrder {
+                    applied,
+                    given: *position,
+                });
             }
             applied = *position;
             if let Some(entry) = entry {
@@ -141,14 +155,22 @@ impl Store {
     pub fn flush(&self) -> Result<Position, StoreError> {
         let published = self.published();
         published.history.disk.flush()?;
-        let mut flushed = self.0.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flushed = self
+            .0
+            .flushed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *flushed = (*flushed).max(published.view.position);
         Ok(*flushed)
     }
 
     /// What a crash cannot take back: the log is needed only from here on.
     pub fn flushed(&self) -> Position {
-        *self.0.flushed.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .0
+            .flushed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a durable copy beside, under a name not yet used, and tells where it stands. Applying waits.
@@ -167,12 +189,22 @@ impl Store {
         let mut writer = self.writer();
         let applied = self.published().view.position;
         if published.view.position < applied {
-            return Err(StoreError::OutOfOrder { applied, given: published.view.position });
+            return Err(StoreError::OutOfOrder {
+                applied,
+                given: published.view.position,
+            });
         }
-        let retired = Retired { name: writer.history.name.to_string(), disk: Arc::downgrade(&writer.history.disk) };
+        let retired = Retired {
+            name: writer.history.name.to_string(),
+            disk: Arc::downgrade(&writer.history.disk),
+        };
         *writer = opened.writer;
         let before = std::mem::replace(&mut *self.state(), opened.state);
-        *self.0.flushed.lock().unwrap_or_else(PoisonError::into_inner) = published.view.position;
+        *self
+            .0
+            .flushed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = published.view.position;
         self.publish_switched(published);
         drop(before);
         Ok(retired)
@@ -187,11 +219,18 @@ impl Store {
     pub(crate) fn known_outcome(&self, id: ProposalId) -> Option<Outcome> {
         let published = self.published().view.position.index;
         let state = self.state();
-        state.kept(id).filter(|kept| kept.index <= published).map(|kept| kept.outcome.clone())
+        state
+            .kept(id)
+            .filter(|kept| kept.index <= published)
+            .map(|kept| kept.outcome.clone())
     }
 
     pub(crate) fn published(&self) -> Arc<Published> {
-        self.0.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .published
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     // A panic in apply leaves the writer marked as broken, so a poisoned lock tells nothing more.

@@ -35,7 +35,10 @@ pub enum VerifyError {
 }
 
 fn wrong(revision: u64, what: impl ToString) -> VerifyError {
-    VerifyError::Wrong { revision, what: what.to_string() }
+    VerifyError::Wrong {
+        revision,
+        what: what.to_string(),
+    }
 }
 
 /// Damage found on the way belongs to the revision at hand; a disk that fails does not.
@@ -50,21 +53,33 @@ fn at(revision: u64) -> impl Fn(StoreError) -> VerifyError {
 impl Store {
     /// Verifies all events named by a revision in this range, and, when it reaches the newest, what is current. `progress` is told the
     /// revision reached, again and again. Reads all of it: minutes for a large history.
-    pub fn verify(&self, range: RangeInclusive<u64>, mut progress: impl FnMut(u64)) -> Result<Verified, VerifyError> {
+    pub fn verify(
+        &self,
+        range: RangeInclusive<u64>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Verified, VerifyError> {
         let published = self.published();
         blocking(|| published.verify(*range.start(), *range.end(), &mut progress))
     }
 }
 
 impl Published {
-    fn verify(&self, from: u64, to: u64, progress: &mut impl FnMut(u64)) -> Result<Verified, VerifyError> {
+    fn verify(
+        &self,
+        from: u64,
+        to: u64,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<Verified, VerifyError> {
         let newest = self.view.revision;
         let to = to.min(newest);
         let first = from.max(self.horizon).max(1);
         let mut verified = self.before(first, newest)?;
         while verified.revision < to {
             let next = verified.revision + 1;
-            let chunk = self.history.recorded(next, to, CHUNK_EVENTS).map_err(at(next))?;
+            let chunk = self
+                .history
+                .recorded(next, to, CHUNK_EVENTS)
+                .map_err(at(next))?;
             if chunk.is_empty() {
                 // An event that reaches behind the range ends it, unless there is none.
                 if to == newest {
@@ -92,15 +107,20 @@ impl Published {
 
     /// The link before the first event to verify: that of the event that ends before it.
     fn before(&self, first: u64, newest: u64) -> Result<Verified, VerifyError> {
-        let holding = self.history.event_holding(first, newest).map_err(at(first))?;
+        let holding = self
+            .history
+            .event_holding(first, newest)
+            .map_err(at(first))?;
         let end = holding.map_or(first, |event| event.envelope.first) - 1;
         if end == 0 || newest == 0 {
             return Ok(Verified::default());
         }
         match self.history.event_holding(end, newest).map_err(at(end))? {
-            Some(event) if event.revision() == end => {
-                Ok(Verified { revision: end, digest: event.digest, ..Verified::default() })
-            }
+            Some(event) if event.revision() == end => Ok(Verified {
+                revision: end,
+                digest: event.digest,
+                ..Verified::default()
+            }),
             Some(_) | None => Err(wrong(end, "its event is missing")),
         }
     }
@@ -111,7 +131,10 @@ impl Published {
             return Err(wrong(before.revision + 1, "its event is missing"));
         }
         if before.digest.chain(&recorded.encoded) != recorded.digest {
-            return Err(wrong(envelope.last, "its digest does not follow from the one before"));
+            return Err(wrong(
+                envelope.last,
+                "its digest does not follow from the one before",
+            ));
         }
         Ok(())
     }
@@ -128,7 +151,10 @@ impl Published {
             | Happened::LevelRaised { .. } => &[],
         };
         if last - first + 1 != records.len().max(1) as u64 {
-            return Err(wrong(last, "its event has another number of changes than of revisions"));
+            return Err(wrong(
+                last,
+                "its event has another number of changes than of revisions",
+            ));
         }
         for (number, record) in records.iter().enumerate() {
             let revision = first + number as u64;
@@ -136,17 +162,39 @@ impl Published {
                 return Err(wrong(revision, "its event numbers its changes otherwise"));
             }
             let key = layout::version(&record.key, revision);
-            let value = self.history.disk.get(&key).map_err(|error| at(revision)(error.into()))?;
-            let value = value.ok_or_else(|| wrong(revision, format!("{} is missing", OfVersion(&record.key, revision))))?;
+            let value = self
+                .history
+                .disk
+                .get(&key)
+                .map_err(|error| at(revision)(error.into()))?;
+            let value = value.ok_or_else(|| {
+                wrong(
+                    revision,
+                    format!("{} is missing", OfVersion(&record.key, revision)),
+                )
+            })?;
             self.version(record, &key, &value)?;
         }
         Ok(records.len() as u64)
     }
 
-    fn version(&self, record: &ChangeRecord, disk_key: &[u8], value: &Bytes) -> Result<(), VerifyError> {
+    fn version(
+        &self,
+        record: &ChangeRecord,
+        disk_key: &[u8],
+        value: &Bytes,
+    ) -> Result<(), VerifyError> {
         let revision = record.revision;
-        let (_, version) = self.history.read_version(&record.key, disk_key, value).map_err(at(revision))?;
-        let says = |what: &str| Err(wrong(revision, format!("{}: {what}", OfVersion(&record.key, revision))));
+        let (_, version) = self
+            .history
+            .read_version(&record.key, disk_key, value)
+            .map_err(at(revision))?;
+        let says = |what: &str| {
+            Err(wrong(
+                revision,
+                format!("{}: {what}", OfVersion(&record.key, revision)),
+            ))
+        };
         match (&version, record.hash) {
             (Versioned::Gone, None) => Ok(()),
             (Versioned::Gone, Some(_)) => says("a deletion stands in its place"),
@@ -156,7 +204,8 @@ impl Published {
                     return says("its body is not the one that the chain covers");
                 }
                 let stamps = &object.stamps;
-                let stamped = (stamps.uid, stamps.created, stamps.deletion) == (record.uid, record.created, record.deletion);
+                let stamped = (stamps.uid, stamps.created, stamps.deletion)
+                    == (record.uid, record.created, record.deletion);
                 let written = &object.bytes[object.cut.0 as usize..object.cut.1 as usize];
                 if !stamped || written != stamps.to_json().as_bytes() {
                     return says("its stamps are not the event's");
@@ -173,19 +222,30 @@ impl Published {
         for pair in self.history.pairs(&*moment, &layout::all_current())? {
             let (disk_key, value) = pair?;
             let Some(key) = layout::current_key(&disk_key) else {
-                return Err(wrong(0, format!("current {} names no object", disk_key.escape_ascii())));
+                return Err(wrong(
+                    0,
+                    format!("current {} names no object", disk_key.escape_ascii()),
+                ));
             };
             let revision = unseal_number(&disk_key, &value)
                 .map_err(|damage| wrong(0, format!("the current revision of {key}: {damage}")))?;
             if newest_version(&self.history, &*moment, &key)? != Some(revision) {
-                return Err(wrong(revision, format!("{key} has newer versions than the current one")));
+                return Err(wrong(
+                    revision,
+                    format!("{key} has newer versions than the current one"),
+                ));
             }
             while let Some(object) = living.next_if(|object| object.key < key) {
                 self.went(&*moment, object)?;
             }
-            let in_memory = living.next_if(|object| object.key == key).map(|object| object.revision());
+            let in_memory = living
+                .next_if(|object| object.key == key)
+                .map(|object| object.revision());
             if in_memory != Some(revision) && revision <= self.view.revision {
-                return Err(wrong(revision, format!("{key} is current on the disk and not in memory")));
+                return Err(wrong(
+                    revision,
+                    format!("{key} is current on the disk and not in memory"),
+                ));
             }
         }
         living.try_for_each(|object| self.went(&*moment, object))
@@ -194,14 +254,21 @@ impl Published {
     /// What lives by births and deaths is what is current.
     fn living(&self) -> Result<(), VerifyError> {
         for resource in self.view.resources() {
-            let named = key_sets::living(&self.history, resource, self.view.revision, &.., usize::MAX)?;
-            let mut named = named.into_iter().map(|(namespace, name)| Key::new(resource.clone(), namespace, name)).peekable();
+            let named =
+                key_sets::living(&self.history, resource, self.view.revision, &.., usize::MAX)?;
+            let mut named = named
+                .into_iter()
+                .map(|(namespace, name)| Key::new(resource.clone(), namespace, name))
+                .peekable();
             for object in self.view.list(resource, None) {
                 if let Some(key) = named.next_if(|key| *key < object.key) {
                     return self.not_current(&key);
                 }
                 if named.next_if(|key| *key == object.key).is_none() {
-                    return Err(wrong(object.revision(), format!("{} is current and was never born", object.key)));
+                    return Err(wrong(
+                        object.revision(),
+                        format!("{} is current and was never born", object.key),
+                    ));
                 }
             }
             if let Some(key) = named.next() {
@@ -213,22 +280,40 @@ impl Published {
 
     fn not_current(&self, key: &Key) -> Result<(), VerifyError> {
         let newest = newest_version(&self.history, &*self.history.disk, key)?;
-        Err(wrong(newest.unwrap_or_default(), format!("{key} lives and is not current")))
+        Err(wrong(
+            newest.unwrap_or_default(),
+            format!("{key} lives and is not current"),
+        ))
     }
 
     /// What lives in memory and not on the disk must have gone since.
     fn went(&self, moment: &dyn Reader, object: &Object) -> Result<(), VerifyError> {
         match newest_version(&self.history, moment, &object.key)? {
             Some(revision) if revision > self.view.revision => Ok(()),
-            Some(_) | None => Err(wrong(object.revision(), format!("{} lives in memory and not on the disk", object.key))),
+            Some(_) | None => Err(wrong(
+                object.revision(),
+                format!("{} lives in memory and not on the disk", object.key),
+            )),
         }
     }
 }
 
-fn newest_version(history: &History, reader: &(impl Reader + ?Sized), key: &Key) -> Result<Option<u64>, StoreError> {
-    let newest = reader.scan(&layout::versions_to(key, u64::MAX - 1), seams::Order::Descending, 1)?;
+fn newest_version(
+    history: &History,
+    reader: &(impl Reader + ?Sized),
+    key: &Key,
+) -> Result<Option<u64>, StoreError> {
+    let newest = reader.scan(
+        &layout::versions_to(key, u64::MAX - 1),
+        seams::Order::Descending,
+        1,
+    )?;
     newest
         .first()
-        .map(|(disk_key, value)| history.read_version(key, disk_key, value).map(|(revision, _)| revision))
+        .map(|(disk_key, value)| {
+            history
+                .read_version(key, disk_key, value)
+                .map(|(revision, _)| revision)
+        })
         .transpose()
 }

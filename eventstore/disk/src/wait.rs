@@ -33,13 +33,20 @@ impl Waits {
         let (sender, reached) = oneshot::channel();
         let mut queue = self.lock();
         if queue.waiting.len() >= limit {
-            return Err(StoreError::TooMany { what: "readers", limit });
+            return Err(StoreError::TooMany {
+                what: "readers",
+                limit,
+            });
         }
         queue.next += 1;
         let place = (at, queue.next);
         queue.waiting.insert(place, sender);
         drop(queue);
-        Ok(Waiting { waits: self, place, reached })
+        Ok(Waiting {
+            waits: self,
+            place,
+            reached,
+        })
     }
 
     pub fn reached(&self, at: u64) {
@@ -118,11 +125,20 @@ impl Store {
     pub fn changed(&self) -> Progress {
         let published = self.published();
         let seen = (published.view.position.index, published.view.revision);
-        Progress { store: self.clone(), moved: self.0.moved.clone(), seen }
+        Progress {
+            store: self.clone(),
+            moved: self.0.moved.clone(),
+            seen,
+        }
     }
 }
 
-async fn wait(waits: &Waits, at: u64, store: &Store, reached: impl Fn(&View) -> u64) -> Result<(), StoreError> {
+async fn wait(
+    waits: &Waits,
+    at: u64,
+    store: &Store,
+    reached: impl Fn(&View) -> u64,
+) -> Result<(), StoreError> {
     let mut waiting = waits.register(at, store.0.config.most_waiting)?;
     // It may have been reached between the look and the registration.
     if reached(&store.published().view) < at {

@@ -69,7 +69,9 @@ impl Change {
     pub fn object(&self) -> &Arc<Object> {
         match (&self.after, &self.before) {
             (Some(after), _) => after,
-            (None, Some(before)) => self.gone.get_or_init(|| Arc::new(before.at_revision(self.revision))),
+            (None, Some(before)) => self
+                .gone
+                .get_or_init(|| Arc::new(before.at_revision(self.revision))),
             (None, None) => unreachable!("a change has a version before or after"),
         }
     }
@@ -99,7 +101,10 @@ pub struct Watch {
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").field("request", &self.request).field("cursor", &self.cursor).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("request", &self.request)
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,8 +150,16 @@ impl Watch {
 
     /// Where a bookmark may stand now: all up to this revision was delivered, and it is an event's end. None while something is pending.
     pub fn bookmark(&mut self) -> Option<u64> {
-        let behind = self.loaded.as_ref().is_some_and(|block| block.last > self.cursor);
-        match self.store.0.ring.next(Some(&self.request.resource), self.cursor) {
+        let behind = self
+            .loaded
+            .as_ref()
+            .is_some_and(|block| block.last > self.cursor);
+        match self
+            .store
+            .0
+            .ring
+            .next(Some(&self.request.resource), self.cursor)
+        {
             Next::Nothing(up_to) if !behind => {
                 self.pass(up_to);
                 self.whole.then_some(self.cursor)
@@ -172,7 +185,12 @@ impl Watch {
         while changes.len() < max.max(1) {
             let block = match self.loaded.take().filter(|block| block.last > self.cursor) {
                 Some(block) => block,
-                None => match self.store.0.ring.next(Some(&self.request.resource), self.cursor) {
+                None => match self
+                    .store
+                    .0
+                    .ring
+                    .next(Some(&self.request.resource), self.cursor)
+                {
                     Next::Block(block) => block,
                     Next::Nothing(up_to) => {
                         self.pass(up_to);
@@ -183,7 +201,8 @@ impl Watch {
                     Next::Behind => {
                         read_history = true;
                         let resource = self.request.resource.clone();
-                        let block = blocking(|| read_block(&self.store, self.cursor, Some(&resource)))?;
+                        let block =
+                            blocking(|| read_block(&self.store, self.cursor, Some(&resource)))?;
                         self.loaded = Some(block.clone());
                         block
                     }
@@ -195,7 +214,11 @@ impl Watch {
             }
         }
         Ok(if !changes.is_empty() {
-            Step::Deliver(WatchBatch { changes, revision: self.cursor, whole: self.whole })
+            Step::Deliver(WatchBatch {
+                changes,
+                revision: self.cursor,
+                whole: self.whole,
+            })
         } else if read_history {
             Step::Again
         } else {
@@ -205,10 +228,20 @@ impl Watch {
 
     /// Takes what it asked for out of a block, and moves the cursor behind it.
     fn take(&mut self, block: &Block, max: usize, changes: &mut Vec<Arc<Change>>) {
-        let mut mine = block.changes(&self.request.resource, self.cursor).iter().filter(|change| {
-            self.request.namespace.as_ref().is_none_or(|namespace| change.key.namespace == *namespace)
-                && self.request.name.as_ref().is_none_or(|name| change.key.name == *name)
-        });
+        let mut mine = block
+            .changes(&self.request.resource, self.cursor)
+            .iter()
+            .filter(|change| {
+                self.request
+                    .namespace
+                    .as_ref()
+                    .is_none_or(|namespace| change.key.namespace == *namespace)
+                    && self
+                        .request
+                        .name
+                        .as_ref()
+                        .is_none_or(|name| change.key.name == *name)
+            });
         while changes.len() < max.max(1) {
             let Some(change) = mine.next() else {
                 (self.cursor, self.whole) = (block.last, true);
@@ -279,10 +312,14 @@ impl Events {
                     Next::Nothing(_) | Next::Behind => break,
                 },
             };
-            let from = block.events.partition_point(|event| event.revision() <= self.cursor);
+            let from = block
+                .events
+                .partition_point(|event| event.revision() <= self.cursor);
             let room = max.max(1) - events.len();
             events.extend(block.events[from..].iter().take(room).cloned());
-            self.cursor = events.last().map_or(block.last, |event: &Arc<Event>| event.revision());
+            self.cursor = events
+                .last()
+                .map_or(block.last, |event: &Arc<Event>| event.revision());
             if block.last > self.cursor {
                 self.loaded = Some(block);
             }
@@ -302,7 +339,10 @@ fn read_block(store: &Store, after: u64, resource: Option<&str>) -> Result<Arc<B
     let published = store.published();
     store.0.counters.history_reads.fetch_add(1, Relaxed);
     if after < published.horizon {
-        return Err(ReadError::Compacted { asked: after, horizon: published.horizon });
+        return Err(ReadError::Compacted {
+            asked: after,
+            horizon: published.horizon,
+        });
     }
     let history = &published.history;
     let mut last = after;
@@ -313,7 +353,10 @@ fn read_block(store: &Store, after: u64, resource: Option<&str>) -> Result<Arc<B
         last = recorded.revision();
         if wanted {
             let event = history.whole(recorded)?;
-            let after = event.objects.iter().filter_map(|folded| folded.after.as_ref());
+            let after = event
+                .objects
+                .iter()
+                .filter_map(|folded| folded.after.as_ref());
             bytes += after.map(|object| object.bytes.len()).sum::<usize>();
             events.push(Arc::new(event));
         }
@@ -322,7 +365,10 @@ fn read_block(store: &Store, after: u64, resource: Option<&str>) -> Result<Arc<B
         }
     }
     if last == after {
-        let missing = history.corrupt(format_args!("the event after revision {after}"), "it is missing");
+        let missing = history.corrupt(
+            format_args!("the event after revision {after}"),
+            "it is missing",
+        );
         return Err(missing.into());
     }
     Ok(Arc::new(Block::new(last, events)))
@@ -330,7 +376,9 @@ fn read_block(store: &Store, after: u64, resource: Option<&str>) -> Result<Arc<B
 
 fn touches(happened: &Happened, resource: &str) -> bool {
     match happened {
-        Happened::Objects(records) => records.iter().any(|record| &*record.key.resource == resource),
+        Happened::Objects(records) => records
+            .iter()
+            .any(|record| &*record.key.resource == resource),
         Happened::Founded { .. }
         | Happened::Round(_)
         | Happened::SessionOpened { .. }
@@ -348,7 +396,10 @@ impl Open {
         let open = Self(store.0.clone());
         // Counted first and looked at after: its drop takes it off again.
         if store.0.counters.watches.fetch_add(1, Relaxed) >= limit as u64 {
-            return Err(StoreError::TooMany { what: "watches", limit });
+            return Err(StoreError::TooMany {
+                what: "watches",
+                limit,
+            });
         }
         Ok(open)
     }
@@ -368,14 +419,28 @@ impl Store {
         let woken = self.0.ring.woken(Some(&request.resource));
         let cursor = request.from;
         let whole = cursor == self.published().view.revision;
-        Ok(Watch { store: self.clone(), request, cursor, whole, loaded: None, woken, _open: open })
+        Ok(Watch {
+            store: self.clone(),
+            request,
+            cursor,
+            whole,
+            loaded: None,
+            woken,
+            _open: open,
+        })
     }
 
     /// Whole events after a revision, and as they come. A revision inside an event gets that event whole.
     pub fn all_events(&self, from: u64) -> Result<Events, ReadError> {
         self.reaches(from)?;
         let woken = self.0.ring.woken(None);
-        Ok(Events { store: self.clone(), cursor: from, loaded: None, woken, _open: Open::new(self)? })
+        Ok(Events {
+            store: self.clone(),
+            cursor: from,
+            loaded: None,
+            woken,
+            _open: Open::new(self)?,
+        })
     }
 
     /// Whether history can be read from a revision on.
@@ -383,9 +448,15 @@ impl Store {
         let published = self.published();
         let current = published.view.revision;
         if from > current {
-            Err(ReadError::FutureRevision { asked: from, current })
+            Err(ReadError::FutureRevision {
+                asked: from,
+                current,
+            })
         } else if from < published.horizon {
-            Err(ReadError::Compacted { asked: from, horizon: published.horizon })
+            Err(ReadError::Compacted {
+                asked: from,
+                horizon: published.horizon,
+            })
         } else {
             Ok(())
         }

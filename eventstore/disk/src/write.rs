@@ -35,7 +35,12 @@ impl Writer {
         self.broken = Some("it was cut short".to_owned());
     }
 
-    pub fn write(&mut self, applied: &[Applied], view: &View, metadata: &[u8]) -> Result<(), StoreError> {
+    pub fn write(
+        &mut self,
+        applied: &[Applied],
+        view: &View,
+        metadata: &[u8],
+    ) -> Result<(), StoreError> {
         let batch = self.batch(applied, view, metadata);
         if let Err(error) = self.history.disk.write(batch, Synced::No) {
             self.broken = Some(error.to_string());
@@ -73,7 +78,10 @@ impl Writer {
         for resource in resources {
             self.put_books(&mut batch, view, resource);
         }
-        for (node, session) in sessions.into_iter().filter_map(|node| Some((node, view.session(node)?))) {
+        for (node, session) in sessions
+            .into_iter()
+            .filter_map(|node| Some((node, view.session(node)?)))
+        {
             let key = layout::session(node);
             let value = seal_coded(&key, session);
             batch.put(key, value);
@@ -82,7 +90,12 @@ impl Writer {
         batch
     }
 
-    fn put_changes<'a>(&mut self, batch: &mut Batch, event: &'a Event, resources: &mut BTreeSet<&'a Text>) {
+    fn put_changes<'a>(
+        &mut self,
+        batch: &mut Batch,
+        event: &'a Event,
+        resources: &mut BTreeSet<&'a Text>,
+    ) {
         for folded in &event.objects {
             let resource = &folded.key.resource;
             resources.insert(resource);
@@ -103,7 +116,12 @@ impl Writer {
             }
             if folded.before.is_none() || folded.after.is_none() {
                 let key = layout::birth(resource, folded.revision);
-                let value = seal_birth(&key, &folded.key.namespace, &folded.key.name, folded.after.is_some());
+                let value = seal_birth(
+                    &key,
+                    &folded.key.namespace,
+                    &folded.key.name,
+                    folded.after.is_some(),
+                );
                 batch.put(key, value);
                 self.books.entry(resource.clone()).or_default().births += 1;
             }
@@ -138,7 +156,8 @@ impl Writer {
     fn put_meta(&mut self, batch: &mut Batch, view: &View, metadata: &[u8]) {
         let meta = &mut self.meta;
         (meta.position, meta.clock, meta.cluster) = (view.position, view.clock, view.cluster);
-        (meta.level, meta.revision, meta.digest, meta.round) = (view.level, view.revision, view.digest, view.round);
+        (meta.level, meta.revision, meta.digest, meta.round) =
+            (view.level, view.revision, view.digest, view.round);
         meta.raft.clear();
         meta.raft.extend_from_slice(metadata);
         batch.put(layout::META, seal_coded(layout::META, &*meta));
@@ -149,6 +168,9 @@ impl Writer {
 fn session_of(happened: &Happened) -> Option<&Text> {
     match happened {
         Happened::SessionOpened { node, .. } | Happened::SessionLost { node, .. } => Some(node),
-        Happened::Founded { .. } | Happened::Objects(_) | Happened::Round(_) | Happened::LevelRaised { .. } => None,
+        Happened::Founded { .. }
+        | Happened::Objects(_)
+        | Happened::Round(_)
+        | Happened::LevelRaised { .. } => None,
     }
 }

@@ -1,6 +1,6 @@
 //! A disk that lies: each record's damage is an error that names it, and verify finds what a checksum can't.
 
-use crate::folder::{FaultyDirectory, Faults, Kept, directory};
+use crate::folder::{Faults, FaultyDirectory, Kept, directory};
 use crate::language::*;
 use eventstore::{Act, Key, Position};
 use eventstore_disk::{Store, StoreConfig, VerifyError, WatchRequest};
@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 /// Revisions: 1 the founding, 2 and 3 the map `a`, 4 a session, 5 and 6 the maps `b` and `c`, 7 `a` again, 8 `c` gone.
 fn history(kept: &mut Kept) {
-    let open = Act::OpenSession { node: "n1".into(), server: "server-1".into() };
+    let open = Act::OpenSession {
+        node: "n1".into(),
+        server: "server-1".into(),
+    };
     kept.take(objects(2, vec![put(&map("a"), "1")]));
     kept.take(objects(3, vec![put(&map("a"), "2")]));
     kept.take(of(proposal(4, open), server()));
@@ -35,9 +38,15 @@ fn event(revision: u64) -> Vec<u8> {
 fn a_flipped_bit_is_an_error_that_names_its_record() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
-    let faulty: Arc<dyn Directory> = Arc::new(FaultyDirectory { inner: directory(folder.path()), faults: faults.clone() });
+    let faulty: Arc<dyn Directory> = Arc::new(FaultyDirectory {
+        inner: directory(folder.path()),
+        faults: faults.clone(),
+    });
     // So many births make no key set, and the smallest ring keeps one group.
-    let config = StoreConfig { ring_events: 1, ..StoreConfig::default() };
+    let config = StoreConfig {
+        ring_events: 1,
+        ..StoreConfig::default()
+    };
     let mut kept = Kept::open(&faulty, config.clone());
     history(&mut kept);
     let store = &kept.store;
@@ -48,27 +57,84 @@ fn a_flipped_bit_is_an_error_that_names_its_record() {
         let bad = read();
         faults.flip(None);
         assert!(!good.contains("corrupt"), "{what}: {good}");
-        assert_eq!(bad, format!("database state: {want}: corrupt: its checksum is wrong"), "{what}");
+        assert_eq!(
+            bad,
+            format!("database state: {want}: corrupt: its checksum is wrong"),
+            "{what}"
+        );
         assert_eq!(read(), good, "{what}: nothing bad is remembered");
     };
-    let said = |result: Result<String, eventstore_disk::ReadError>| result.unwrap_or_else(|error| error.to_string());
+    let said = |result: Result<String, eventstore_disk::ReadError>| {
+        result.unwrap_or_else(|error| error.to_string())
+    };
     let debug = |value: &dyn std::fmt::Debug| format!("{value:?}");
     let object = || said(store.object_at(&a, 3).map(|object| debug(&object)));
-    check("an object of the past", &version(&a, 3), &object, "object configmaps/default/a at revision 3");
+    check(
+        "an object of the past",
+        &version(&a, 3),
+        &object,
+        "object configmaps/default/a at revision 3",
+    );
     let gone = || said(store.history(&c, None, 9).map(|versions| debug(&versions)));
-    check("a deletion", &version(&c, 8), &gone, "object configmaps/default/c at revision 8");
-    check("an event", &event(6), &|| said(store.event_at(5).map(|event| debug(&event))), "event 6");
-    let list = || said(store.list_at("configmaps", None, 6, .., 9).map(|page| debug(&page)));
-    check("a birth", b"b", &list, "a birth of configmaps at revision 2");
-    check("an object in a list", &version(&c, 6), &list, "object configmaps/default/c at revision 6");
-    let time = || said(store.revision_at(START.plus_ms(-1)).map(|revision| debug(&revision)));
+    check(
+        "a deletion",
+        &version(&c, 8),
+        &gone,
+        "object configmaps/default/c at revision 8",
+    );
+    check(
+        "an event",
+        &event(6),
+        &|| said(store.event_at(5).map(|event| debug(&event))),
+        "event 6",
+    );
+    let list = || {
+        said(
+            store
+                .list_at("configmaps", None, 6, .., 9)
+                .map(|page| debug(&page)),
+        )
+    };
+    check(
+        "a birth",
+        b"b",
+        &list,
+        "a birth of configmaps at revision 2",
+    );
+    check(
+        "an object in a list",
+        &version(&c, 6),
+        &list,
+        "object configmaps/default/c at revision 6",
+    );
+    let time = || {
+        said(
+            store
+                .revision_at(START.plus_ms(-1))
+                .map(|revision| debug(&revision)),
+        )
+    };
     check("an event in a search", b"e", &time, "event 4");
     let watch = || {
-        let request = WatchRequest { resource: "configmaps".into(), namespace: None, name: None, from: 1 };
+        let request = WatchRequest {
+            resource: "configmaps".into(),
+            namespace: None,
+            name: None,
+            from: 1,
+        };
         let mut watch = store.watch(request).unwrap();
-        said(watch.ready(99).map(|batch| debug(&batch.map(|batch| batch.revision))))
+        said(
+            watch
+                .ready(99)
+                .map(|batch| debug(&batch.map(|batch| batch.revision))),
+        )
     };
-    check("a watch", &version(&c, 6), &watch, "object configmaps/default/c at revision 6");
+    check(
+        "a watch",
+        &version(&c, 6),
+        &watch,
+        "object configmaps/default/c at revision 6",
+    );
     drop(kept);
     let open = || match Store::open(faulty.clone(), "state", config.clone()) {
         Ok(store) => store.view().digest.to_string(),
@@ -76,11 +142,27 @@ fn a_flipped_bit_is_an_error_that_names_its_record() {
     };
     for (what, prefix, want) in [
         ("the position", b"m".to_vec(), "where it stands"),
-        ("what is current", bytes(&[b"c", &a.to_bytes()]), "the current revision of configmaps/default/a"),
-        ("the current version", version(&a, 7), "object configmaps/default/a at revision 7"),
-        ("an outcome", bytes(&[b"o", &3u64.to_be_bytes()]), "outcome 3"),
+        (
+            "what is current",
+            bytes(&[b"c", &a.to_bytes()]),
+            "the current revision of configmaps/default/a",
+        ),
+        (
+            "the current version",
+            version(&a, 7),
+            "object configmaps/default/a at revision 7",
+        ),
+        (
+            "an outcome",
+            bytes(&[b"o", &3u64.to_be_bytes()]),
+            "outcome 3",
+        ),
         ("a session", b"sn1".to_vec(), "the session of n1"),
-        ("a resource", b"rconfigmaps".to_vec(), "the books of resource configmaps"),
+        (
+            "a resource",
+            b"rconfigmaps".to_vec(),
+            "the books of resource configmaps",
+        ),
     ] {
         check(what, &prefix, &open, want);
     }
@@ -118,17 +200,59 @@ fn verify_finds_what_no_checksum_can() {
     let last = |value: &mut Vec<u8>| *value.last_mut().unwrap() ^= 1;
     for (what, how, want) in [
         ("nothing", None, "fine"),
-        ("a body", Some(Tamper::Value(version(&a, 3), last)), "revision 3 is wrong: object configmaps/default/a at revision 3: its body is not the one that the chain covers"),
+        (
+            "a body",
+            Some(Tamper::Value(version(&a, 3), last)),
+            "revision 3 is wrong: object configmaps/default/a at revision 3: its body is not the one that the chain covers",
+        ),
         // Behind the checksum, format, uid and revision: the seconds of the creation.
-        ("a stamp", Some(Tamper::Value(version(&b, 5), |value| value[4 + 1 + 16 + 8 + 7] ^= 1)), "revision 5 is wrong: object configmaps/default/b at revision 5: its stamps are not the event's"),
-        ("an envelope", Some(Tamper::Value(event(4), last)), "revision 4 is wrong: its digest does not follow from the one before"),
-        ("a digest", Some(Tamper::Value(event(3), |value| value[5] ^= 1)), "revision 3 is wrong: its digest does not follow from the one before"),
-        ("a lost event", Some(Tamper::Lose(event(6))), "revision 5 is wrong: its event is missing"),
-        ("a lost version", Some(Tamper::Lose(version(&c, 6))), "revision 6 is wrong: object configmaps/default/c at revision 6 is missing"),
-        ("an older version in its place", Some(Tamper::Copy(version(&a, 2), version(&a, 3))), "revision 3 is wrong: database state: object configmaps/default/a at revision 3: corrupt: its checksum is wrong"),
-        ("a body before the chain's break", Some(Tamper::Value(version(&a, 2), last)), "revision 2 is wrong: object configmaps/default/a at revision 2: its body is not the one that the chain covers"),
-        ("current, and older than the newest", Some(Tamper::Value(current(&a), |value| value[11] = 3)), "revision 3 is wrong: configmaps/default/a has newer versions than the current one"),
-        ("current is lost", Some(Tamper::Lose(current(&b))), "revision 5 is wrong: configmaps/default/b lives and is not current"),
+        (
+            "a stamp",
+            Some(Tamper::Value(version(&b, 5), |value| {
+                value[4 + 1 + 16 + 8 + 7] ^= 1
+            })),
+            "revision 5 is wrong: object configmaps/default/b at revision 5: its stamps are not the event's",
+        ),
+        (
+            "an envelope",
+            Some(Tamper::Value(event(4), last)),
+            "revision 4 is wrong: its digest does not follow from the one before",
+        ),
+        (
+            "a digest",
+            Some(Tamper::Value(event(3), |value| value[5] ^= 1)),
+            "revision 3 is wrong: its digest does not follow from the one before",
+        ),
+        (
+            "a lost event",
+            Some(Tamper::Lose(event(6))),
+            "revision 5 is wrong: its event is missing",
+        ),
+        (
+            "a lost version",
+            Some(Tamper::Lose(version(&c, 6))),
+            "revision 6 is wrong: object configmaps/default/c at revision 6 is missing",
+        ),
+        (
+            "an older version in its place",
+            Some(Tamper::Copy(version(&a, 2), version(&a, 3))),
+            "revision 3 is wrong: database state: object configmaps/default/a at revision 3: corrupt: its checksum is wrong",
+        ),
+        (
+            "a body before the chain's break",
+            Some(Tamper::Value(version(&a, 2), last)),
+            "revision 2 is wrong: object configmaps/default/a at revision 2: its body is not the one that the chain covers",
+        ),
+        (
+            "current, and older than the newest",
+            Some(Tamper::Value(current(&a), |value| value[11] = 3)),
+            "revision 3 is wrong: configmaps/default/a has newer versions than the current one",
+        ),
+        (
+            "current is lost",
+            Some(Tamper::Lose(current(&b))),
+            "revision 5 is wrong: configmaps/default/b lives and is not current",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let directory = directory(folder.path());
@@ -138,7 +262,12 @@ fn verify_finds_what_no_checksum_can() {
         assert_eq!((before.events, before.versions, before.revision), (7, 6, 8));
         drop(kept);
         if let Some(how) = how {
-            tamper(&*directory.open("state", &DiskOptions::without_wal()).unwrap(), &how);
+            tamper(
+                &*directory
+                    .open("state", &DiskOptions::without_wal())
+                    .unwrap(),
+                &how,
+            );
         }
         let store = Store::open(directory, "state", StoreConfig::default()).unwrap();
         let mut told = Vec::new();
@@ -157,11 +286,20 @@ fn verify_goes_by_ranges() {
     let mut kept = Kept::open(&directory(folder.path()), StoreConfig::default());
     history(&mut kept);
     // (range, events, versions, up to): an event that holds the start is verified whole; one that reaches behind the end is not.
-    for (range, events, versions, revision) in
-        [(0..=8, 7, 6, 8), (3..=7, 4, 4, 7), (6..=8, 3, 4, 8), (1..=5, 4, 2, 4), (8..=8, 1, 1, 8), (2..=u64::MAX, 6, 6, 8)]
-    {
+    for (range, events, versions, revision) in [
+        (0..=8, 7, 6, 8),
+        (3..=7, 4, 4, 7),
+        (6..=8, 3, 4, 8),
+        (1..=5, 4, 2, 4),
+        (8..=8, 1, 1, 8),
+        (2..=u64::MAX, 6, 6, 8),
+    ] {
         let verified = kept.store.verify(range.clone(), |_| {}).unwrap();
-        assert_eq!((verified.events, verified.versions, verified.revision), (events, versions, revision), "{range:?}");
+        assert_eq!(
+            (verified.events, verified.versions, verified.revision),
+            (events, versions, revision),
+            "{range:?}"
+        );
         let recorded = kept.store.recorded_at(revision).unwrap().unwrap();
         assert_eq!(verified.digest, recorded.digest, "{range:?}");
     }
@@ -175,10 +313,22 @@ fn a_database_without_its_position_is_not_opened() {
     history(&mut kept);
     assert_eq!(kept.store.applied().0, Position { term: 1, index: 7 });
     drop(kept);
-    let disk = directory.open("state", &DiskOptions::without_wal()).unwrap();
+    let disk = directory
+        .open("state", &DiskOptions::without_wal())
+        .unwrap();
     tamper(&*disk, &Tamper::Lose(b"m".to_vec()));
-    assert!(!disk.scan(&Range::all(), Order::Ascending, 1).unwrap().is_empty());
+    assert!(
+        !disk
+            .scan(&Range::all(), Order::Ascending, 1)
+            .unwrap()
+            .is_empty()
+    );
     drop(disk);
-    let error = Store::open(directory, "state", StoreConfig::default()).err().unwrap();
-    assert_eq!(error.to_string(), "database state: where it stands: corrupt: it is missing");
+    let error = Store::open(directory, "state", StoreConfig::default())
+        .err()
+        .unwrap();
+    assert_eq!(
+        error.to_string(),
+        "database state: where it stands: corrupt: it is missing"
+    );
 }

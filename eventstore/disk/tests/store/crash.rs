@@ -1,6 +1,6 @@
 //! Crashes and disks that fail: what is not flushed is replayed and gives the same; what failed is not seen.
 
-use crate::folder::{FaultyDirectory, Faults, Kept, crash_image, directory};
+use crate::folder::{Faults, FaultyDirectory, Kept, crash_image, directory};
 use crate::language::*;
 use eventstore::{Entry, LEVEL, LevelTooHigh, Position, Proposal};
 use eventstore_disk::{Store, StoreConfig, StoreError, WatchRequest};
@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 fn change(number: u64) -> Proposal {
-    objects(u128::from(number) + 1, vec![put(&map(&format!("m{}", number % 7)), &number.to_string())])
+    objects(
+        u128::from(number) + 1,
+        vec![put(&map(&format!("m{}", number % 7)), &number.to_string())],
+    )
 }
 
 #[test]
@@ -21,7 +24,9 @@ fn a_crash_goes_back_to_the_last_flush_and_the_log_replays_the_rest() {
         let mut flushed = Position::default();
         for number in 1..=40 {
             let group = kept.group(vec![vec![change(number)], vec![change(number)]]);
-            kept.store.apply(group.clone(), format!("{number}").as_bytes()).unwrap();
+            kept.store
+                .apply(group.clone(), format!("{number}").as_bytes())
+                .unwrap();
             log.push((group, number));
             if number == flush_after {
                 flushed = kept.store.flush().unwrap();
@@ -32,22 +37,49 @@ fn a_crash_goes_back_to_the_last_flush_and_the_log_replays_the_rest() {
         crash_image(before.path(), after.path());
         let again = Store::open(directory(after.path()), "state", StoreConfig::default()).unwrap();
         let (position, metadata) = again.applied();
-        assert_eq!((position, again.flushed()), (flushed, flushed), "flushed after {flush_after}");
-        let stood = if flush_after == 0 { String::new() } else { flush_after.to_string() };
+        assert_eq!(
+            (position, again.flushed()),
+            (flushed, flushed),
+            "flushed after {flush_after}"
+        );
+        let stood = if flush_after == 0 {
+            String::new()
+        } else {
+            flush_after.to_string()
+        };
         assert_eq!(metadata, stood.as_bytes());
         if flush_after == 0 {
-            again.apply(vec![(Position { term: 1, index: 1 }, Some(Entry { clock: START, proposals: vec![found()] }))], b"").unwrap();
+            again
+                .apply(
+                    vec![(
+                        Position { term: 1, index: 1 },
+                        Some(Entry {
+                            clock: START,
+                            proposals: vec![found()],
+                        }),
+                    )],
+                    b"",
+                )
+                .unwrap();
         }
         // Replayed in other groups than at first.
         for (group, number) in log.into_iter().filter(|(group, _)| group[0].0 > flushed) {
             for entry in group {
-                again.apply(vec![entry], number.to_string().as_bytes()).unwrap();
+                again
+                    .apply(vec![entry], number.to_string().as_bytes())
+                    .unwrap();
             }
         }
         let (was, is) = (kept.store.view(), again.view());
-        assert_eq!((is.digest, is.position, is.revision), (was.digest, was.position, was.revision));
+        assert_eq!(
+            (is.digest, is.position, is.revision),
+            (was.digest, was.position, was.revision)
+        );
         assert!(is.objects().eq(was.objects()));
-        assert_eq!(again.verify(0..=u64::MAX, |_| {}).unwrap(), kept.store.verify(0..=u64::MAX, |_| {}).unwrap());
+        assert_eq!(
+            again.verify(0..=u64::MAX, |_| {}).unwrap(),
+            kept.store.verify(0..=u64::MAX, |_| {}).unwrap()
+        );
     }
 }
 
@@ -56,8 +88,14 @@ fn outcomes_sessions_and_positions_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let directory = directory(folder.path());
     let mut kept = Kept::open(&directory, StoreConfig::default());
-    let open = eventstore::Act::OpenSession { node: "n1".into(), server: "server-1".into() };
-    kept.apply(vec![vec![of(proposal(2, open), server())], vec![objects(3, vec![remove(&map("nothing"))]), change(3)]]);
+    let open = eventstore::Act::OpenSession {
+        node: "n1".into(),
+        server: "server-1".into(),
+    };
+    kept.apply(vec![
+        vec![of(proposal(2, open), server())],
+        vec![objects(3, vec![remove(&map("nothing"))]), change(3)],
+    ]);
     let position = Position { term: 2, index: 9 };
     kept.store.advance(position, b"members").unwrap();
     let was = kept.store.view();
@@ -70,7 +108,11 @@ fn outcomes_sessions_and_positions_survive_a_restart() {
     assert!(is.sessions().eq(was.sessions()) && is.sessions().count() == 1);
     assert_eq!((is.cluster, is.level, is.clock), (CLUSTER, 1, START));
     let repeated = kept.apply(vec![vec![objects(3, vec![put(&map("x"), "")]), change(3)]]);
-    assert!(repeated[0].events.is_empty(), "both are known: {:?}", repeated[0].outcomes);
+    assert!(
+        repeated[0].events.is_empty(),
+        "both are known: {:?}",
+        repeated[0].outcomes
+    );
     assert_eq!(is.revision, kept.store.view().revision);
 }
 
@@ -78,17 +120,33 @@ fn outcomes_sessions_and_positions_survive_a_restart() {
 fn a_write_that_fails_is_not_seen_and_nothing_is_written_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
-    let faulty: Arc<dyn Directory> = Arc::new(FaultyDirectory { inner: directory(folder.path()), faults: faults.clone() });
+    let faulty: Arc<dyn Directory> = Arc::new(FaultyDirectory {
+        inner: directory(folder.path()),
+        faults: faults.clone(),
+    });
     let mut kept = Kept::open(&faulty, StoreConfig::default());
     kept.take(change(1));
-    let mut watch =
-        kept.store.watch(WatchRequest { resource: "configmaps".into(), namespace: None, name: None, from: 2 }).unwrap();
+    let mut watch = kept
+        .store
+        .watch(WatchRequest {
+            resource: "configmaps".into(),
+            namespace: None,
+            name: None,
+            from: 2,
+        })
+        .unwrap();
     let was = kept.store.view();
     faults.full.store(true, SeqCst);
     let error = kept.try_apply(vec![vec![change(2)]]).unwrap_err();
-    assert!(matches!(error, StoreError::Disk(DiskError::Full { .. })), "{error}");
+    assert!(
+        matches!(error, StoreError::Disk(DiskError::Full { .. })),
+        "{error}"
+    );
     let is = kept.store.view();
-    assert_eq!((is.revision, is.digest, is.position), (was.revision, was.digest, was.position));
+    assert_eq!(
+        (is.revision, is.digest, is.position),
+        (was.revision, was.digest, was.position)
+    );
     assert!(is.objects().eq(was.objects()));
     assert!(watch.ready(9).unwrap().is_none());
     // Its outcome is not known, though the fold had it.
@@ -107,7 +165,10 @@ fn a_write_that_fails_is_not_seen_and_nothing_is_written_after_it() {
 /// A future's result, if it has one at once.
 fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = std::pin::pin!(future);
-    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+    match future
+        .as_mut()
+        .poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    {
         std::task::Poll::Ready(value) => Some(value),
         std::task::Poll::Pending => None,
     }
@@ -120,24 +181,50 @@ fn what_must_not_be_applied_is_refused_before_anything_is() {
     kept.term = 3;
     kept.take(change(1));
     let was = kept.store.view();
-    let entry = |proposals| Some(Entry { clock: START, proposals });
-    let raise = of(proposal(9, eventstore::Act::RaiseLevel { level: LEVEL + 1 }), server());
+    let entry = |proposals| {
+        Some(Entry {
+            clock: START,
+            proposals,
+        })
+    };
+    let raise = of(
+        proposal(9, eventstore::Act::RaiseLevel { level: LEVEL + 1 }),
+        server(),
+    );
     let at = |term, index| Position { term, index };
     for (name, group) in [
         ("again", vec![(at(3, 2), entry(vec![change(2)]))]),
         ("an older term", vec![(at(2, 3), entry(vec![change(2)]))]),
-        ("out of order inside", vec![(at(3, 4), entry(vec![change(2)])), (at(3, 3), None)]),
-        ("a higher level", vec![(at(3, 3), entry(vec![change(2)])), (at(3, 4), entry(vec![raise]))]),
+        (
+            "out of order inside",
+            vec![(at(3, 4), entry(vec![change(2)])), (at(3, 3), None)],
+        ),
+        (
+            "a higher level",
+            vec![
+                (at(3, 3), entry(vec![change(2)])),
+                (at(3, 4), entry(vec![raise])),
+            ],
+        ),
     ] {
         let error = kept.store.apply(group, b"").unwrap_err();
         let fits = match name {
-            "a higher level" => matches!(error, StoreError::Level(LevelTooHigh(level)) if level == LEVEL + 1),
+            "a higher level" => {
+                matches!(error, StoreError::Level(LevelTooHigh(level)) if level == LEVEL + 1)
+            }
             _ => matches!(error, StoreError::OutOfOrder { .. }),
         };
         assert!(fits, "{name}: {error}");
-        assert_eq!((kept.store.view().position, kept.store.view().digest), (was.position, was.digest), "{name}");
+        assert_eq!(
+            (kept.store.view().position, kept.store.view().digest),
+            (was.position, was.digest),
+            "{name}"
+        );
     }
     assert_eq!(kept.take(change(2)), 3, "and it goes on");
     let error = Store::read_entry(at(3, 9), b"{}").unwrap_err();
-    assert_eq!(error.to_string(), "entry 3.9: not written by this program: first byte 0x7b");
+    assert_eq!(
+        error.to_string(),
+        "entry 3.9: not written by this program: first byte 0x7b"
+    );
 }

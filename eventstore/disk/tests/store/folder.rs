@@ -5,7 +5,8 @@ use bytes::Bytes;
 use eventstore::{Applied, Entry, Position, Proposal, Time};
 use eventstore_disk::{Store, StoreConfig, StoreError};
 use seams::{
-    Batch, Directory, Disk, DiskError, DiskOptions, FileDirectory, FileInfo, Order, Pairs, Range, Reader, Statistics, Synced,
+    Batch, Directory, Disk, DiskError, DiskOptions, FileDirectory, FileInfo, Order, Pairs, Range,
+    Reader, Statistics, Synced,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -26,7 +27,11 @@ impl Kept {
 
     pub fn named(directory: &Arc<dyn Directory>, name: &str, config: StoreConfig) -> Self {
         let store = Store::open(directory.clone(), name, config).unwrap();
-        let mut kept = Self { store, term: 1, clock: START };
+        let mut kept = Self {
+            store,
+            term: 1,
+            clock: START,
+        };
         if kept.store.view().level == 0 {
             kept.apply(vec![vec![found()]]);
         }
@@ -35,14 +40,28 @@ impl Kept {
 
     pub fn group(&self, entries: Vec<Vec<Proposal>>) -> Vec<(Position, Option<Entry>)> {
         let index = self.store.view().position.index;
-        let position = |number: usize| Position { term: self.term, index: index + 1 + number as u64 };
-        let entry = |(number, proposals)| (position(number), Some(Entry { clock: self.clock, proposals }));
+        let position = |number: usize| Position {
+            term: self.term,
+            index: index + 1 + number as u64,
+        };
+        let entry = |(number, proposals)| {
+            (
+                position(number),
+                Some(Entry {
+                    clock: self.clock,
+                    proposals,
+                }),
+            )
+        };
         entries.into_iter().enumerate().map(entry).collect()
     }
 
     pub fn try_apply(&mut self, entries: Vec<Vec<Proposal>>) -> Result<Vec<Applied>, StoreError> {
         let group = self.group(entries);
-        let metadata = format!("as of {}", group.last().map_or(0, |(position, _)| position.index));
+        let metadata = format!(
+            "as of {}",
+            group.last().map_or(0, |(position, _)| position.index)
+        );
         self.store.apply(group, metadata.as_bytes())
     }
 
@@ -115,7 +134,10 @@ struct FaultyDisk {
 
 impl Directory for FaultyDirectory {
     fn open(&self, name: &str, options: &DiskOptions) -> Result<Arc<dyn Disk>, DiskError> {
-        Ok(Arc::new(FaultyDisk { inner: self.inner.open(name, options)?, faults: self.faults.clone() }))
+        Ok(Arc::new(FaultyDisk {
+            inner: self.inner.open(name, options)?,
+            faults: self.faults.clone(),
+        }))
     }
     fn exists(&self, name: &str) -> Result<bool, DiskError> {
         self.inner.exists(name)
@@ -138,7 +160,13 @@ impl Directory for FaultyDirectory {
     fn read_at(&self, name: &str, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         self.inner.read_at(name, file, offset, len)
     }
-    fn append_at(&self, name: &str, file: &str, offset: u64, content: &[u8]) -> Result<(), DiskError> {
+    fn append_at(
+        &self,
+        name: &str,
+        file: &str,
+        offset: u64,
+        content: &[u8],
+    ) -> Result<(), DiskError> {
         self.inner.append_at(name, file, offset, content)
     }
     fn sync(&self, name: &str) -> Result<(), DiskError> {
@@ -148,7 +176,10 @@ impl Directory for FaultyDirectory {
 
 impl Reader for FaultyDisk {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
-        Ok(self.inner.get(key)?.map(|value| self.faults.read(key, value)))
+        Ok(self
+            .inner
+            .get(key)?
+            .map(|value| self.faults.read(key, value)))
     }
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
         keys.iter().map(|key| self.get(key)).collect()
@@ -170,7 +201,9 @@ impl Disk for FaultyDisk {
     }
     fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError> {
         if self.faults.full.load(SeqCst) {
-            return Err(DiskError::Full { what: "writing to state".into() });
+            return Err(DiskError::Full {
+                what: "writing to state".into(),
+            });
         }
         self.inner.write(batch, synced)
     }

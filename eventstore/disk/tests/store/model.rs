@@ -20,8 +20,17 @@ struct Model {
 impl Model {
     fn add(&mut self, applied: &[eventstore::Applied]) {
         for (event, _) in applied.iter().flat_map(|applied| &applied.events) {
-            self.events.push((event.envelope.first, event.envelope.last, event.envelope.time));
-            self.changes.extend(event.objects.iter().map(|folded| (folded.key.clone(), folded.revision, folded.after.clone())));
+            self.events.push((
+                event.envelope.first,
+                event.envelope.last,
+                event.envelope.time,
+            ));
+            self.changes.extend(
+                event
+                    .objects
+                    .iter()
+                    .map(|folded| (folded.key.clone(), folded.revision, folded.after.clone())),
+            );
         }
     }
 
@@ -41,10 +50,14 @@ impl Model {
         let mine = self.changes.iter().filter(|(key, revision, _)| {
             *revision > request.from
                 && key.resource == request.resource
-                && request.namespace.as_ref().is_none_or(|namespace| key.namespace == *namespace)
+                && request
+                    .namespace
+                    .as_ref()
+                    .is_none_or(|namespace| key.namespace == *namespace)
                 && request.name.as_ref().is_none_or(|name| key.name == *name)
         });
-        mine.map(|(key, revision, after)| (key.clone(), *revision, after.is_some())).collect()
+        mine.map(|(key, revision, after)| (key.clone(), *revision, after.is_some()))
+            .collect()
     }
 
     fn is_end(&self, revision: u64) -> bool {
@@ -70,13 +83,30 @@ fn script() -> impl Strategy<Value = Script> {
     let change = (0..3u8, 0..3u8, 0..5u8, 0..8u8);
     let proposal = proptest::collection::vec(change, 0..5);
     let groups = proptest::collection::vec(proptest::collection::vec(proposal, 1..4), GROUPS);
-    let watch =
-        (0..GROUPS, 0..3u8, proptest::option::of(0..3u8), proptest::option::weighted(0.2, 0..5u8), 0..40u64, 1..6usize);
+    let watch = (
+        0..GROUPS,
+        0..3u8,
+        proptest::option::of(0..3u8),
+        proptest::option::weighted(0.2, 0..5u8),
+        0..40u64,
+        1..6usize,
+    );
     let watches = proptest::collection::vec(watch, 8);
     let looks = proptest::collection::vec((any::<u8>(), 1..12usize, any::<u8>()), 24);
-    (groups, proptest::collection::vec(0..1_500i64, GROUPS), watches, looks, 0..GROUPS).prop_map(
-        |(groups, later_ms, watches, looks, reopen)| Script { groups, later_ms, watches, looks, reopen },
+    (
+        groups,
+        proptest::collection::vec(0..1_500i64, GROUPS),
+        watches,
+        looks,
+        0..GROUPS,
     )
+        .prop_map(|(groups, later_ms, watches, looks, reopen)| Script {
+            groups,
+            later_ms,
+            watches,
+            looks,
+            reopen,
+        })
 }
 
 fn resource(number: u8) -> &'static str {
@@ -86,8 +116,16 @@ fn resource(number: u8) -> &'static str {
 fn key((of, namespace, name): (u8, u8, u8)) -> Key {
     // Names and namespaces that are one another's beginnings, for those are what orders go wrong by.
     let names = ["a", "a-a", "a.a", "aa", "b"];
-    let namespaces = if of == 2 { ["", "", ""] } else { ["n", "n-n", "nn"] };
-    Key::new(resource(of), namespaces[usize::from(namespace)], names[usize::from(name)])
+    let namespaces = if of == 2 {
+        ["", "", ""]
+    } else {
+        ["n", "n-n", "nn"]
+    };
+    Key::new(
+        resource(of),
+        namespaces[usize::from(namespace)],
+        names[usize::from(name)],
+    )
 }
 
 fn proposal_of(number: u128, changes: &[(u8, u8, u8, u8)], store: &Store) -> Proposal {
@@ -95,11 +133,22 @@ fn proposal_of(number: u128, changes: &[(u8, u8, u8, u8)], store: &Store) -> Pro
     let mut all = Vec::new();
     for (of, namespace, name, what) in changes {
         let key = key((*of, *namespace, *name));
-        let lives = *living.entry(key.clone()).or_insert_with_key(|key| store.view().get(key).is_some());
+        let lives = *living
+            .entry(key.clone())
+            .or_insert_with_key(|key| store.view().get(key).is_some());
         let removes = lives && *what < 4;
         living.insert(key.clone(), !removes);
-        let body = eventstore::Body::cut(&serde_json::json!({"metadata": {"name": &*key.name}, "value": number.to_string()}));
-        let what = if removes { What::Remove } else { What::Put { body: body.unwrap(), delete_grace_s: None } };
+        let body = eventstore::Body::cut(
+            &serde_json::json!({"metadata": {"name": &*key.name}, "value": number.to_string()}),
+        );
+        let what = if removes {
+            What::Remove
+        } else {
+            What::Put {
+                body: body.unwrap(),
+                delete_grace_s: None,
+            }
+        };
         all.push(Change { key, what });
     }
     proposal(number, Act::Objects(all))
@@ -112,13 +161,23 @@ fn drain(watch: &mut Watch, batch: usize, store: &Store, model: &Model) -> Vec<(
         match watch.ready(batch).unwrap() {
             Some(some) => {
                 assert!(some.changes.len() <= batch && !some.changes.is_empty());
-                assert!(!some.whole || model.is_end(some.revision), "{} is no event's end", some.revision);
+                assert!(
+                    !some.whole || model.is_end(some.revision),
+                    "{} is no event's end",
+                    some.revision
+                );
                 assert!(some.whole || some.changes.last().unwrap().revision == some.revision);
                 for change in &some.changes {
                     assert_eq!(change.object().revision(), change.revision);
-                    assert_eq!(change.after.is_some(), change.kind() != eventstore_disk::ChangeKind::Deleted);
+                    assert_eq!(
+                        change.after.is_some(),
+                        change.kind() != eventstore_disk::ChangeKind::Deleted
+                    );
                     let before = change.before.as_ref().map(|before| before.revision());
-                    let known = model.at(change.revision - 1).get(&change.key).map(|object| object.revision());
+                    let known = model
+                        .at(change.revision - 1)
+                        .get(&change.key)
+                        .map(|object| object.revision());
                     assert_eq!(before, known, "{} at {}", change.key, change.revision);
                     seen.push((change.key.clone(), change.revision, change.after.is_some()));
                 }
@@ -133,7 +192,11 @@ fn drain(watch: &mut Watch, batch: usize, store: &Store, model: &Model) -> Vec<(
 fn run(script: &Script) {
     let folder = tempfile::tempdir().unwrap();
     // A small ring, and key sets often, so that both ways are gone.
-    let config = StoreConfig { ring_events: 7, few_births: 5, ..StoreConfig::default() };
+    let config = StoreConfig {
+        ring_events: 7,
+        few_births: 5,
+        ..StoreConfig::default()
+    };
     let opened = directory(folder.path());
     let mut kept = Kept::open(&opened, config.clone());
     let mut model = Model::default();
@@ -148,7 +211,10 @@ fn run(script: &Script) {
             kept = Kept::open(&opened, config.clone());
             kept.clock = clock;
             let again = kept.store.view();
-            assert_eq!((again.digest, again.position, again.round), (view.digest, view.position, view.round));
+            assert_eq!(
+                (again.digest, again.position, again.round),
+                (view.digest, view.position, view.round)
+            );
             assert!(again.objects().eq(view.objects()) && again.resources().eq(view.resources()));
         }
         for (at, of, namespace, name, back, batch) in &script.watches {
@@ -167,7 +233,13 @@ fn run(script: &Script) {
         let proposals: Vec<_> = group
             .iter()
             .enumerate()
-            .map(|(slot, changes)| vec![proposal_of((100 * number + slot + 2) as u128, changes, &kept.store)])
+            .map(|(slot, changes)| {
+                vec![proposal_of(
+                    (100 * number + slot + 2) as u128,
+                    changes,
+                    &kept.store,
+                )]
+            })
             .collect();
         model.add(&kept.apply(proposals));
     }
@@ -175,14 +247,21 @@ fn run(script: &Script) {
     let current: Vec<_> = model.at(u64::MAX).into_values().collect();
     assert!(store.view().objects().eq(current.iter()));
     for (mut watch, request, batch) in watches {
-        assert_eq!(drain(&mut watch, batch, store, &model), model.watched(&request), "{request:?}");
+        assert_eq!(
+            drain(&mut watch, batch, store, &model),
+            model.watched(&request),
+            "{request:?}"
+        );
     }
     for look in &script.looks {
         look_back(store, &model, *look);
     }
     histories(store, &model);
     let verified = store.verify(0..=u64::MAX, |_| {}).unwrap();
-    assert_eq!((verified.events, verified.versions), (model.events.len() as u64, model.changes.len() as u64));
+    assert_eq!(
+        (verified.events, verified.versions),
+        (model.events.len() as u64, model.changes.len() as u64)
+    );
     assert_eq!(verified.digest, store.view().digest);
 }
 
@@ -194,32 +273,102 @@ fn look_back(store: &Store, model: &Model, (part, limit, start): (u8, usize, u8)
         let resource = resource(of);
         let start = key((of, start % 3, start / 3 % 5));
         let from = (start.namespace.clone(), start.name.clone());
-        let all: Vec<_> = then.values().filter(|object| &*object.key.resource == resource).cloned().collect();
-        let page = store.list_at(resource, None, revision, .., usize::MAX).unwrap();
-        assert_eq!((&page.objects, page.more), (&all, false), "{resource} at {revision}");
+        let all: Vec<_> = then
+            .values()
+            .filter(|object| &*object.key.resource == resource)
+            .cloned()
+            .collect();
+        let page = store
+            .list_at(resource, None, revision, .., usize::MAX)
+            .unwrap();
+        assert_eq!(
+            (&page.objects, page.more),
+            (&all, false),
+            "{resource} at {revision}"
+        );
         let name = |object: &&Arc<Object>| (object.key.namespace.clone(), object.key.name.clone());
-        let behind: Vec<_> = all.iter().filter(|object| name(object) > from).cloned().collect();
-        let page = store.list_at(resource, None, revision, (Bound::Excluded(from.clone()), Bound::Unbounded), limit).unwrap();
-        assert_eq!((&page.objects[..], page.more), (&behind[..limit.min(behind.len())], behind.len() > limit), "behind {from:?}");
-        let mine: Vec<_> = all.iter().filter(|object| object.key.namespace == start.namespace).cloned().collect();
-        let page = store.list_at(resource, Some(&start.namespace), revision, .., usize::MAX).unwrap();
-        assert_eq!(page.objects, mine, "{resource} of {} at {revision}", start.namespace);
+        let behind: Vec<_> = all
+            .iter()
+            .filter(|object| name(object) > from)
+            .cloned()
+            .collect();
+        let page = store
+            .list_at(
+                resource,
+                None,
+                revision,
+                (Bound::Excluded(from.clone()), Bound::Unbounded),
+                limit,
+            )
+            .unwrap();
+        assert_eq!(
+            (&page.objects[..], page.more),
+            (&behind[..limit.min(behind.len())], behind.len() > limit),
+            "behind {from:?}"
+        );
+        let mine: Vec<_> = all
+            .iter()
+            .filter(|object| object.key.namespace == start.namespace)
+            .cloned()
+            .collect();
+        let page = store
+            .list_at(resource, Some(&start.namespace), revision, .., usize::MAX)
+            .unwrap();
+        assert_eq!(
+            page.objects, mine,
+            "{resource} of {} at {revision}",
+            start.namespace
+        );
         let to: (Text, Text) = from.clone();
-        let page = store.list_at(resource, Some(&start.namespace), revision, ..=to.clone(), usize::MAX).unwrap();
-        let mine: Vec<_> = mine.iter().filter(|object| name(object) <= to).cloned().collect();
+        let page = store
+            .list_at(
+                resource,
+                Some(&start.namespace),
+                revision,
+                ..=to.clone(),
+                usize::MAX,
+            )
+            .unwrap();
+        let mine: Vec<_> = mine
+            .iter()
+            .filter(|object| name(object) <= to)
+            .cloned()
+            .collect();
         assert_eq!(page.objects, mine, "{resource} up to {to:?} at {revision}");
     }
     for (of, namespace, name) in [(0, 0, 0), (0, 1, 1), (1, 2, 2), (2, 0, 3), (2, 0, 4)] {
         let key = key((of, namespace, name));
-        assert_eq!(store.object_at(&key, revision).unwrap().as_ref(), then.get(&key), "{key} at {revision}");
+        assert_eq!(
+            store.object_at(&key, revision).unwrap().as_ref(),
+            then.get(&key),
+            "{key} at {revision}"
+        );
     }
-    let holding = model.events.iter().find(|(first, last, _)| (*first..=*last).contains(&revision));
+    let holding = model
+        .events
+        .iter()
+        .find(|(first, last, _)| (*first..=*last).contains(&revision));
     let event = store.event_at(revision).unwrap();
-    assert_eq!(event.map(|event| (event.envelope.first, event.envelope.last, event.envelope.time)), holding.copied());
-    assert_eq!(store.event_end(revision).unwrap(), holding.map_or(0, |(_, last, _)| *last));
+    assert_eq!(
+        event.map(|event| (
+            event.envelope.first,
+            event.envelope.last,
+            event.envelope.time
+        )),
+        holding.copied()
+    );
+    assert_eq!(
+        store.event_end(revision).unwrap(),
+        holding.map_or(0, |(_, last, _)| *last)
+    );
     // Between two entries' clocks, and at them.
     let time = START.plus_ms(i64::from(part) * 117);
-    let stamped = model.events.iter().rev().find(|(_, _, at)| *at <= time).map(|(_, last, _)| *last);
+    let stamped = model
+        .events
+        .iter()
+        .rev()
+        .find(|(_, _, at)| *at <= time)
+        .map(|(_, last, _)| *last);
     assert_eq!(store.revision_at(time).unwrap(), stamped, "at {time}");
     let mut events = store.all_events(revision).unwrap();
     let mut ends = Vec::new();
@@ -231,20 +380,44 @@ fn look_back(store: &Store, model: &Model, (part, limit, start): (u8, usize, u8)
         }
         ends.extend(some.iter().map(|event| event.revision()));
     }
-    let want: Vec<_> = model.events.iter().map(|(_, last, _)| *last).filter(|last| *last > revision).collect();
+    let want: Vec<_> = model
+        .events
+        .iter()
+        .map(|(_, last, _)| *last)
+        .filter(|last| *last > revision)
+        .collect();
     assert_eq!(ends, want, "events from {revision}");
-    let some: Vec<_> = store.events(revision..=newest, limit).unwrap().iter().map(|event| event.revision()).collect();
-    let want: Vec<_> = model.events.iter().map(|(_, last, _)| *last).filter(|last| *last >= revision).take(limit).collect();
+    let some: Vec<_> = store
+        .events(revision..=newest, limit)
+        .unwrap()
+        .iter()
+        .map(|event| event.revision())
+        .collect();
+    let want: Vec<_> = model
+        .events
+        .iter()
+        .map(|(_, last, _)| *last)
+        .filter(|last| *last >= revision)
+        .take(limit)
+        .collect();
     assert_eq!(some, want);
 }
 
 fn histories(store: &Store, model: &Model) {
-    let mut keys: Vec<_> = model.changes.iter().map(|(key, _, _)| key.clone()).collect();
+    let mut keys: Vec<_> = model
+        .changes
+        .iter()
+        .map(|(key, _, _)| key.clone())
+        .collect();
     keys.sort();
     keys.dedup();
     for key in keys {
-        let mut want: Vec<_> =
-            model.changes.iter().filter(|(of, _, _)| *of == key).map(|(_, revision, after)| (*revision, after.clone())).collect();
+        let mut want: Vec<_> = model
+            .changes
+            .iter()
+            .filter(|(of, _, _)| *of == key)
+            .map(|(_, revision, after)| (*revision, after.clone()))
+            .collect();
         want.reverse();
         let mut got = Vec::new();
         loop {
@@ -256,7 +429,10 @@ fn histories(store: &Store, model: &Model) {
             for version in some {
                 let known = model.at(version.revision - 1).remove(&key);
                 assert_eq!(version.before, known, "{key} before {}", version.revision);
-                assert!((version.event.envelope.first..=version.event.envelope.last).contains(&version.revision));
+                assert!(
+                    (version.event.envelope.first..=version.event.envelope.last)
+                        .contains(&version.revision)
+                );
                 got.push((version.revision, version.after));
             }
         }

@@ -15,7 +15,13 @@ async fn registered_before_during_and_after() {
     let directory = directory(folder.path());
     let mut kept = Kept::open(&directory, StoreConfig::default());
     let a = map("a");
-    let create = |number| expecting(objects(number, vec![put(&a, "1"), put(&map("b"), "1")]), &a, Expected::Absent);
+    let create = |number| {
+        expecting(
+            objects(number, vec![put(&a, "1"), put(&map("b"), "1")]),
+            &a,
+            Expected::Absent,
+        )
+    };
     let mut before = kept.store.expect_outcome(id(2)).unwrap();
     let mut also = kept.store.expect_outcome(id(2)).unwrap();
     let mut refused = kept.store.expect_outcome(id(3)).unwrap();
@@ -28,15 +34,41 @@ async fn registered_before_during_and_after() {
         assert_eq!(settled.event.unwrap().objects.len(), 2);
     }
     let settled = refused.settled().await.unwrap();
-    let rejection = Rejection::Expectation { key: a.clone(), expected: Expected::Absent, current: Some(2) };
-    assert_eq!((settled.outcome, settled.event.is_none()), (Outcome::Rejected(rejection.clone()), true));
-    assert_eq!(before.settled().await.unwrap().event.unwrap().revision(), 3, "asked again, told again");
+    let rejection = Rejection::Expectation {
+        key: a.clone(),
+        expected: Expected::Absent,
+        current: Some(2),
+    };
+    assert_eq!(
+        (settled.outcome, settled.event.is_none()),
+        (Outcome::Rejected(rejection.clone()), true)
+    );
+    assert_eq!(
+        before.settled().await.unwrap().event.unwrap().revision(),
+        3,
+        "asked again, told again"
+    );
     assert_eq!(kept.store.status().expected, 0);
     // Known already, also after a restart: the event comes from history.
     for _ in 0..2 {
-        let settled = kept.store.expect_outcome(id(2)).unwrap().settled().await.unwrap();
-        assert_eq!((settled.outcome, settled.event.unwrap().revision()), (Outcome::Accepted { first: 2, last: 3 }, 3));
-        let settled = kept.store.expect_outcome(id(3)).unwrap().settled().await.unwrap();
+        let settled = kept
+            .store
+            .expect_outcome(id(2))
+            .unwrap()
+            .settled()
+            .await
+            .unwrap();
+        assert_eq!(
+            (settled.outcome, settled.event.unwrap().revision()),
+            (Outcome::Accepted { first: 2, last: 3 }, 3)
+        );
+        let settled = kept
+            .store
+            .expect_outcome(id(3))
+            .unwrap()
+            .settled()
+            .await
+            .unwrap();
         assert_eq!(settled.outcome, Outcome::Rejected(rejection.clone()));
         drop((before, also, refused));
         kept.store.flush().unwrap();
@@ -57,20 +89,41 @@ async fn a_repetition_is_told_of_the_first_event() {
     let mut again = kept.store.expect_outcome(id(2)).unwrap();
     kept.apply(vec![vec![objects(2, vec![put(&map("a"), "1")])]]);
     let settled = again.settled().await.unwrap();
-    assert_eq!((settled.outcome, settled.event.unwrap().revision()), (Outcome::Accepted { first: 2, last: 2 }, 2));
+    assert_eq!(
+        (settled.outcome, settled.event.unwrap().revision()),
+        (Outcome::Accepted { first: 2, last: 2 }, 2)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn giving_up_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let config = StoreConfig { most_waiting: 2, ..StoreConfig::default() };
+    let config = StoreConfig {
+        most_waiting: 2,
+        ..StoreConfig::default()
+    };
     let kept = Kept::open(&directory(folder.path()), config);
-    let waiting = [kept.store.expect_outcome(id(2)).unwrap(), kept.store.expect_outcome(id(3)).unwrap()];
+    let waiting = [
+        kept.store.expect_outcome(id(2)).unwrap(),
+        kept.store.expect_outcome(id(3)).unwrap(),
+    ];
     let error = kept.store.expect_outcome(id(4)).err().unwrap();
-    assert!(matches!(error, StoreError::TooMany { what: "proposals", limit: 2 }), "{error}");
+    assert!(
+        matches!(
+            error,
+            StoreError::TooMany {
+                what: "proposals",
+                limit: 2
+            }
+        ),
+        "{error}"
+    );
     drop(waiting);
     assert_eq!(kept.store.status().expected, 0);
     for _ in 0..5 {
-        assert!(timeout(SOON, kept.store.wait_revision(9)).await.is_err(), "a wait given up makes room");
+        assert!(
+            timeout(SOON, kept.store.wait_revision(9)).await.is_err(),
+            "a wait given up makes room"
+        );
     }
 }

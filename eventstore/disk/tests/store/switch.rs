@@ -6,7 +6,10 @@ use eventstore::{Outcome, Proposal};
 use eventstore_disk::{StoreConfig, StoreError, WatchRequest};
 
 fn change(number: u64) -> Proposal {
-    objects(u128::from(number), vec![put(&map(&format!("m{}", number % 7)), &number.to_string())])
+    objects(
+        u128::from(number),
+        vec![put(&map(&format!("m{}", number % 7)), &number.to_string())],
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -27,11 +30,19 @@ async fn readers_waiters_and_watches_go_over() {
     leader.take(change(51));
     let store = &lagging.store;
     let was = store.view();
-    let request = WatchRequest { resource: "configmaps".into(), namespace: None, name: None, from: 3 };
+    let request = WatchRequest {
+        resource: "configmaps".into(),
+        namespace: None,
+        name: None,
+        from: 3,
+    };
     let mut watch = store.watch(request).unwrap();
     assert_eq!(watch.next().await.unwrap().revision, 4);
     let mut events = store.all_events(5).unwrap();
-    let (mut known, mut unknown) = (store.expect_outcome(id(40)).unwrap(), store.expect_outcome(id(51)).unwrap());
+    let (mut known, mut unknown) = (
+        store.expect_outcome(id(40)).unwrap(),
+        store.expect_outcome(id(51)).unwrap(),
+    );
     let waiting = {
         let store = store.clone();
         tokio::spawn(async move { store.wait_revision(50).await.unwrap().digest })
@@ -42,13 +53,33 @@ async fn readers_waiters_and_watches_go_over() {
 
     let retired = store.switch("snapshot").unwrap();
     let now = store.view();
-    assert_eq!((now.position, now.revision, store.flushed(), store.applied().1), (position, 50, position, metadata));
-    assert_eq!(now.digest, leader.store.recorded_at(50).unwrap().unwrap().digest);
+    assert_eq!(
+        (
+            now.position,
+            now.revision,
+            store.flushed(),
+            store.applied().1
+        ),
+        (position, 50, position, metadata)
+    );
+    assert_eq!(
+        now.digest,
+        leader.store.recorded_at(50).unwrap().unwrap().digest
+    );
     assert_eq!(was.revision, 5, "a view that was taken stands still");
     assert_eq!(waiting.await.unwrap(), now.digest);
     assert_eq!(progress.changed().await, (50, 50));
     let settled = known.settled().await.unwrap();
-    assert_eq!((settled.outcome, settled.event.unwrap().revision()), (Outcome::Accepted { first: 40, last: 40 }, 40));
+    assert_eq!(
+        (settled.outcome, settled.event.unwrap().revision()),
+        (
+            Outcome::Accepted {
+                first: 40,
+                last: 40
+            },
+            40
+        )
+    );
     for revision in 5..=50 {
         assert_eq!(watch.next().await.unwrap().revision, revision);
     }
@@ -66,7 +97,13 @@ async fn readers_waiters_and_watches_go_over() {
 
     // And it goes on applying, in the new one.
     lagging.take(change(51));
-    assert_eq!(unknown.settled().await.unwrap().outcome, Outcome::Accepted { first: 51, last: 51 });
+    assert_eq!(
+        unknown.settled().await.unwrap().outcome,
+        Outcome::Accepted {
+            first: 51,
+            last: 51
+        }
+    );
     assert_eq!(watch.next().await.unwrap().revision, 51);
     assert_eq!(lagging.store.view().digest, leader.store.view().digest);
     lagging.store.verify(0..=u64::MAX, |_| {}).unwrap();
@@ -77,7 +114,10 @@ fn an_older_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut kept = Kept::open(&directory(folder.path()), StoreConfig::default());
     kept.store.checkpoint("older").unwrap();
-    assert!(matches!(kept.store.checkpoint("older"), Err(StoreError::Disk(_))), "it is there already");
+    assert!(
+        matches!(kept.store.checkpoint("older"), Err(StoreError::Disk(_))),
+        "it is there already"
+    );
     kept.take(change(2));
     let error = kept.store.switch("older").err().unwrap();
     assert!(matches!(error, StoreError::OutOfOrder { .. }), "{error}");

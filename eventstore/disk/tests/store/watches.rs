@@ -10,7 +10,12 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_millis(50);
 
 fn maps(from: u64) -> WatchRequest {
-    WatchRequest { resource: "configmaps".into(), namespace: None, name: None, from }
+    WatchRequest {
+        resource: "configmaps".into(),
+        namespace: None,
+        name: None,
+        from,
+    }
 }
 
 fn node(name: &str) -> Key {
@@ -31,18 +36,51 @@ async fn a_watch_waits_for_its_own_resource_and_bookmarks_at_ends() {
     assert!(!waiting.is_finished());
     kept.take(objects(2, vec![put(&node("n1"), "1")]));
     tokio::time::sleep(SOON).await;
-    assert!(!waiting.is_finished(), "another resource's change is not its own");
-    kept.take(objects(3, vec![put(&map("a"), "1"), put(&node("n1"), "2"), put(&map("b"), "1")]));
+    assert!(
+        !waiting.is_finished(),
+        "another resource's change is not its own"
+    );
+    kept.take(objects(
+        3,
+        vec![
+            put(&map("a"), "1"),
+            put(&node("n1"), "2"),
+            put(&map("b"), "1"),
+        ],
+    ));
     let (mut watch, batch) = waiting.await.unwrap();
-    assert_eq!((batch.changes[0].revision, batch.whole), (3, false), "the rest of its event is to come");
+    assert_eq!(
+        (batch.changes[0].revision, batch.whole),
+        (3, false),
+        "the rest of its event is to come"
+    );
     assert_eq!((watch.cursor(), watch.bookmark()), (3, None));
     let batch = watch.next_batch(9).await.unwrap();
-    assert_eq!((batch.changes.len(), batch.changes[0].revision, batch.revision, batch.whole), (1, 5, 5, true));
+    assert_eq!(
+        (
+            batch.changes.len(),
+            batch.changes[0].revision,
+            batch.revision,
+            batch.whole
+        ),
+        (1, 5, 5, true)
+    );
     kept.take(objects(4, vec![put(&node("n2"), "1")]));
-    assert_eq!(watch.bookmark(), Some(6), "bookmarks go on though nothing of its own happens");
+    assert_eq!(
+        watch.bookmark(),
+        Some(6),
+        "bookmarks go on though nothing of its own happens"
+    );
     kept.take(objects(5, vec![remove(&map("a"))]));
     let change = watch.next().await.unwrap();
-    assert_eq!((change.kind(), change.object().revision(), change.before.as_ref().unwrap().revision()), (ChangeKind::Deleted, 7, 3));
+    assert_eq!(
+        (
+            change.kind(),
+            change.object().revision(),
+            change.before.as_ref().unwrap().revision()
+        ),
+        (ChangeKind::Deleted, 7, 3)
+    );
     assert_eq!(change.event.envelope.id, id(5));
 }
 
@@ -53,9 +91,15 @@ async fn giving_up_waiting_loses_nothing() {
     let mut watch = kept.store.watch(maps(1)).unwrap();
     for number in 0..20 {
         assert!(timeout(SOON, watch.next_batch(1)).await.is_err());
-        kept.take(objects(2 + number, vec![put(&map("a"), "x"), put(&map("b"), "x")]));
+        kept.take(objects(
+            2 + number,
+            vec![put(&map("a"), "x"), put(&map("b"), "x")],
+        ));
         for part in 0..2 {
-            assert_eq!(timeout(SOON, watch.next()).await.unwrap().unwrap().revision, 2 + 2 * number as u64 + part);
+            assert_eq!(
+                timeout(SOON, watch.next()).await.unwrap().unwrap().revision,
+                2 + 2 * number as u64 + part
+            );
         }
     }
 }
@@ -63,23 +107,56 @@ async fn giving_up_waiting_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_watch_falls_back_to_the_disk_and_a_quiet_one_does_not() {
     let folder = tempfile::tempdir().unwrap();
-    let config = StoreConfig { ring_events: 10, ..StoreConfig::default() };
+    let config = StoreConfig {
+        ring_events: 10,
+        ..StoreConfig::default()
+    };
     let mut kept = Kept::open(&directory(folder.path()), config);
     kept.take(objects(2, vec![put(&node("n1"), "1")]));
     let mut slow = kept.store.watch(maps(1)).unwrap();
-    let mut quiet = kept.store.watch(WatchRequest { resource: "nodes".into(), ..maps(2) }).unwrap();
-    let mut one = kept.store.watch(WatchRequest { name: Some("m7".into()), namespace: Some("default".into()), ..maps(1) }).unwrap();
+    let mut quiet = kept
+        .store
+        .watch(WatchRequest {
+            resource: "nodes".into(),
+            ..maps(2)
+        })
+        .unwrap();
+    let mut one = kept
+        .store
+        .watch(WatchRequest {
+            name: Some("m7".into()),
+            namespace: Some("default".into()),
+            ..maps(1)
+        })
+        .unwrap();
     for number in 0..1_000 {
-        kept.take(objects(10 + number, vec![put(&map(&format!("m{}", number % 100)), "x")]));
+        kept.take(objects(
+            10 + number,
+            vec![put(&map(&format!("m{}", number % 100)), "x")],
+        ));
     }
     let status = kept.store.status();
-    assert!(status.ring_events <= 10 && status.watches == 3, "{status:?}");
+    assert!(
+        status.ring_events <= 10 && status.watches == 3,
+        "{status:?}"
+    );
     kept.take(objects(9, vec![put(&node("n1"), "2")]));
     assert_eq!(quiet.next().await.unwrap().revision, 1_003);
-    assert_eq!(kept.store.status().history_reads, 0, "a quiet watch reads nothing from the disk");
+    assert_eq!(
+        kept.store.status().history_reads,
+        0,
+        "a quiet watch reads nothing from the disk"
+    );
     let mut seen = Vec::new();
     while seen.len() < 1_000 {
-        seen.extend(slow.next_batch(64).await.unwrap().changes.iter().map(|change| change.revision));
+        seen.extend(
+            slow.next_batch(64)
+                .await
+                .unwrap()
+                .changes
+                .iter()
+                .map(|change| change.revision),
+        );
     }
     assert!(seen.into_iter().eq(3..1_003));
     assert!(timeout(SOON, slow.next()).await.is_err());
@@ -87,7 +164,10 @@ async fn a_slow_watch_falls_back_to_the_disk_and_a_quiet_one_does_not() {
     while seen.len() < 10 {
         seen.push(one.next().await.unwrap().revision);
     }
-    assert!(seen.into_iter().eq((0..10).map(|round| 3 + 7 + 100 * round)));
+    assert!(
+        seen.into_iter()
+            .eq((0..10).map(|round| 3 + 7 + 100 * round))
+    );
     assert!(timeout(SOON, one.next()).await.is_err());
     drop((slow, quiet, one));
     assert_eq!(kept.store.status().watches, 0);
@@ -96,7 +176,10 @@ async fn a_slow_watch_falls_back_to_the_disk_and_a_quiet_one_does_not() {
 #[tokio::test(start_paused = true)]
 async fn the_ring_is_bounded_by_bytes_too() {
     let folder = tempfile::tempdir().unwrap();
-    let config = StoreConfig { ring_bytes: 100_000, ..StoreConfig::default() };
+    let config = StoreConfig {
+        ring_bytes: 100_000,
+        ..StoreConfig::default()
+    };
     let mut kept = Kept::open(&directory(folder.path()), config);
     let value = "x".repeat(10_000);
     let mut watch = kept.store.watch(maps(1)).unwrap();
@@ -118,15 +201,48 @@ async fn the_ring_is_bounded_by_bytes_too() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_there_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let config = StoreConfig { most_waiting: 2, ..StoreConfig::default() };
+    let config = StoreConfig {
+        most_waiting: 2,
+        ..StoreConfig::default()
+    };
     let kept = Kept::open(&directory(folder.path()), config);
     let error = kept.store.watch(maps(2)).unwrap_err();
-    assert!(matches!(error, ReadError::FutureRevision { asked: 2, current: 1 }), "{error}");
+    assert!(
+        matches!(
+            error,
+            ReadError::FutureRevision {
+                asked: 2,
+                current: 1
+            }
+        ),
+        "{error}"
+    );
     let error = kept.store.all_events(2).err().unwrap();
-    assert!(matches!(error, ReadError::FutureRevision { asked: 2, current: 1 }), "{error}");
-    let open = [kept.store.watch(maps(0)).unwrap(), kept.store.watch(maps(1)).unwrap()];
+    assert!(
+        matches!(
+            error,
+            ReadError::FutureRevision {
+                asked: 2,
+                current: 1
+            }
+        ),
+        "{error}"
+    );
+    let open = [
+        kept.store.watch(maps(0)).unwrap(),
+        kept.store.watch(maps(1)).unwrap(),
+    ];
     let error = kept.store.watch(maps(0)).unwrap_err();
-    assert!(matches!(error, ReadError::Store(StoreError::TooMany { what: "watches", limit: 2 })), "{error}");
+    assert!(
+        matches!(
+            error,
+            ReadError::Store(StoreError::TooMany {
+                what: "watches",
+                limit: 2
+            })
+        ),
+        "{error}"
+    );
     drop(open);
     kept.store.watch(maps(0)).unwrap();
 }
@@ -140,10 +256,22 @@ async fn whole_events_reach_projections() {
     let first = events.next_batch(1).await.unwrap();
     assert_eq!((first.len(), first[0].revision()), (1, 1));
     let next = events.next_batch(9).await.unwrap();
-    assert_eq!((next.len(), next[0].envelope.first, next[0].revision(), next[0].objects.len()), (1, 2, 3, 2));
+    assert_eq!(
+        (
+            next.len(),
+            next[0].envelope.first,
+            next[0].revision(),
+            next[0].objects.len()
+        ),
+        (1, 2, 3, 2)
+    );
     assert!(timeout(SOON, events.next_batch(1)).await.is_err());
     let mut inside = kept.store.all_events(2).unwrap();
-    assert_eq!(inside.next_batch(1).await.unwrap()[0].revision(), 3, "from inside an event: that event, whole");
+    assert_eq!(
+        inside.next_batch(1).await.unwrap()[0].revision(),
+        3,
+        "from inside an event: that event, whole"
+    );
     kept.take(objects(3, vec![]));
     assert_eq!(events.next_batch(1).await.unwrap()[0].revision(), 4);
 }
@@ -155,7 +283,11 @@ async fn waiting_for_a_revision_or_an_index() {
     let mut progress = kept.store.changed();
     assert_eq!(progress.now(), (1, 1));
     assert!(timeout(SOON, progress.changed()).await.is_err());
-    assert_eq!(kept.store.wait_revision(1).await.unwrap().revision, 1, "it is there");
+    assert_eq!(
+        kept.store.wait_revision(1).await.unwrap().revision,
+        1,
+        "it is there"
+    );
     assert!(timeout(SOON, kept.store.wait_revision(3)).await.is_err());
     let (store, other) = (kept.store.clone(), kept.store.clone());
     let revision = tokio::spawn(async move { store.wait_revision(3).await.unwrap().revision });
