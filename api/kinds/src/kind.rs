@@ -87,7 +87,11 @@ pub enum Claim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {
     /// An address for services of this family: the one named, or any.
-    ServiceAddress { path: String, ipv6: bool, fixed: Option<IpAddr> },
+    ServiceAddress {
+        path: String,
+        ipv6: bool,
+        fixed: Option<IpAddr>,
+    },
     /// A port of all nodes: the one named, or any.
     NodePort { path: String, fixed: Option<u16> },
 }
@@ -106,7 +110,7 @@ pub struct Column {
 }
 
 /// Code where a schema does not reach. All are pure; each default does nothing.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Hooks {
     /// Defaults that the schema does not tell, on every decode (Kubernetes: `SetDefaults_…`), after the schema's own.
     pub default: fn(&mut Value),
@@ -142,7 +146,7 @@ pub struct Hooks {
 impl Hooks {
     /// No code: objects are what they say, `status` is changed by its subresource alone.
     pub const NONE: Self = Self {
-        default: crate::resources::zero::drop_zeros,
+        default: |_| {},
         prepare_create: |_, _| {},
         prepare_update: |_, _, _| {},
         prepare_status: |old, new, _| crate::resources::strategy::keep_all_but_status(old, new),
@@ -161,7 +165,7 @@ impl Hooks {
 }
 
 /// One row of the table of kinds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Kind {
     /// `""` for the core group.
     pub group: &'static str,
@@ -188,6 +192,8 @@ pub struct Kind {
     pub unconditional_update: bool,
     /// What `propagationPolicy` is when a DELETE names none.
     pub default_propagation: Propagation,
+    /// A DELETE that ends at once is answered with the object and not with a Status (Kubernetes: `ReturnDeletedObject`).
+    pub returns_deleted: bool,
     /// `metadata.generation` is kept: 1 at creation, more with each change that `prepare_update` counts.
     pub generation: bool,
     pub hooks: Hooks,
@@ -222,7 +228,16 @@ pub enum Propagation {
 }
 
 /// What most kinds can do.
-pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+pub const ALL_VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
 impl Kind {
     /// A row to start from: namespaced desired state with all verbs, a subdomain's name and no code of its own.
@@ -245,18 +260,27 @@ impl Kind {
         put_creates: false,
         unconditional_update: true,
         default_propagation: Propagation::Background,
+        returns_deleted: false,
         generation: false,
         hooks: Hooks::NONE,
     };
 
     /// `apps/deployments`, or `pods` in the core group: the store's word for it.
     pub fn resource(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}/{}", self.group, self.plural) }
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.plural)
+        }
     }
 
     /// `apps/v1`, or `v1`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     pub fn has(&self, subresource: Subresource) -> bool {

@@ -55,7 +55,10 @@ impl Aggregated {
 
     /// What the answer's `Content-Type` must be, to the letter: client-go compares it.
     pub fn content_type(self) -> String {
-        format!("application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList", self.version())
+        format!(
+            "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList",
+            self.version()
+        )
     }
 }
 
@@ -92,8 +95,14 @@ pub fn resources(group: &str, version: &str) -> Option<Value> {
         return None;
     }
     let stored = kinds_of(group, version).flat_map(stored_resources);
-    let resources: Vec<Value> = stored.chain(virtual_kinds_of(group, version).map(virtual_resource)).collect();
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let resources: Vec<Value> = stored
+        .chain(virtual_kinds_of(group, version).map(virtual_resource))
+        .collect();
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     Some(if group.is_empty() {
         json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources})
     } else {
@@ -127,7 +136,11 @@ fn aggregated_group(group: &str) -> Value {
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
-    let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+    let metadata = if group.is_empty() {
+        json!({})
+    } else {
+        json!({"name": group})
+    };
     json!({"metadata": metadata, "versions": versions})
 }
 
@@ -192,7 +205,10 @@ fn stored_resources(kind: &'static Kind) -> impl Iterator<Item = Value> {
     own["storageVersionHash"] = json!(storage_version_hash(kind));
     let subresources = kind.subresources.iter().map(move |subresource| {
         let mut line = Map::new();
-        line.insert("name".to_owned(), json!(format!("{}/{}", kind.plural, subresource.name())));
+        line.insert(
+            "name".to_owned(),
+            json!(format!("{}/{}", kind.plural, subresource.name())),
+        );
         line.insert("singularName".to_owned(), json!(""));
         line.insert("namespaced".to_owned(), json!(kind.namespaced));
         let (group, version, name) = subresource.other_kind().unwrap_or(("", "", kind.kind));
@@ -233,24 +249,36 @@ fn storage_version_hash(kind: &Kind) -> String {
 }
 
 fn served_groups() -> impl Iterator<Item = &'static str> {
-    GROUPS.iter().copied().filter(|group| versions_of(group).next().is_some())
+    GROUPS
+        .iter()
+        .copied()
+        .filter(|group| versions_of(group).next().is_some())
 }
 
 fn versions_of(group: &str) -> impl Iterator<Item = &'static str> {
-    VERSIONS.iter().copied().filter(move |version| is_served(group, version))
+    VERSIONS
+        .iter()
+        .copied()
+        .filter(move |version| is_served(group, version))
 }
 
 fn kinds_of(group: &str, version: &str) -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().copied().filter(move |kind| kind.group == group && kind.version == version)
+    KINDS
+        .iter()
+        .copied()
+        .filter(move |kind| kind.group == group && kind.version == version)
 }
 
 fn virtual_kinds_of(group: &str, version: &str) -> impl Iterator<Item = &'static VirtualKind> {
-    VIRTUAL_KINDS.iter().filter(move |kind| kind.group == group && kind.version == version)
+    VIRTUAL_KINDS
+        .iter()
+        .filter(move |kind| kind.group == group && kind.version == version)
 }
 
 fn group_entry(group: &str) -> Value {
-    let versions: Vec<Value> =
-        versions_of(group).map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
+    let versions: Vec<Value> = versions_of(group)
+        .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+        .collect();
     let preferred = versions.first().cloned();
     json!({"name": group, "versions": versions, "preferredVersion": preferred})
 }

@@ -9,31 +9,59 @@ fn is_served_line(name: &str, ours: &[String]) -> bool {
 }
 
 fn names(document: &Value) -> Vec<String> {
-    document["resources"].as_array().unwrap().iter().map(|line| line["name"].as_str().unwrap().to_owned()).collect()
+    document["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
 fn resource_lists_are_like_the_recorded() {
-    let Some(core) = recorded::exchanges("discovery/core-v1.json") else { return };
-    let Some(others) = recorded::exchanges("discovery/group-versions.json") else { return };
+    let Some(core) = recorded::exchanges("discovery/core-v1.json") else {
+        return;
+    };
+    let Some(others) = recorded::exchanges("discovery/group-versions.json") else {
+        return;
+    };
     let mut compared = 0;
-    for step in core["steps"].as_array().unwrap().iter().chain(others["steps"].as_array().unwrap()) {
+    for step in core["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .chain(others["steps"].as_array().unwrap())
+    {
         let theirs = &step["expect"]["body"];
-        let Some(group_version) = theirs["groupVersion"].as_str() else { continue };
-        let (group, version) = group_version.rsplit_once('/').unwrap_or(("", group_version));
-        let Some(ours) = resources(group, version) else { continue };
+        let Some(group_version) = theirs["groupVersion"].as_str() else {
+            continue;
+        };
+        let (group, version) = group_version
+            .rsplit_once('/')
+            .unwrap_or(("", group_version));
+        let Some(ours) = resources(group, version) else {
+            continue;
+        };
         assert_eq!(ours["apiVersion"], theirs["apiVersion"], "{group_version}");
         let served = names(&ours);
         for line in theirs["resources"].as_array().unwrap() {
             let name = line["name"].as_str().unwrap();
             if is_served_line(name, &served) {
-                let our = ours["resources"].as_array().unwrap().iter().find(|our| our["name"] == name).unwrap();
+                let our = ours["resources"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|our| our["name"] == name)
+                    .unwrap();
                 assert_eq!(our, line, "{group_version} {name}");
                 compared += 1;
             }
         }
         for name in &served {
-            assert!(names(theirs).contains(name), "{group_version}: {name} is not in the reference");
+            assert!(
+                names(theirs).contains(name),
+                "{group_version}: {name} is not in the reference"
+            );
         }
     }
     assert!(compared >= 25, "only {compared} lines were compared");
@@ -41,25 +69,56 @@ fn resource_lists_are_like_the_recorded() {
 
 #[test]
 fn aggregated_documents_are_like_the_reference() {
-    let Some(core) = recorded::reference("discovery/aggregated-api.json") else { return };
-    let Some(others) = recorded::reference("discovery/aggregated-apis.json") else { return };
+    let Some(core) = recorded::reference("discovery/aggregated-api.json") else {
+        return;
+    };
+    let Some(others) = recorded::reference("discovery/aggregated-apis.json") else {
+        return;
+    };
     let mut compared = 0;
-    for (ours, theirs) in [(aggregated_core(Aggregated::V2), core), (aggregated_groups(Aggregated::V2), others)] {
+    for (ours, theirs) in [
+        (aggregated_core(Aggregated::V2), core),
+        (aggregated_groups(Aggregated::V2), others),
+    ] {
         assert_eq!(ours["apiVersion"], theirs["apiVersion"]);
         for group in ours["items"].as_array().unwrap() {
-            let reference = theirs["items"].as_array().unwrap().iter().find(|item| item["metadata"]["name"] == group["metadata"]["name"]);
-            let reference = reference.unwrap_or_else(|| panic!("{} is not in the reference", group["metadata"]));
+            let reference = theirs["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|item| item["metadata"]["name"] == group["metadata"]["name"]);
+            let reference = reference
+                .unwrap_or_else(|| panic!("{} is not in the reference", group["metadata"]));
             for version in group["versions"].as_array().unwrap() {
-                let their = reference["versions"].as_array().unwrap().iter().find(|v| v["version"] == version["version"]).unwrap();
+                let their = reference["versions"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|v| v["version"] == version["version"])
+                    .unwrap();
                 for resource in version["resources"].as_array().unwrap() {
-                    let mut expected =
-                        their["resources"].as_array().unwrap().iter().find(|r| r["resource"] == resource["resource"]).unwrap().clone();
-                    if let Some(subresources) = expected["subresources"].as_array_mut() {
+                    let mut expected = their["resources"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .find(|r| r["resource"] == resource["resource"])
+                        .unwrap()
+                        .clone();
+                    if let Some(subresources) = expected
+                        .get_mut("subresources")
+                        .and_then(Value::as_array_mut)
+                    {
                         subresources.retain(|theirs| {
-                            resource["subresources"].as_array().is_some_and(|ours| ours.iter().any(|our| our["subresource"] == theirs["subresource"]))
+                            resource["subresources"].as_array().is_some_and(|ours| {
+                                ours.iter()
+                                    .any(|our| our["subresource"] == theirs["subresource"])
+                            })
                         });
                         if subresources.is_empty() {
-                            expected.as_object_mut().unwrap().shift_remove("subresources");
+                            expected
+                                .as_object_mut()
+                                .unwrap()
+                                .shift_remove("subresources");
                         }
                     }
                     assert_eq!(*resource, expected);
@@ -73,7 +132,9 @@ fn aggregated_documents_are_like_the_reference() {
 
 #[test]
 fn groups_are_like_the_recorded() {
-    let Some(recorded) = recorded::exchanges("discovery/legacy-roots.json") else { return };
+    let Some(recorded) = recorded::exchanges("discovery/legacy-roots.json") else {
+        return;
+    };
     for step in recorded["steps"].as_array().unwrap() {
         let theirs = &step["expect"]["body"];
         match step["id"].as_str().unwrap() {
@@ -86,7 +147,10 @@ fn groups_are_like_the_recorded() {
                 let all = theirs["groups"].as_array().unwrap();
                 let mut last = 0;
                 for entry in ours["groups"].as_array().unwrap() {
-                    let at = all.iter().position(|their| their["name"] == entry["name"]).unwrap();
+                    let at = all
+                        .iter()
+                        .position(|their| their["name"] == entry["name"])
+                        .unwrap();
                     assert_eq!(*entry, all[at]);
                     assert!(at >= last, "{} is out of order", entry["name"]);
                     last = at;

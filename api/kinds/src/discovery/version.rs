@@ -39,8 +39,14 @@ mod tests {
     fn it_has_the_fields_of_the_reference() {
         let document = document("0.1.0", "linux/amd64");
         assert_eq!(document["gitVersion"], "v1.36.2+reckon.0.1.0");
-        let Some(reference) = crate::resources::recorded::reference("version.json") else { return };
-        let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>());
+        let Some(reference) = crate::resources::recorded::reference("version.json") else {
+            return;
+        };
+        let keys = |value: &Value| {
+            value
+                .as_object()
+                .map(|map| map.keys().cloned().collect::<Vec<_>>())
+        };
         assert_eq!(keys(&document), keys(&reference));
         for key in ["major", "minor", "minCompatibilityMinor", "platform"] {
             assert_eq!(document[key], reference[key], "{key}");

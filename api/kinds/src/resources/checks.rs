@@ -17,7 +17,12 @@ impl Findings {
         self.0.push(FieldError::required(path, detail));
     }
 
-    pub fn invalid(&mut self, path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) {
+    pub fn invalid(
+        &mut self,
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) {
         self.0.push(FieldError::invalid(path, value, detail));
     }
 
@@ -34,8 +39,14 @@ impl Findings {
     }
 
     /// The supported values stand in the order given: Kubernetes sorts some of them and not others.
-    pub fn not_supported(&mut self, path: impl Into<String>, value: impl Into<Value>, supported: &[&str]) {
-        self.0.push(FieldError::not_supported(path, value, supported));
+    pub fn not_supported(
+        &mut self,
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        supported: &[&str],
+    ) {
+        self.0
+            .push(FieldError::not_supported(path, value, supported));
     }
 
     pub fn too_long(&mut self, path: impl Into<String>, max_bytes: usize) {
@@ -101,7 +112,10 @@ pub fn text(value: &Value) -> &str {
 }
 
 /// The map under `key`, made if it is not there; None if something else stands there (the schema has refused that before).
-pub fn map_at<'a>(object: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {
+pub fn map_at<'a>(
+    object: &'a mut Map<String, Value>,
+    key: &str,
+) -> Option<&'a mut Map<String, Value>> {
     let slot = object.entry(key).or_insert(Value::Null);
     if slot.is_null() {
         *slot = Value::Object(Map::new());
@@ -136,7 +150,9 @@ pub fn set_default_zero(object: &mut Map<String, Value>, key: &str, value: impl 
 
 /// Makes `object[key]` what it is in `from`: set, or absent.
 pub fn take_from(from: &Value, object: &mut Value, key: &str) {
-    let Some(map) = object.as_object_mut() else { return };
+    let Some(map) = object.as_object_mut() else {
+        return;
+    };
     match from.get(key) {
         Some(value) => {
             map.insert(key.to_owned(), value.clone());

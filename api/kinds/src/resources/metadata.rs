@@ -1,7 +1,9 @@
 //! The rules of `metadata`, the same for every kind: what a client may set, how it is checked, what an update may change.
 //! Stamps (uid, resourceVersion, the times) are apply's: here they are only taken off, carried over and compared.
 
-use super::checks::{Findings, IMMUTABLE, NOT_NEGATIVE, entries, items, object_at, take_from, text};
+use super::checks::{
+    Findings, IMMUTABLE, NOT_NEGATIVE, entries, items, object_at, take_from, text,
+};
 use super::names;
 use crate::error::FieldError;
 use crate::kind::{Context, Kind};
@@ -14,21 +16,40 @@ const ANNOTATIONS_MAX_BYTES: usize = 256 << 10;
 const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
 
 /// What the log stamps, or the start of a deletion sets. No client's word counts here.
-const STAMPED: &[&str] = &["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
+const STAMPED: &[&str] = &[
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
 
-/// Before a create: takes off what is stamped, starts the generation, makes a name out of `generateName`.
+/// Before a create: takes off what is stamped, starts the generation (of a kind that has none a client's number stays, as in
+/// Kubernetes), makes a name out of `generateName`.
 pub fn prepare_create(kind: &Kind, object: &mut Value, context: &Context) {
-    let Some(metadata) = object_at(object, "metadata") else { return };
-    for key in STAMPED.iter().chain(&["uid", "resourceVersion", "selfLink", "generation"]) {
+    let Some(metadata) = object_at(object, "metadata") else {
+        return;
+    };
+    for key in STAMPED
+        .iter()
+        .chain(&["uid", "resourceVersion", "selfLink"])
+    {
         metadata.shift_remove(*key);
     }
     if kind.generation {
         metadata.insert("generation".to_owned(), json!(1));
     }
-    let named = metadata.get("name").is_some_and(|name| !text(name).is_empty());
-    let prefix = metadata.get("generateName").map(text).unwrap_or_default().to_owned();
+    let named = metadata
+        .get("name")
+        .is_some_and(|name| !text(name).is_empty());
+    let prefix = metadata
+        .get("generateName")
+        .map(text)
+        .unwrap_or_default()
+        .to_owned();
     if !named && !prefix.is_empty() {
-        metadata.insert("name".to_owned(), json!(generated_name(&prefix, &context.suffix)));
+        metadata.insert(
+            "name".to_owned(),
+            json!(generated_name(&prefix, &context.suffix)),
+        );
     }
 }
 
@@ -44,7 +65,9 @@ pub fn generated_name(prefix: &str, suffix: &str) -> String {
 /// Before an update: what is stamped, and the generation, stays as it is. A uid that the client names is compared later.
 pub fn prepare_update(old: &Value, new: &mut Value) {
     let old = &old["metadata"];
-    let Some(metadata) = new.get_mut("metadata") else { return };
+    let Some(metadata) = new.get_mut("metadata") else {
+        return;
+    };
     for key in STAMPED.iter().chain(&["generation", "selfLink"]) {
         take_from(old, metadata, key);
     }
@@ -59,8 +82,15 @@ pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let metadata = &object["metadata"];
     let mut found = Findings::new();
     validate_name(kind, metadata, &mut found);
-    if metadata["generation"].as_i64().is_some_and(|generation| generation < 0) {
-        found.invalid("metadata.generation", metadata["generation"].clone(), NOT_NEGATIVE);
+    if metadata["generation"]
+        .as_i64()
+        .is_some_and(|generation| generation < 0)
+    {
+        found.invalid(
+            "metadata.generation",
+            metadata["generation"].clone(),
+            NOT_NEGATIVE,
+        );
     }
     validate_labels(&metadata["labels"], "metadata.labels", &mut found);
     validate_annotations(&metadata["annotations"], "metadata.annotations", &mut found);
@@ -75,8 +105,12 @@ pub fn validate_update(old: &Value, new: &Value) -> Vec<FieldError> {
     let mut found = Findings::new();
     if !old["deletionTimestamp"].is_null() {
         let had: Vec<&str> = items(&old["finalizers"]).iter().map(text).collect();
-        let added: Vec<String> =
-            items(&new["finalizers"]).iter().map(text).filter(|name| !had.contains(name)).map(|name| format!("{name:?}")).collect();
+        let added: Vec<String> = items(&new["finalizers"])
+            .iter()
+            .map(text)
+            .filter(|name| !had.contains(name))
+            .map(|name| format!("{name:?}"))
+            .collect();
         if !added.is_empty() {
             found.forbidden(
                 "metadata.finalizers",
@@ -87,7 +121,13 @@ pub fn validate_update(old: &Value, new: &Value) -> Vec<FieldError> {
             );
         }
     }
-    for key in ["name", "namespace", "uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in [
+        "name",
+        "namespace",
+        "uid",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         // An object that was never stamped (a dry run, a test) has no uid to keep.
         if old[key] != new[key] && !(key == "uid" && old[key].is_null()) {
             found.invalid(format!("metadata.{key}"), new[key].clone(), IMMUTABLE);
@@ -120,11 +160,19 @@ pub fn validate_annotations(annotations: &Value, path: &str, found: &mut Finding
 fn validate_name(kind: &Kind, metadata: &Value, found: &mut Findings) {
     let prefix = text(&metadata["generateName"]);
     if !prefix.is_empty() {
-        found.all("metadata.generateName", prefix, names::object_name(kind.name_rule, prefix, true));
+        found.all(
+            "metadata.generateName",
+            prefix,
+            names::object_name(kind.name_rule, prefix, true),
+        );
     }
     match text(&metadata["name"]) {
         "" => found.required("metadata.name", "name or generateName is required"),
-        name => found.all("metadata.name", name, names::object_name(kind.name_rule, name, false)),
+        name => found.all(
+            "metadata.name",
+            name,
+            names::object_name(kind.name_rule, name, false),
+        ),
     }
     match (kind.namespaced, text(&metadata["namespace"])) {
         (true, "") => found.required("metadata.namespace", ""),
@@ -140,7 +188,11 @@ fn validate_owners(owners: &Value, found: &mut Findings) {
     for owner in items(owners) {
         let version = text(&owner["apiVersion"]);
         if version.is_empty() || version.ends_with('/') {
-            found.invalid(format!("{path}.apiVersion"), version, "version must not be empty");
+            found.invalid(
+                format!("{path}.apiVersion"),
+                version,
+                "version must not be empty",
+            );
         }
         for key in ["kind", "name", "uid"] {
             if text(&owner[key]).is_empty() {
@@ -148,7 +200,11 @@ fn validate_owners(owners: &Value, found: &mut Findings) {
             }
         }
         if version == "v1" && owner["kind"] == "Event" {
-            found.invalid(path, owner.clone(), "/v1, Kind=Event is disallowed from being an owner");
+            found.invalid(
+                path,
+                owner.clone(),
+                "/v1, Kind=Event is disallowed from being an owner",
+            );
         }
         if owner["controller"] == true {
             match controller {
@@ -173,11 +229,19 @@ fn validate_finalizers(finalizers: &Value, found: &mut Findings) {
         let at = format!("{path}[{index}]");
         found.all(&at, name, names::qualified_name(name));
         if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
-            found.invalid(at, name, "name is neither a standard finalizer name nor is it fully qualified");
+            found.invalid(
+                at,
+                name,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
         }
     }
     let has = |name: &str| items(finalizers).iter().any(|finalizer| finalizer == name);
     if has("orphan") && has("foregroundDeletion") {
-        found.invalid(path, finalizers.clone(), "finalizer orphan and foregroundDeletion cannot be both set");
+        found.invalid(
+            path,
+            finalizers.clone(),
+            "finalizer orphan and foregroundDeletion cannot be both set",
+        );
     }
 }

@@ -12,7 +12,11 @@ const NOT_EMPTY: &str = "must be non-empty";
 /// Messages about an object's name; `prefix`: it is a `generateName`, whose end will be followed by more.
 pub fn object_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
     // A generated suffix starts with a letter or digit, so a trailing dash of a prefix is no fault.
-    let masked = if prefix && name.ends_with('-') { format!("{}a", &name[..name.len() - 1]) } else { name.to_owned() };
+    let masked = if prefix && name.ends_with('-') {
+        format!("{}a", &name[..name.len() - 1])
+    } else {
+        name.to_owned()
+    };
     match rule {
         NameRule::Subdomain => subdomain(&masked),
         NameRule::Label => label(&masked),
@@ -59,17 +63,27 @@ pub fn qualified_name(value: &str) -> Vec<String> {
             name
         }
         [prefix, name] => {
-            messages.extend(subdomain(prefix).into_iter().map(|message| format!("prefix part {message}")));
+            messages.extend(
+                subdomain(prefix)
+                    .into_iter()
+                    .map(|message| format!("prefix part {message}")),
+            );
             name
         }
         _ => {
-            return vec![format!("a valid label key {NAME} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "a valid label key {NAME} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {
         messages.push(format!("name part {NOT_EMPTY}"));
     } else {
-        messages.extend(too_long(name, LABEL_MAX).into_iter().map(|message| format!("name part {message}")));
+        messages.extend(
+            too_long(name, LABEL_MAX)
+                .into_iter()
+                .map(|message| format!("name part {message}")),
+        );
     }
     if !is_label_text(name) || name.is_empty() {
         messages.push(format!("name part {NAME}"));
@@ -93,7 +107,11 @@ pub fn label_value(value: &str) -> Vec<String> {
 /// The key of a ConfigMap or Secret: it becomes a file's name.
 pub fn config_key(value: &str) -> Vec<String> {
     let mut messages = too_long(value, SUBDOMAIN_MAX);
-    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
+    if value.is_empty()
+        || !value
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    {
         messages.push(
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or \
              'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
@@ -114,7 +132,10 @@ pub fn environment_name(value: &str) -> Vec<String> {
     if value.is_empty() {
         messages.push(format!("environment variable name {NOT_EMPTY}"));
     }
-    if !value.chars().all(|letter| (' '..='~').contains(&letter) && letter != '=') {
+    if !value
+        .chars()
+        .all(|letter| (' '..='~').contains(&letter) && letter != '=')
+    {
         messages.push("a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned());
     }
     messages
@@ -122,8 +143,13 @@ pub fn environment_name(value: &str) -> Vec<String> {
 
 pub fn port_name(value: &str) -> Vec<String> {
     let mut messages = too_long(value, PORT_NAME_MAX);
-    if !value.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
-        messages.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    if !value
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    {
+        messages.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     }
     if !value.bytes().any(|byte| byte.is_ascii_lowercase()) {
         messages.push("must contain at least one letter (a-z)".to_owned());
@@ -138,7 +164,11 @@ pub fn port_name(value: &str) -> Vec<String> {
 }
 
 pub fn http_header_name(value: &str) -> Vec<String> {
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+    if !value.is_empty()
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
         return Vec::new();
     }
     vec![
@@ -165,7 +195,11 @@ pub fn cidr(value: &str) -> Vec<String> {
         };
         bits.parse::<u8>().is_ok_and(|bits| bits <= most)
     });
-    if fits { Vec::new() } else { vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()] }
+    if fits {
+        Vec::new()
+    } else {
+        vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()]
+    }
 }
 
 fn path_segment(value: &str, prefix: bool) -> Vec<String> {
@@ -182,7 +216,11 @@ fn path_segment(value: &str, prefix: bool) -> Vec<String> {
 }
 
 fn too_long(value: &str, max: usize) -> Vec<String> {
-    if value.len() > max { vec![format!("must be no more than {max} characters")] } else { Vec::new() }
+    if value.len() > max {
+        vec![format!("must be no more than {max} characters")]
+    } else {
+        Vec::new()
+    }
 }
 
 fn is_label(value: &str) -> bool {
@@ -198,7 +236,9 @@ fn is_label_text(value: &str) -> bool {
     let bytes = value.as_bytes();
     bytes.first().is_none_or(u8::is_ascii_alphanumeric)
         && bytes.last().is_none_or(u8::is_ascii_alphanumeric)
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
 #[cfg(test)]
@@ -210,27 +250,92 @@ mod tests {
         type Rule = fn(&str) -> Vec<String>;
         let rows: &[(&str, Rule, &str, &[&str])] = &[
             ("plain", subdomain, "a.b-c", &[]),
-            ("upper case", subdomain, "A", &["a lowercase RFC 1123 subdomain must"]),
-            ("empty part", subdomain, "a..b", &["a lowercase RFC 1123 subdomain must"]),
-            ("long label", label, &"a".repeat(64), &["must be no more than 63 characters"]),
-            ("long label of wrong letters", label, &"A".repeat(64), &["must be no more than 63", "a lowercase RFC 1123 label must"]),
+            (
+                "upper case",
+                subdomain,
+                "A",
+                &["a lowercase RFC 1123 subdomain must"],
+            ),
+            (
+                "empty part",
+                subdomain,
+                "a..b",
+                &["a lowercase RFC 1123 subdomain must"],
+            ),
+            (
+                "long label",
+                label,
+                &"a".repeat(64),
+                &["must be no more than 63 characters"],
+            ),
+            (
+                "long label of wrong letters",
+                label,
+                &"A".repeat(64),
+                &["must be no more than 63", "a lowercase RFC 1123 label must"],
+            ),
             ("prefixed key", qualified_name, "example.com/a_b", &[]),
-            ("two slashes", qualified_name, "a/b/c", &["a valid label key must consist"]),
-            ("empty prefix", qualified_name, "/a", &["prefix part must be non-empty"]),
-            ("empty name", qualified_name, "a/", &["name part must be non-empty", "name part must consist"]),
+            (
+                "two slashes",
+                qualified_name,
+                "a/b/c",
+                &["a valid label key must consist"],
+            ),
+            (
+                "empty prefix",
+                qualified_name,
+                "/a",
+                &["prefix part must be non-empty"],
+            ),
+            (
+                "empty name",
+                qualified_name,
+                "a/",
+                &["name part must be non-empty", "name part must consist"],
+            ),
             ("empty label value", label_value, "", &[]),
-            ("label value with a blank", label_value, "a b", &["a valid label must be an empty string"]),
+            (
+                "label value with a blank",
+                label_value,
+                "a b",
+                &["a valid label must be an empty string"],
+            ),
             ("dots", config_key, "..", &["must not be '..'"]),
-            ("slash in key", config_key, "a/b", &["a valid config key must"]),
+            (
+                "slash in key",
+                config_key,
+                "a/b",
+                &["a valid config key must"],
+            ),
             ("port", port_name, "http-alt", &[]),
-            ("port of digits", port_name, "80", &["must contain at least one letter"]),
-            ("long port", port_name, "abcdefghijklmnop", &["must be no more than 15 characters"]),
+            (
+                "port of digits",
+                port_name,
+                "80",
+                &["must contain at least one letter"],
+            ),
+            (
+                "long port",
+                port_name,
+                "abcdefghijklmnop",
+                &["must be no more than 15 characters"],
+            ),
             ("environment", environment_name, "a b.c", &[]),
-            ("environment with =", environment_name, "a=b", &["a valid environment variable name must"]),
+            (
+                "environment with =",
+                environment_name,
+                "a=b",
+                &["a valid environment variable name must"],
+            ),
             ("address", ip, "10.0.0.1", &[]),
             ("no address", ip, "10.0.0", &["must be a valid IP address"]),
             ("subnet", cidr, "10.0.0.0/24", &[]),
-            ("subnet too wide", cidr, "10.0.0.0/33", &["must be a valid CIDR value"]),
+            (
+                "subnet too wide",
+                cidr,
+                "10.0.0.0/33",
+                &["must be a valid CIDR value"],
+            ),
         ];
         for (what, rule, value, expected) in rows {
             let messages = rule(value);
@@ -245,6 +350,9 @@ mod tests {
     fn prefixes_may_end_in_a_dash() {
         assert!(object_name(NameRule::Subdomain, "web-", true).is_empty());
         assert_eq!(object_name(NameRule::Subdomain, "web-", false).len(), 1);
-        assert_eq!(object_name(NameRule::PathSegment, "a/b", false), ["may not contain '/'"]);
+        assert_eq!(
+            object_name(NameRule::PathSegment, "a/b", false),
+            ["may not contain '/'"]
+        );
     }
 }

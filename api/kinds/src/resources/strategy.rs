@@ -19,7 +19,12 @@ pub fn create(kind: &Kind, object: &mut Value, context: &Context) -> Checked<Vec
 }
 
 /// Makes `new` what may follow `old` through the object's own path.
-pub fn update(kind: &Kind, old: &Value, new: &mut Value, context: &Context) -> Checked<Vec<String>> {
+pub fn update(
+    kind: &Kind,
+    old: &Value,
+    new: &mut Value,
+    context: &Context,
+) -> Checked<Vec<String>> {
     metadata::prepare_update(old, new);
     (kind.hooks.prepare_update)(old, new, context);
     let mut errors = metadata::validate_update(old, new);
@@ -31,7 +36,12 @@ pub fn update(kind: &Kind, old: &Value, new: &mut Value, context: &Context) -> C
 }
 
 /// The same through `…/status`.
-pub fn update_status(kind: &Kind, old: &Value, new: &mut Value, context: &Context) -> Checked<Vec<String>> {
+pub fn update_status(
+    kind: &Kind,
+    old: &Value,
+    new: &mut Value,
+    context: &Context,
+) -> Checked<Vec<String>> {
     metadata::prepare_update(old, new);
     (kind.hooks.prepare_status)(old, new, context);
     let mut errors = metadata::validate_update(old, new);
@@ -45,7 +55,10 @@ pub fn update_status(kind: &Kind, old: &Value, new: &mut Value, context: &Contex
 /// shortened, for the generation counts the decision and not its haste.
 pub fn begin_delete(kind: &Kind, object: &mut Value) {
     if kind.generation {
-        let generation = object["metadata"]["generation"].as_i64().unwrap_or_default() + 1;
+        let generation = object["metadata"]["generation"]
+            .as_i64()
+            .unwrap_or_default()
+            + 1;
         if let Some(metadata) = object_at(object, "metadata") {
             metadata.insert("generation".to_owned(), json!(generation));
         }
@@ -62,7 +75,12 @@ pub fn keep_all_but_status(old: &Value, new: &mut Value) {
 pub fn keep_all_but(old: &Value, new: &mut Value, but: &[&str]) {
     let keys: Vec<String> = [&*old, &*new]
         .iter()
-        .flat_map(|object| object.as_object().into_iter().flat_map(|map| map.keys().cloned()))
+        .flat_map(|object| {
+            object
+                .as_object()
+                .into_iter()
+                .flat_map(|map| map.keys().cloned())
+        })
         .filter(|key| !but.contains(&key.as_str()))
         .collect();
     for key in keys {

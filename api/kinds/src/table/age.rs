@@ -13,7 +13,9 @@ pub fn since(time: &Value, now_ms: i64) -> String {
 
 /// Milliseconds since 1970 of an RFC 3339 time.
 pub fn millis(time: &str) -> Option<i64> {
-    DateTime::parse_from_rfc3339(time).ok().map(|time| time.timestamp_millis())
+    DateTime::parse_from_rfc3339(time)
+        .ok()
+        .map(|time| time.timestamp_millis())
 }
 
 /// `45s`, `3m20s`, `25m`, `4h10m`, `30h`, `3d4h`, `20d`, `2y30d`
@@ -75,6 +77,9 @@ mod tests {
         }
         assert_eq!(since(&Value::Null, 0), "<unknown>");
         assert_eq!(since(&Value::from("1970-01-01T00:00:05Z"), 50_000), "45s");
-        assert_eq!(since(&Value::from("1970-01-01T00:00:05.000001Z"), 50_001), "45s");
+        assert_eq!(
+            since(&Value::from("1970-01-01T00:00:05.000001Z"), 50_001),
+            "45s"
+        );
     }
 }

@@ -6,7 +6,8 @@ pub mod age;
 
 use crate::error::StatusError;
 use crate::kind::{Column, Kind};
-use crate::resources::checks::entries;
+use crate::resources::checks::{entries, items};
+use crate::selector::LabelSelector;
 use serde_json::{Map, Value, json};
 
 /// How much of an object rides along in a row.
@@ -47,7 +48,10 @@ pub fn table<'a>(
     with_columns: bool,
     now_ms: i64,
 ) -> Value {
-    let rows: Vec<Value> = objects.into_iter().map(|object| row(kind, object, include, now_ms)).collect();
+    let rows: Vec<Value> = objects
+        .into_iter()
+        .map(|object| row(kind, object, include, now_ms))
+        .collect();
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
@@ -107,8 +111,19 @@ fn row(kind: &Kind, object: &Value, include: IncludeObject, now_ms: i64) -> Valu
     json!({"cells": (kind.hooks.cells)(object, now_ms), "object": shown})
 }
 
-pub const fn column(name: &'static str, type_: &'static str, priority: i32, description: &'static str) -> Column {
-    Column { name, type_, format: "", description, priority }
+pub const fn column(
+    name: &'static str,
+    type_: &'static str,
+    priority: i32,
+    description: &'static str,
+) -> Column {
+    Column {
+        name,
+        type_,
+        format: "",
+        description,
+        priority,
+    }
 }
 
 pub const NAME: Column = Column {
@@ -148,42 +163,28 @@ pub fn or_none(text: &str) -> Value {
 
 /// `a=1,b=2`, sorted; `<none>` if there are none.
 pub fn labels(map: &Value) -> Value {
-    let mut pairs: Vec<String> = entries(map).map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let mut pairs: Vec<String> = entries(map)
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     pairs.sort();
     or_none(&pairs.join(","))
 }
 
 /// A LabelSelector as `kubectl` writes one: `app=web,tier in (a,b),!old`.
 pub fn selector(selector: &Value) -> Value {
-    if selector.is_null() {
-        return json!("<none>");
+    match LabelSelector::from_object(Some(selector)) {
+        Ok(selector) => or_none(&selector.to_string()),
+        Err(_) => json!("<error>"),
     }
-    let mut terms: Vec<(String, String)> =
-        entries(&selector["matchLabels"]).map(|(key, value)| (key.clone(), format!("{key}={}", value.as_str().unwrap_or_default()))).collect();
-    for expression in crate::resources::checks::items(&selector["matchExpressions"]) {
-        let key = expression["key"].as_str().unwrap_or_default();
-        let mut values: Vec<&str> = crate::resources::checks::items(&expression["values"]).iter().filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        let values = values.join(",");
-        let term = match expression["operator"].as_str().unwrap_or_default() {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "Exists" => key.to_owned(),
-            "DoesNotExist" => format!("!{key}"),
-            _ => return json!("<error>"),
-        };
-        terms.push((key.to_owned(), term));
-    }
-    terms.sort();
-    let joined: Vec<String> = terms.into_iter().map(|(_, term)| term).collect();
-    or_none(&joined.join(","))
 }
 
 /// The names and the images of a pod template's containers, each joined by commas.
 pub fn containers_and_images(template: &Value) -> [Value; 2] {
     let join = |key: &str| {
-        let words: Vec<&str> =
-            crate::resources::checks::items(&template["spec"]["containers"]).iter().filter_map(|container| container[key].as_str()).collect();
+        let words: Vec<&str> = items(&template["spec"]["containers"])
+            .iter()
+            .filter_map(|container| container[key].as_str())
+            .collect();
         json!(words.join(","))
     };
     [join("name"), join("image")]
@@ -207,7 +208,10 @@ mod tests {
                     {"key": "o", "operator": "NotIn", "values": ["z"]}]}),
                 "e,m=1,!n,o notin (z),t in (x,y)",
             ),
-            (json!({"matchExpressions": [{"key": "t", "operator": "Near"}]}), "<error>"),
+            (
+                json!({"matchExpressions": [{"key": "t", "operator": "Near"}]}),
+                "<error>",
+            ),
         ];
         for (given, expected) in rows {
             assert_eq!(selector(&given), expected, "{given}");
@@ -220,14 +224,27 @@ mod tests {
         let object = json!({"metadata": {"name": "a", "resourceVersion": "7"}, "data": {"k": "v"}});
         let rows = [
             ("None", Value::Null),
-            ("", json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})),
-            ("Object", json!({"metadata": object["metadata"], "data": {"k": "v"}, "kind": "ConfigMap", "apiVersion": "v1"})),
+            (
+                "",
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]}),
+            ),
+            (
+                "Object",
+                json!({"metadata": object["metadata"], "data": {"k": "v"}, "kind": "ConfigMap", "apiVersion": "v1"}),
+            ),
         ];
         for (word, expected) in rows {
             let include = IncludeObject::parse(word).unwrap();
             let table = table(kind, [&object], single_metadata(&object), include, false, 0);
-            assert_eq!(table["rows"][0], json!({"cells": ["a", 1, "<unknown>"], "object": expected}), "{word:?}");
-            assert_eq!((&table["metadata"], &table["columnDefinitions"]), (&json!({"resourceVersion": "7"}), &Value::Null));
+            assert_eq!(
+                table["rows"][0],
+                json!({"cells": ["a", 1, "<unknown>"], "object": expected}),
+                "{word:?}"
+            );
+            assert_eq!(
+                (&table["metadata"], &table["columnDefinitions"]),
+                (&json!({"resourceVersion": "7"}), &Value::Null)
+            );
         }
         assert_eq!(IncludeObject::parse("Everything").unwrap_err().code, 400);
     }

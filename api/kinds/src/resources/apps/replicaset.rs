@@ -5,7 +5,7 @@ use crate::kind::{Column, Context, Hooks, Kind, Subresource};
 use crate::resources::checks::{Findings, items, map_at, object_at, set_default, text};
 use crate::resources::core::pod;
 use crate::resources::strategy::{count_generation, keep_all_but_status, keep_status};
-use crate::resources::{metadata, names, zero};
+use crate::resources::{metadata, names};
 use crate::selector::LabelSelector;
 use crate::table::{AGE, NAME, age, column, containers_and_images, name, selector};
 use serde_json::{Map, Value, json};
@@ -52,10 +52,25 @@ const COLUMNS: &[Column] = &[
         0,
         "Replicas is the most recently observed number of non-terminating pods. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset",
     ),
-    column("Ready", "integer", 0, "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition."),
+    column(
+        "Ready",
+        "integer",
+        0,
+        "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition.",
+    ),
     AGE,
-    column("Containers", "string", 1, "Names of each container in the template."),
-    column("Images", "string", 1, "Images referenced by each container in the template."),
+    column(
+        "Containers",
+        "string",
+        1,
+        "Names of each container in the template.",
+    ),
+    column(
+        "Images",
+        "string",
+        1,
+        "Images referenced by each container in the template.",
+    ),
     column(
         "Selector",
         "string",
@@ -80,15 +95,18 @@ fn cells(object: &Value, now_ms: i64) -> Vec<Value> {
 }
 
 fn field(object: &Value, path: &str) -> Option<String> {
-    (path == "status.replicas").then(|| object["status"]["replicas"].as_i64().unwrap_or_default().to_string())
+    (path == "status.replicas").then(|| {
+        object["status"]["replicas"]
+            .as_i64()
+            .unwrap_or_default()
+            .to_string()
+    })
 }
 
 fn default(object: &mut Value) {
-    zero::drop_zeros(object);
-    if let Some(status) = object_at(object, "status") {
-        set_default(status, "replicas", 0);
-    }
-    let Some(spec) = object_at(object, "spec") else { return };
+    let Some(spec) = object_at(object, "spec") else {
+        return;
+    };
     default_replicas(spec);
     if let Some(template) = map_at(spec, "template") {
         pod::defaults::template(template);
@@ -130,35 +148,59 @@ pub fn validate_selector(selector: &Value, of: &str, found: &mut Findings) {
         return found.required("spec.selector", "");
     }
     label_selector(selector, "spec.selector", found);
-    let is_empty = ["matchLabels", "matchExpressions"].iter().all(|key| match &selector[*key] {
-        Value::Object(map) => map.is_empty(),
-        other => items(other).is_empty(),
-    });
+    let is_empty = ["matchLabels", "matchExpressions"]
+        .iter()
+        .all(|key| match &selector[*key] {
+            Value::Object(map) => map.is_empty(),
+            other => items(other).is_empty(),
+        });
     if is_empty {
-        found.invalid("spec.selector", selector.clone(), format!("empty selector is invalid for {of}"));
+        found.invalid(
+            "spec.selector",
+            selector.clone(),
+            format!("empty selector is invalid for {of}"),
+        );
     }
 }
 
 /// A LabelSelector object, wherever one stands.
 pub fn label_selector(selector: &Value, path: &str, found: &mut Findings) {
-    metadata::validate_labels(&selector["matchLabels"], &format!("{path}.matchLabels"), found);
+    metadata::validate_labels(
+        &selector["matchLabels"],
+        &format!("{path}.matchLabels"),
+        found,
+    );
     for (index, expression) in items(&selector["matchExpressions"]).iter().enumerate() {
         let at = format!("{path}.matchExpressions[{index}]");
         let values = items(&expression["values"]);
         match text(&expression["operator"]) {
             "In" | "NotIn" if values.is_empty() => {
-                found.required(format!("{at}.values"), "must be specified when `operator` is 'In' or 'NotIn'");
+                found.required(
+                    format!("{at}.values"),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                );
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                found.forbidden(format!("{at}.values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+                found.forbidden(
+                    format!("{at}.values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            operator => found.invalid(format!("{at}.operator"), operator, "not a valid selector operator"),
+            operator => found.invalid(
+                format!("{at}.operator"),
+                operator,
+                "not a valid selector operator",
+            ),
         }
         let key = text(&expression["key"]);
         found.all(&format!("{at}.key"), key, names::qualified_name(key));
         for (index, value) in values.iter().enumerate() {
-            found.all(&format!("{at}.values[{index}]"), text(value), names::label_value(text(value)));
+            found.all(
+                &format!("{at}.values[{index}]"),
+                text(value),
+                names::label_value(text(value)),
+            );
         }
     }
 }
@@ -172,12 +214,18 @@ pub fn validate_template(spec: &Value, found: &mut Findings) {
     let path = "spec.template";
     let is_empty = spec["selector"].as_object().is_some_and(Map::is_empty);
     // A selector that can't be read has been told of already, and an empty one selects what it must not.
-    let selects = match LabelSelector::from_object(Some(&spec["selector"]).filter(|selector| !selector.is_null())) {
+    let selects = match LabelSelector::from_object(
+        Some(&spec["selector"]).filter(|selector| !selector.is_null()),
+    ) {
         Ok(selector) => is_empty || selector.matches(Some(&template["metadata"]["labels"])),
         Err(_) => true,
     };
     if !selects {
-        found.invalid(format!("{path}.metadata.labels"), template["metadata"]["labels"].clone(), "`selector` does not match template `labels`");
+        found.invalid(
+            format!("{path}.metadata.labels"),
+            template["metadata"]["labels"].clone(),
+            "`selector` does not match template `labels`",
+        );
     }
     found.0.extend(pod::validation::template(template, path));
     let restart = text(&template["spec"]["restartPolicy"]);
@@ -185,13 +233,20 @@ pub fn validate_template(spec: &Value, found: &mut Findings) {
         found.not_supported(format!("{path}.spec.restartPolicy"), restart, &["Always"]);
     }
     if !template["spec"]["activeDeadlineSeconds"].is_null() {
-        found.forbidden(format!("{path}.spec.activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported");
+        found.forbidden(
+            format!("{path}.spec.activeDeadlineSeconds"),
+            "activeDeadlineSeconds in ReplicaSet is not Supported",
+        );
     }
 }
 
 fn validate_update(old: &Value, new: &Value) -> Vec<FieldError> {
     let mut found = Findings::new();
-    found.immutable("spec.selector", &old["spec"]["selector"], &new["spec"]["selector"]);
+    found.immutable(
+        "spec.selector",
+        &old["spec"]["selector"],
+        &new["spec"]["selector"],
+    );
     found.0
 }
 
@@ -199,7 +254,13 @@ fn validate_status(_: &Value, new: &Value) -> Vec<FieldError> {
     let status = &new["status"];
     let count = |key: &str| status[key].as_i64().unwrap_or_default();
     let mut found = Findings::new();
-    for key in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"] {
+    for key in [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+    ] {
         found.not_negative(format!("status.{key}"), &status[key]);
     }
     for (key, than) in [
@@ -209,15 +270,27 @@ fn validate_status(_: &Value, new: &Value) -> Vec<FieldError> {
         ("availableReplicas", "readyReplicas"),
     ] {
         if count(key) > count(than) {
-            let than = if than == "replicas" { "status.replicas" } else { than };
-            found.invalid(format!("status.{key}"), count(key), format!("cannot be greater than {than}"));
+            let than = if than == "replicas" {
+                "status.replicas"
+            } else {
+                than
+            };
+            found.invalid(
+                format!("status.{key}"),
+                count(key),
+                format!("cannot be greater than {than}"),
+            );
         }
     }
     found.0
 }
 
 fn warnings(old: Option<&Value>, new: &Value) -> Vec<String> {
-    pod::warnings::of_template(old.map(|old| &old["spec"]["template"]), &new["spec"]["template"], "spec.template")
+    pod::warnings::of_template(
+        old.map(|old| &old["spec"]["template"]),
+        &new["spec"]["template"],
+        "spec.template",
+    )
 }
 
 #[cfg(test)]
@@ -229,16 +302,32 @@ mod tests {
     fn selectors() {
         let rows: &[(&str, Value, &[&str])] = &[
             ("absent", json!(null), &["spec.selector "]),
-            ("empty", json!({}), &["spec.selector empty selector is invalid for replica set"]),
+            (
+                "empty",
+                json!({}),
+                &["spec.selector empty selector is invalid for replica set"],
+            ),
             ("labels", json!({"matchLabels": {"a": "b"}}), &[]),
-            ("a bad value", json!({"matchLabels": {"a": "b c"}}), &["spec.selector.matchLabels a valid label must"]),
-            ("In nothing", json!({"matchExpressions": [{"key": "a", "operator": "In"}]}), &["spec.selector.matchExpressions[0].values must be"]),
-            ("Exists with values", json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}), &[
-                "spec.selector.matchExpressions[0].values may not be",
-            ]),
-            ("operator", json!({"matchExpressions": [{"key": "a", "operator": "Near"}]}), &[
-                "spec.selector.matchExpressions[0].operator not a valid selector operator",
-            ]),
+            (
+                "a bad value",
+                json!({"matchLabels": {"a": "b c"}}),
+                &["spec.selector.matchLabels a valid label must"],
+            ),
+            (
+                "In nothing",
+                json!({"matchExpressions": [{"key": "a", "operator": "In"}]}),
+                &["spec.selector.matchExpressions[0].values must be"],
+            ),
+            (
+                "Exists with values",
+                json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}),
+                &["spec.selector.matchExpressions[0].values may not be"],
+            ),
+            (
+                "operator",
+                json!({"matchExpressions": [{"key": "a", "operator": "Near"}]}),
+                &["spec.selector.matchExpressions[0].operator not a valid selector operator"],
+            ),
         ];
         for (what, selector, expected) in rows {
             let mut found = Findings::new();

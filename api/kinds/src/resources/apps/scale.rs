@@ -8,13 +8,22 @@ use serde_json::{Map, Value, json};
 /// The Scale of an object with `spec.replicas` and `spec.selector`.
 pub fn of(object: &Value) -> Value {
     let mut metadata = Map::new();
-    for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+    for key in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
         if let Some(value) = object["metadata"].get(key) {
             metadata.insert(key.to_owned(), value.clone());
         }
     }
     let mut spec = Map::new();
-    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+    if let Some(replicas) = object["spec"]["replicas"]
+        .as_i64()
+        .filter(|replicas| *replicas != 0)
+    {
         spec.insert("replicas".to_owned(), json!(replicas));
     }
     let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or_default()});
@@ -50,10 +59,19 @@ mod tests {
                                 "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "d"}}}});
         let scale = of(&object);
         assert_eq!(scale["metadata"], json!({"name": "d"}));
-        assert_eq!((&scale["spec"], &scale["status"]), (&json!({"replicas": 2}), &json!({"replicas": 3, "selector": "app=d"})));
+        assert_eq!(
+            (&scale["spec"], &scale["status"]),
+            (
+                &json!({"replicas": 2}),
+                &json!({"replicas": 3, "selector": "app=d"})
+            )
+        );
         apply(&json!({"spec": {}}), &mut object);
         assert_eq!(of(&object)["spec"], json!({}));
-        assert_eq!(validate(&json!({"spec": {"replicas": -3}}))[0].path, "spec.replicas");
+        assert_eq!(
+            validate(&json!({"spec": {"replicas": -3}}))[0].path,
+            "spec.replicas"
+        );
         assert!(validate(&json!({"spec": {}})).is_empty());
     }
 }

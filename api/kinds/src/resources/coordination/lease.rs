@@ -2,8 +2,7 @@
 
 use crate::error::FieldError;
 use crate::kind::{Column, Hooks, Kind, Nature};
-use crate::resources::checks::{Findings, POSITIVE, object_at, text};
-use crate::resources::zero;
+use crate::resources::checks::{Findings, POSITIVE, text};
 use crate::table::{AGE, NAME, age, column, name};
 use serde_json::{Value, json};
 
@@ -18,7 +17,11 @@ pub static KIND: Kind = Kind {
     put_creates: true,
     // An election is decided by who saw the last version.
     unconditional_update: false,
-    hooks: Hooks { default, validate, cells, ..Hooks::NONE },
+    hooks: Hooks {
+        validate,
+        cells,
+        ..Hooks::NONE
+    },
     ..Kind::ROW
 };
 
@@ -34,23 +37,32 @@ const COLUMNS: &[Column] = &[
 ];
 
 fn cells(object: &Value, now_ms: i64) -> Vec<Value> {
-    vec![name(object), json!(text(&object["spec"]["holderIdentity"])), age(object, now_ms)]
-}
-
-fn default(object: &mut Value) {
-    zero::drop_zeros(object);
-    object_at(object, "spec");
+    vec![
+        name(object),
+        json!(text(&object["spec"]["holderIdentity"])),
+        age(object, now_ms),
+    ]
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let spec = &object["spec"];
     let mut found = Findings::new();
-    if spec["leaseDurationSeconds"].as_i64().is_some_and(|seconds| seconds <= 0) {
-        found.invalid("spec.leaseDurationSeconds", spec["leaseDurationSeconds"].clone(), POSITIVE);
+    if spec["leaseDurationSeconds"]
+        .as_i64()
+        .is_some_and(|seconds| seconds <= 0)
+    {
+        found.invalid(
+            "spec.leaseDurationSeconds",
+            spec["leaseDurationSeconds"].clone(),
+            POSITIVE,
+        );
     }
     found.not_negative("spec.leaseTransitions", &spec["leaseTransitions"]);
     if !spec["preferredHolder"].is_null() && text(&spec["strategy"]).is_empty() {
-        found.forbidden("spec.preferredHolder", "may only be specified when `strategy` is defined");
+        found.forbidden(
+            "spec.preferredHolder",
+            "may only be specified when `strategy` is defined",
+        );
     }
     found.0
 }
@@ -64,9 +76,21 @@ mod tests {
     fn validation() {
         let rows: &[(&str, Value, &[&str])] = &[
             ("nothing said", json!({"spec": {}}), &[]),
-            ("no time", json!({"spec": {"leaseDurationSeconds": 0}}), &["spec.leaseDurationSeconds must be greater than 0"]),
-            ("turned back", json!({"spec": {"leaseTransitions": -1}}), &["spec.leaseTransitions must be greater than or equal to 0"]),
-            ("preferred by nobody", json!({"spec": {"preferredHolder": "a"}}), &["spec.preferredHolder may only"]),
+            (
+                "no time",
+                json!({"spec": {"leaseDurationSeconds": 0}}),
+                &["spec.leaseDurationSeconds must be greater than 0"],
+            ),
+            (
+                "turned back",
+                json!({"spec": {"leaseTransitions": -1}}),
+                &["spec.leaseTransitions must be greater than or equal to 0"],
+            ),
+            (
+                "preferred by nobody",
+                json!({"spec": {"preferredHolder": "a"}}),
+                &["spec.preferredHolder may only"],
+            ),
         ];
         for (what, lease, expected) in rows {
             messages(what, validate(lease), expected);

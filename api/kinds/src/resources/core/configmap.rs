@@ -3,7 +3,7 @@
 use crate::error::FieldError;
 use crate::kind::{Column, Hooks, Kind};
 use crate::resources::checks::{Findings, entries, text};
-use crate::resources::{names, zero};
+use crate::resources::names;
 use crate::table::{AGE, NAME, age, column, name};
 use serde_json::{Value, json};
 
@@ -14,7 +14,12 @@ pub static KIND: Kind = Kind {
     short_names: &["cm"],
     schema: "io.k8s.api.core.v1.ConfigMap",
     columns: COLUMNS,
-    hooks: Hooks { default: zero::drop_zeros, validate, validate_update, cells, ..Hooks::NONE },
+    hooks: Hooks {
+        validate,
+        validate_update,
+        cells,
+        ..Hooks::NONE
+    },
     ..Kind::ROW
 };
 
@@ -43,7 +48,11 @@ fn validate(object: &Value) -> Vec<FieldError> {
     for (key, value) in entries(&object["data"]) {
         found.all(&format!("data[{key}]"), key, names::config_key(key));
         if object["binaryData"].get(key).is_some() {
-            found.invalid(format!("data[{key}]"), key.as_str(), "duplicate of key present in binaryData");
+            found.invalid(
+                format!("data[{key}]"),
+                key.as_str(),
+                "duplicate of key present in binaryData",
+            );
         }
         bytes += text(value).len();
     }
@@ -91,11 +100,31 @@ mod tests {
     #[test]
     fn validation() {
         let rows: &[(&str, Value, &[&str])] = &[
-            ("plain", json!({"data": {"a.b": "1"}, "binaryData": {"c": "AAEC"}}), &[]),
-            ("slash in a key", json!({"data": {"a/b": "1"}}), &["data[a/b] a valid config key must"]),
-            ("a key in both", json!({"data": {"a": "1"}, "binaryData": {"a": "AA=="}}), &["data[a] duplicate of key"]),
-            ("too large", json!({"data": {"a": "x".repeat(DATA_MAX_BYTES + 1)}}), &["[] may not be more than 1048576 bytes"]),
-            ("just fits", json!({"data": {"a": "x".repeat(DATA_MAX_BYTES)}}), &[]),
+            (
+                "plain",
+                json!({"data": {"a.b": "1"}, "binaryData": {"c": "AAEC"}}),
+                &[],
+            ),
+            (
+                "slash in a key",
+                json!({"data": {"a/b": "1"}}),
+                &["data[a/b] a valid config key must"],
+            ),
+            (
+                "a key in both",
+                json!({"data": {"a": "1"}, "binaryData": {"a": "AA=="}}),
+                &["data[a] duplicate of key"],
+            ),
+            (
+                "too large",
+                json!({"data": {"a": "x".repeat(DATA_MAX_BYTES + 1)}}),
+                &["[] may not be more than 1048576 bytes"],
+            ),
+            (
+                "just fits",
+                json!({"data": {"a": "x".repeat(DATA_MAX_BYTES)}}),
+                &[],
+            ),
         ];
         for (what, object, expected) in rows {
             messages(what, validate(object), expected);
@@ -106,13 +135,29 @@ mod tests {
     fn sealed_means_sealed() {
         let sealed = json!({"data": {"a": "1"}, "immutable": true});
         let rows: &[(&str, Value, &[&str])] = &[
-            ("labels alone", json!({"metadata": {"labels": {"a": "b"}}, "data": {"a": "1"}, "immutable": true}), &[]),
-            ("data", json!({"data": {"a": "2"}, "immutable": true}), &["data field is immutable when"]),
-            ("the seal", json!({"data": {"a": "1"}}), &["immutable field is immutable when"]),
+            (
+                "labels alone",
+                json!({"metadata": {"labels": {"a": "b"}}, "data": {"a": "1"}, "immutable": true}),
+                &[],
+            ),
+            (
+                "data",
+                json!({"data": {"a": "2"}, "immutable": true}),
+                &["data field is immutable when"],
+            ),
+            (
+                "the seal",
+                json!({"data": {"a": "1"}}),
+                &["immutable field is immutable when"],
+            ),
         ];
         for (what, new, expected) in rows {
             messages(what, validate_update(&sealed, new), expected);
         }
-        messages("never sealed", validate_update(&json!({"data": {"a": "1"}}), &json!({})), &[]);
+        messages(
+            "never sealed",
+            validate_update(&json!({"data": {"a": "1"}}), &json!({})),
+            &[],
+        );
     }
 }

@@ -4,8 +4,8 @@
 
 use crate::error::FieldError;
 use crate::kind::{Column, Hooks, Kind, Nature};
-use crate::resources::checks::{Findings, map_at, set_default, text};
-use crate::resources::{names, zero};
+use crate::resources::checks::{Findings, text};
+use crate::resources::names;
 use crate::table::{NAME, column};
 use serde_json::{Value, json};
 
@@ -19,7 +19,13 @@ pub static KIND: Kind = Kind {
     columns: COLUMNS,
     selectable: SELECTABLE,
     put_creates: true,
-    hooks: Hooks { default, validate, validate_update, cells, field, ..Hooks::NONE },
+    hooks: Hooks {
+        validate,
+        validate_update,
+        cells,
+        field,
+        ..Hooks::NONE
+    },
     ..Kind::ROW
 };
 
@@ -38,37 +44,74 @@ const SELECTABLE: &[&str] = &[
 ];
 
 const COLUMNS: &[Column] = &[
-    column("Last Seen", "string", 0, "The time at which the most recent occurrence of this event was recorded."),
-    column("Type", "string", 0, "Type of this event (Normal, Warning), new types could be added in the future"),
+    column(
+        "Last Seen",
+        "string",
+        0,
+        "The time at which the most recent occurrence of this event was recorded.",
+    ),
+    column(
+        "Type",
+        "string",
+        0,
+        "Type of this event (Normal, Warning), new types could be added in the future",
+    ),
     column(
         "Reason",
         "string",
         0,
         "This should be a short, machine understandable string that gives the reason for the transition into the object's current status.",
     ),
-    column("Object", "string", 0, "The object that this event is about."),
+    column(
+        "Object",
+        "string",
+        0,
+        "The object that this event is about.",
+    ),
     column(
         "Subobject",
         "string",
         1,
         "If referring to a piece of an object instead of an entire object, this string should contain a valid JSON/Go field access statement, such as desiredState.manifest.containers[2]. For example, if the object reference is to a container within a pod, this would take on a value like: \"spec.containers{name}\" (where \"name\" refers to the name of the container that triggered the event) or if no container name is specified \"spec.containers[2]\" (container with index 2 in this pod). This syntax is chosen only to have some well-defined way of referencing a part of an object.",
     ),
-    column("Source", "string", 1, "The component reporting this event. Should be a short machine understandable string."),
-    column("Message", "string", 0, "A human-readable description of the status of this operation."),
+    column(
+        "Source",
+        "string",
+        1,
+        "The component reporting this event. Should be a short machine understandable string.",
+    ),
+    column(
+        "Message",
+        "string",
+        0,
+        "A human-readable description of the status of this operation.",
+    ),
     column(
         "First Seen",
         "string",
         1,
         "The time at which the event was first recorded. (Time of server receipt is in TypeMeta.)",
     ),
-    column("Count", "string", 1, "The number of times this event has occurred."),
-    Column { priority: 1, ..NAME },
+    column(
+        "Count",
+        "string",
+        1,
+        "The number of times this event has occurred.",
+    ),
+    Column {
+        priority: 1,
+        ..NAME
+    },
 ];
 
 fn cells(object: &Value, now_ms: i64) -> Vec<Value> {
     let since = |time: &Value| crate::table::age::since(time, now_ms);
     let (event_time, series) = (&object["eventTime"], &object["series"]);
-    let first = if object["firstTimestamp"].is_null() { since(event_time) } else { since(&object["firstTimestamp"]) };
+    let first = if object["firstTimestamp"].is_null() {
+        since(event_time)
+    } else {
+        since(&object["firstTimestamp"])
+    };
     let last = if !series.is_null() {
         since(&series["lastObservedTime"])
     } else if object["lastTimestamp"].is_null() {
@@ -109,7 +152,11 @@ fn source(object: &Value) -> String {
         "" => text(&object["reportingInstance"]),
         host => host,
     };
-    if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") }
+    if host.is_empty() {
+        component.to_owned()
+    } else {
+        format!("{component}, {host}")
+    }
 }
 
 fn field(object: &Value, path: &str) -> Option<String> {
@@ -124,38 +171,38 @@ fn field(object: &Value, path: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-/// Fields that are written even when they say nothing.
-fn default(object: &mut Value) {
-    zero::drop_zeros(object);
-    let Some(map) = object.as_object_mut() else { return };
-    map_at(map, "involvedObject");
-    map_at(map, "source");
-    for key in ["firstTimestamp", "lastTimestamp", "eventTime"] {
-        map.entry(key).or_insert(Value::Null);
-    }
-    for key in ["reportingComponent", "reportingInstance"] {
-        set_default(map, key, "");
-    }
-}
-
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut found = Findings::new();
     let about = text(&object["involvedObject"]["namespace"]);
     let own = text(&object["metadata"]["namespace"]);
     // What has no namespace is told of in `default`, or in `kube-system` by nodes' agents.
-    let fits = if about.is_empty() { matches!(own, "default" | "kube-system" | "") } else { about == own };
+    let fits = if about.is_empty() {
+        matches!(own, "default" | "kube-system" | "")
+    } else {
+        about == own
+    };
     if !fits {
-        found.invalid("involvedObject.namespace", about, "does not match event.namespace");
+        found.invalid(
+            "involvedObject.namespace",
+            about,
+            "does not match event.namespace",
+        );
     }
     if !object["eventTime"].is_null() {
         let controller = text(&object["reportingComponent"]);
         match controller {
             "" => found.required("reportingController", ""),
-            _ => found.all("reportingController", controller, names::qualified_name(controller)),
+            _ => found.all(
+                "reportingController",
+                controller,
+                names::qualified_name(controller),
+            ),
         }
         match text(&object["reportingInstance"]) {
             "" => found.required("reportingInstance", ""),
-            instance if instance.len() > 128 => found.invalid("reportingInstance", "", "can have at most 128 characters"),
+            instance if instance.len() > 128 => {
+                found.invalid("reportingInstance", "", "can have at most 128 characters")
+            }
             _ => {}
         }
         for (key, max) in [("action", 128), ("reason", 128), ("message", 1024)] {
@@ -174,7 +221,16 @@ fn validate(object: &Value) -> Vec<FieldError> {
 fn validate_update(old: &Value, new: &Value) -> Vec<FieldError> {
     let mut found = Findings::new();
     if !old["eventTime"].is_null() {
-        for key in ["involvedObject", "reason", "action", "eventTime", "reportingComponent", "reportingInstance", "related", "type"] {
+        for key in [
+            "involvedObject",
+            "reason",
+            "action",
+            "eventTime",
+            "reportingComponent",
+            "reportingInstance",
+            "related",
+            "type",
+        ] {
             found.immutable(key, &old[key], &new[key]);
         }
     }
@@ -193,13 +249,26 @@ mod tests {
                 json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "fieldPath": "spec"}, "reason": "R", "type": "Normal",
                        "message": " m\n", "source": {"component": "kubelet", "host": "n"}, "count": 3,
                        "firstTimestamp": "1970-01-01T00:00:10Z", "lastTimestamp": "1970-01-01T00:00:30Z"}),
-                json!(["20s", "Normal", "R", "pod/p", "spec", "kubelet, n", "m", "40s", 3, "e"]),
+                json!([
+                    "20s",
+                    "Normal",
+                    "R",
+                    "pod/p",
+                    "spec",
+                    "kubelet, n",
+                    "m",
+                    "40s",
+                    3,
+                    "e"
+                ]),
             ),
             (
                 json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Node", "name": "n"}, "reason": "R", "type": "Warning",
                        "eventTime": "1970-01-01T00:00:10.000000Z", "reportingComponent": "a/b", "reportingInstance": "x",
                        "series": {"count": 2, "lastObservedTime": "1970-01-01T00:00:40.000000Z"}}),
-                json!(["10s", "Warning", "R", "node/n", "", "a/b, x", "", "40s", 2, "e"]),
+                json!([
+                    "10s", "Warning", "R", "node/n", "", "a/b, x", "", "40s", 2, "e"
+                ]),
             ),
         ];
         for (event, expected) in rows {
@@ -210,9 +279,21 @@ mod tests {
     #[test]
     fn validation() {
         let rows: &[(&str, Value, &[&str])] = &[
-            ("same namespace", json!({"metadata": {"namespace": "a"}, "involvedObject": {"namespace": "a"}}), &[]),
-            ("another", json!({"metadata": {"namespace": "a"}, "involvedObject": {"namespace": "b"}}), &["involvedObject.namespace does not"]),
-            ("of a node", json!({"metadata": {"namespace": "default"}, "involvedObject": {"kind": "Node"}}), &[]),
+            (
+                "same namespace",
+                json!({"metadata": {"namespace": "a"}, "involvedObject": {"namespace": "a"}}),
+                &[],
+            ),
+            (
+                "another",
+                json!({"metadata": {"namespace": "a"}, "involvedObject": {"namespace": "b"}}),
+                &["involvedObject.namespace does not"],
+            ),
+            (
+                "of a node",
+                json!({"metadata": {"namespace": "default"}, "involvedObject": {"kind": "Node"}}),
+                &[],
+            ),
             (
                 "of a new writer",
                 json!({"metadata": {"namespace": "default"}, "eventTime": "x", "reason": "R"}),

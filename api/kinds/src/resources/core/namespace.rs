@@ -3,8 +3,8 @@
 use crate::error::FieldError;
 use crate::kind::{Column, Context, Hooks, Kind, NameRule, Subresource};
 use crate::resources::checks::{Findings, items, map_at, object_at, set_default_zero, text};
+use crate::resources::names;
 use crate::resources::strategy::{keep_all_but, keep_all_but_status, keep_status};
-use crate::resources::{names, zero};
 use crate::table::{AGE, NAME, age, column, name};
 use serde_json::{Value, json};
 
@@ -14,7 +14,9 @@ pub static KIND: Kind = Kind {
     singular: "namespace",
     short_names: &["ns"],
     namespaced: false,
-    verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
+    verbs: &[
+        "create", "delete", "get", "list", "patch", "update", "watch",
+    ],
     subresources: &[Subresource::Finalize, Subresource::Status],
     schema: "io.k8s.api.core.v1.Namespace",
     name_rule: NameRule::Label,
@@ -39,10 +41,18 @@ pub static KIND: Kind = Kind {
 pub const FINALIZER: &str = "kubernetes";
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-const COLUMNS: &[Column] = &[NAME, column("Status", "string", 0, "The status of the namespace"), AGE];
+const COLUMNS: &[Column] = &[
+    NAME,
+    column("Status", "string", 0, "The status of the namespace"),
+    AGE,
+];
 
 fn cells(object: &Value, now_ms: i64) -> Vec<Value> {
-    vec![name(object), json!(text(&object["status"]["phase"])), age(object, now_ms)]
+    vec![
+        name(object),
+        json!(text(&object["status"]["phase"])),
+        age(object, now_ms),
+    ]
 }
 
 fn field(object: &Value, path: &str) -> Option<String> {
@@ -55,9 +65,7 @@ fn field(object: &Value, path: &str) -> Option<String> {
 }
 
 fn default(object: &mut Value) {
-    zero::drop_zeros(object);
     label_with_name(object);
-    object_at(object, "spec");
     if let Some(status) = object_at(object, "status") {
         set_default_zero(status, "phase", "Active");
     }
@@ -78,7 +86,9 @@ fn prepare_create(object: &mut Value, _: &Context) {
     // The name may just have been generated.
     label_with_name(object);
     object["status"] = json!({"phase": "Active"});
-    let Some(spec) = object_at(object, "spec") else { return };
+    let Some(spec) = object_at(object, "spec") else {
+        return;
+    };
     let finalizers = spec.entry("finalizers").or_insert_with(|| json!([]));
     if let Some(finalizers) = finalizers.as_array_mut()
         && !finalizers.iter().any(|finalizer| finalizer == FINALIZER)
@@ -111,7 +121,11 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let mut found = Findings::new();
     for (index, finalizer) in items(&object["spec"]["finalizers"]).iter().enumerate() {
         let name = text(finalizer);
-        found.all(&format!("spec.finalizers[{index}]"), name, names::qualified_name(name));
+        found.all(
+            &format!("spec.finalizers[{index}]"),
+            name,
+            names::qualified_name(name),
+        );
         if !name.contains('/') && name != FINALIZER && name != "orphan" {
             found.invalid(
                 format!("spec.finalizers[{index}]"),
@@ -132,7 +146,11 @@ fn validate_status(_: &Value, new: &Value) -> Vec<FieldError> {
         ("Terminating", "`deletionTimestamp` is not empty")
     };
     if new["status"]["phase"] != expected {
-        found.invalid("status.phase", new["status"]["phase"].clone(), format!("may only be '{expected}' if {when}"));
+        found.invalid(
+            "status.phase",
+            new["status"]["phase"].clone(),
+            format!("may only be '{expected}' if {when}"),
+        );
     }
     found.0
 }
@@ -145,19 +163,22 @@ fn terminate(object: &mut Value) {
 
 /// Whether nothing holds the deletion any more: neither kind of finalizer is left.
 pub fn is_finalized(object: &Value) -> bool {
-    items(&object["spec"]["finalizers"]).is_empty() && items(&object["metadata"]["finalizers"]).is_empty()
+    items(&object["spec"]["finalizers"]).is_empty()
+        && items(&object["metadata"]["finalizers"]).is_empty()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::recorded::{context, messages};
+    use crate::resources::recorded::{context, decoded, messages};
     use crate::resources::strategy;
 
     #[test]
     fn life() {
-        let mut object = json!({"metadata": {"name": "a"}, "status": {"phase": "Gone"}});
-        default(&mut object);
+        let mut object = decoded(
+            &KIND,
+            json!({"metadata": {"name": "a"}, "status": {"phase": "Gone"}}),
+        );
         strategy::create(&KIND, &mut object, &context()).unwrap();
         assert_eq!(
             object,
@@ -167,7 +188,7 @@ mod tests {
         let mut renamed = object.clone();
         renamed["metadata"]["labels"][NAME_LABEL] = json!("b");
         renamed["spec"]["finalizers"] = json!([]);
-        default(&mut renamed);
+        let mut renamed = decoded(&KIND, renamed);
         strategy::update(&KIND, &object, &mut renamed, &context()).unwrap();
         assert_eq!(renamed, object);
         strategy::begin_delete(&KIND, &mut renamed);
@@ -177,8 +198,7 @@ mod tests {
 
     #[test]
     fn generated_names_are_labelled() {
-        let mut object = json!({"metadata": {"generateName": "a-"}});
-        default(&mut object);
+        let mut object = decoded(&KIND, json!({"metadata": {"generateName": "a-"}}));
         strategy::create(&KIND, &mut object, &context()).unwrap();
         assert_eq!(object["metadata"]["labels"][NAME_LABEL], "a-x7k2m");
     }
@@ -187,8 +207,16 @@ mod tests {
     fn phase_follows_deletion() {
         let rows: &[(&str, Value, &[&str])] = &[
             ("active", json!({"status": {"phase": "Active"}}), &[]),
-            ("too early", json!({"status": {"phase": "Terminating"}}), &["status.phase may only be 'Active' if"]),
-            ("too late", json!({"metadata": {"deletionTimestamp": "x"}, "status": {"phase": "Active"}}), &["status.phase may only be 'Term"]),
+            (
+                "too early",
+                json!({"status": {"phase": "Terminating"}}),
+                &["status.phase may only be 'Active' if"],
+            ),
+            (
+                "too late",
+                json!({"metadata": {"deletionTimestamp": "x"}, "status": {"phase": "Active"}}),
+                &["status.phase may only be 'Term"],
+            ),
         ];
         for (what, object, expected) in rows {
             messages(what, validate_status(&Value::Null, object), expected);

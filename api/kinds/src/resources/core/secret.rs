@@ -4,7 +4,7 @@ use super::configmap::{DATA_MAX_BYTES, decoded_len, immutable_once_set};
 use crate::error::FieldError;
 use crate::kind::{Column, Hooks, Kind};
 use crate::resources::checks::{Findings, entries, map_at, set_default_zero, text};
-use crate::resources::{names, zero};
+use crate::resources::names;
 use crate::table::{AGE, NAME, age, column, name};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,7 +17,15 @@ pub static KIND: Kind = Kind {
     schema: "io.k8s.api.core.v1.Secret",
     columns: COLUMNS,
     selectable: &["type"],
-    hooks: Hooks { default, prepare_update, validate, validate_update, cells, field, ..Hooks::NONE },
+    hooks: Hooks {
+        default,
+        prepare_update,
+        validate,
+        validate_update,
+        cells,
+        field,
+        ..Hooks::NONE
+    },
     ..Kind::ROW
 };
 
@@ -42,7 +50,12 @@ const COLUMNS: &[Column] = &[
 const REDACTED: &str = "<secret contents redacted>";
 
 fn cells(object: &Value, now_ms: i64) -> Vec<Value> {
-    vec![name(object), json!(text(&object["type"])), json!(entries(&object["data"]).count()), age(object, now_ms)]
+    vec![
+        name(object),
+        json!(text(&object["type"])),
+        json!(entries(&object["data"]).count()),
+        age(object, now_ms),
+    ]
 }
 
 fn field(object: &Value, path: &str) -> Option<String> {
@@ -51,8 +64,9 @@ fn field(object: &Value, path: &str) -> Option<String> {
 
 /// `stringData` is written only: it goes into `data`, over what is there.
 fn default(object: &mut Value) {
-    zero::drop_zeros(object);
-    let Some(map) = object.as_object_mut() else { return };
+    let Some(map) = object.as_object_mut() else {
+        return;
+    };
     if let Some(Value::Object(texts)) = map.shift_remove("stringData")
         && let Some(data) = map_at(map, "data")
     {
@@ -88,8 +102,13 @@ fn validate(object: &Value) -> Vec<FieldError> {
     };
     match text(&object["type"]) {
         "kubernetes.io/service-account-token" => {
-            if text(&object["metadata"]["annotations"]["kubernetes.io/service-account.name"]).is_empty() {
-                found.required("metadata.annotations[kubernetes.io/service-account.name]", "");
+            if text(&object["metadata"]["annotations"]["kubernetes.io/service-account.name"])
+                .is_empty()
+            {
+                found.required(
+                    "metadata.annotations[kubernetes.io/service-account.name]",
+                    "",
+                );
             }
         }
         "kubernetes.io/dockercfg" => validate_json(data, ".dockercfg", &mut found),
@@ -102,7 +121,10 @@ fn validate(object: &Value) -> Vec<FieldError> {
             }
         }
         "kubernetes.io/ssh-auth" => {
-            if data.get("ssh-privatekey").is_none_or(|key| text(key).is_empty()) {
+            if data
+                .get("ssh-privatekey")
+                .is_none_or(|key| text(key).is_empty())
+            {
                 found.required("data[ssh-privatekey]", "");
             }
         }
@@ -117,7 +139,9 @@ fn validate(object: &Value) -> Vec<FieldError> {
 
 fn validate_json(data: &Value, key: &str, found: &mut Findings) {
     let path = format!("data[{key}]");
-    let Some(value) = data.get(key) else { return found.required(path, "") };
+    let Some(value) = data.get(key) else {
+        return found.required(path, "");
+    };
     let bytes = STANDARD.decode(text(value)).unwrap_or_default();
     if let Err(error) = serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes) {
         found.invalid(path, REDACTED, error.to_string());
@@ -139,9 +163,15 @@ mod tests {
     #[test]
     fn texts_become_data() {
         let rows = [
-            (json!({"stringData": {"user": "ann"}}), json!({"data": {"user": "YW5u"}, "type": "Opaque"})),
-            (json!({"data": {"user": "eA=="}, "stringData": {"user": "ann"}}), json!({"data": {"user": "YW5u"}, "type": "Opaque"})),
-            (json!({"data": {}, "stringData": {}}), json!({"type": "Opaque"})),
+            (
+                json!({"stringData": {"user": "ann"}}),
+                json!({"data": {"user": "YW5u"}, "type": "Opaque"}),
+            ),
+            (
+                json!({"data": {"user": "eA=="}, "stringData": {"user": "ann"}}),
+                json!({"data": {"user": "YW5u"}, "type": "Opaque"}),
+            ),
+            (json!({}), json!({"type": "Opaque"})),
             (json!({"type": "a/b"}), json!({"type": "a/b"})),
         ];
         for (mut given, expected) in rows {
@@ -153,15 +183,41 @@ mod tests {
     #[test]
     fn validation() {
         let rows: &[(&str, Value, &[&str])] = &[
-            ("opaque", json!({"type": "Opaque", "data": {"a": "AA=="}}), &[]),
-            ("tls without keys", json!({"type": "kubernetes.io/tls"}), &["data[tls.crt] ", "data[tls.key] "]),
-            ("docker, not JSON", json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "bm90IGpzb24="}}), &[
-                "data[.dockerconfigjson] ",
-            ]),
-            ("docker", json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "e30="}}), &[]),
-            ("password alone", json!({"type": "kubernetes.io/basic-auth", "data": {"password": "eA=="}}), &[]),
-            ("neither", json!({"type": "kubernetes.io/basic-auth"}), &["data[username] ", "data[password] "]),
-            ("no account", json!({"type": "kubernetes.io/service-account-token"}), &["metadata.annotations[kubernetes.io/service-account.name] "]),
+            (
+                "opaque",
+                json!({"type": "Opaque", "data": {"a": "AA=="}}),
+                &[],
+            ),
+            (
+                "tls without keys",
+                json!({"type": "kubernetes.io/tls"}),
+                &["data[tls.crt] ", "data[tls.key] "],
+            ),
+            (
+                "docker, not JSON",
+                json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "bm90IGpzb24="}}),
+                &["data[.dockerconfigjson] "],
+            ),
+            (
+                "docker",
+                json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "e30="}}),
+                &[],
+            ),
+            (
+                "password alone",
+                json!({"type": "kubernetes.io/basic-auth", "data": {"password": "eA=="}}),
+                &[],
+            ),
+            (
+                "neither",
+                json!({"type": "kubernetes.io/basic-auth"}),
+                &["data[username] ", "data[password] "],
+            ),
+            (
+                "no account",
+                json!({"type": "kubernetes.io/service-account-token"}),
+                &["metadata.annotations[kubernetes.io/service-account.name] "],
+            ),
         ];
         for (what, object, expected) in rows {
             messages(what, validate(object), expected);

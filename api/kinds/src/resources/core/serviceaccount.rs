@@ -1,7 +1,6 @@
 //! ServiceAccount: who a pod is to the API.
 
-use crate::kind::{Hooks, Kind, Subresource};
-use crate::resources::zero;
+use crate::kind::{Kind, Subresource};
 use crate::table::NAME_AND_AGE;
 
 pub static KIND: Kind = Kind {
@@ -12,6 +11,6 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource::Token],
     schema: "io.k8s.api.core.v1.ServiceAccount",
     columns: NAME_AND_AGE,
-    hooks: Hooks { default: zero::drop_zeros, ..Hooks::NONE },
+    returns_deleted: true,
     ..Kind::ROW
 };

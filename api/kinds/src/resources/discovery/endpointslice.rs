@@ -3,8 +3,8 @@
 use crate::error::FieldError;
 use crate::kind::{Column, Context, Hooks, Kind, Nature};
 use crate::resources::checks::{Findings, entries, items, range, set_default, text};
+use crate::resources::names;
 use crate::resources::strategy::count_generation;
-use crate::resources::{names, zero};
 use crate::table::{AGE, NAME, age, column, name};
 use serde_json::{Value, json};
 
@@ -17,7 +17,14 @@ pub static KIND: Kind = Kind {
     schema: "io.k8s.api.discovery.v1.EndpointSlice",
     columns: COLUMNS,
     generation: true,
-    hooks: Hooks { default, prepare_update, validate, validate_update, cells, ..Hooks::NONE },
+    hooks: Hooks {
+        default,
+        prepare_update,
+        validate,
+        validate_update,
+        cells,
+        ..Hooks::NONE
+    },
     ..Kind::ROW
 };
 
@@ -59,11 +66,28 @@ fn cells(object: &Value, now_ms: i64) -> Vec<Value> {
             None => "*".to_owned(),
         })
         .collect();
-    let addresses: Vec<String> =
-        items(&object["endpoints"]).iter().flat_map(|endpoint| items(&endpoint["addresses"])).map(|address| text(address).to_owned()).collect();
-    let ports = if ports.is_empty() { json!("<unset>") } else { shortened(&ports) };
-    let addresses = if addresses.is_empty() { json!("<unset>") } else { shortened(&addresses) };
-    vec![name(object), json!(text(&object["addressType"])), ports, addresses, age(object, now_ms)]
+    let addresses: Vec<String> = items(&object["endpoints"])
+        .iter()
+        .flat_map(|endpoint| items(&endpoint["addresses"]))
+        .map(|address| text(address).to_owned())
+        .collect();
+    let ports = if ports.is_empty() {
+        json!("<unset>")
+    } else {
+        shortened(&ports)
+    };
+    let addresses = if addresses.is_empty() {
+        json!("<unset>")
+    } else {
+        shortened(&addresses)
+    };
+    vec![
+        name(object),
+        json!(text(&object["addressType"])),
+        ports,
+        addresses,
+        age(object, now_ms),
+    ]
 }
 
 /// `1,2,3 + 4 more...`
@@ -75,26 +99,25 @@ fn shortened(words: &[String]) -> Value {
 }
 
 fn default(object: &mut Value) {
-    zero::drop_zeros(object);
-    let Some(map) = object.as_object_mut() else { return };
-    // Required lists: null where there is nothing.
-    for key in ["endpoints", "ports"] {
-        let list = map.entry(key).or_insert(Value::Null);
-        if items(list).is_empty() {
-            *list = Value::Null;
-        }
-    }
-    for port in map.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+    let Some(map) = object.as_object_mut() else {
+        return;
+    };
+    for port in map
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
         set_default(port, "name", "");
         set_default(port, "protocol", "TCP");
-    }
-    for endpoint in map.get_mut("endpoints").and_then(Value::as_array_mut).into_iter().flatten() {
-        crate::resources::checks::object_at(endpoint, "conditions");
     }
 }
 
 fn prepare_update(old: &Value, new: &mut Value, _: &Context) {
-    let same = ["addressType", "endpoints", "ports"].iter().all(|key| old[*key] == new[*key])
+    let same = ["addressType", "endpoints", "ports"]
+        .iter()
+        .all(|key| old[*key] == new[*key])
         && old["metadata"]["labels"] == new["metadata"]["labels"];
     count_generation(old, new, !same);
 }
@@ -122,7 +145,10 @@ fn validate(object: &Value) -> Vec<FieldError> {
 fn validate_endpoint(endpoint: &Value, family: &str, path: &str, found: &mut Findings) {
     let addresses = items(&endpoint["addresses"]);
     if addresses.is_empty() {
-        found.required(format!("{path}.addresses"), "must contain at least 1 address");
+        found.required(
+            format!("{path}.addresses"),
+            "must contain at least 1 address",
+        );
     } else if addresses.len() > ADDRESSES_MAX {
         found.too_many(format!("{path}.addresses"), addresses.len(), ADDRESSES_MAX);
     }
@@ -131,8 +157,12 @@ fn validate_endpoint(endpoint: &Value, family: &str, path: &str, found: &mut Fin
         let value = text(address);
         match (family, value.parse::<std::net::IpAddr>()) {
             ("IPv4" | "IPv6", Err(_)) => found.all(&at, value, names::ip(value)),
-            ("IPv4", Ok(ip)) if !ip.is_ipv4() => found.invalid(at, value, "must be an IPv4 address"),
-            ("IPv6", Ok(ip)) if !ip.is_ipv6() => found.invalid(at, value, "must be an IPv6 address"),
+            ("IPv4", Ok(ip)) if !ip.is_ipv4() => {
+                found.invalid(at, value, "must be an IPv4 address")
+            }
+            ("IPv6", Ok(ip)) if !ip.is_ipv6() => {
+                found.invalid(at, value, "must be an IPv6 address")
+            }
             ("IPv4" | "IPv6", Ok(ip)) => validate_reachable(ip, value, &at, found),
             ("FQDN", _) => found.all(&at, value, names::subdomain(value.trim_end_matches('.'))),
             _ => {}
@@ -142,7 +172,11 @@ fn validate_endpoint(endpoint: &Value, family: &str, path: &str, found: &mut Fin
         found.all(&format!("{path}.nodeName"), node, names::subdomain(node));
     }
     if let Some(hostname) = endpoint["hostname"].as_str() {
-        found.all(&format!("{path}.hostname"), hostname, names::label(hostname));
+        found.all(
+            &format!("{path}.hostname"),
+            hostname,
+            names::label(hostname),
+        );
     }
     let topology = entries(&endpoint["deprecatedTopology"]).count();
     if topology > TOPOLOGY_MAX {
@@ -154,19 +188,34 @@ fn validate_endpoint(endpoint: &Value, family: &str, path: &str, found: &mut Fin
 fn validate_reachable(ip: std::net::IpAddr, value: &str, path: &str, found: &mut Findings) {
     let (link_local, link_local_group) = match ip {
         std::net::IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
-        std::net::IpAddr::V6(ip) => (ip.segments()[0] & 0xffc0 == 0xfe80, ip.segments()[0] & 0xff0f == 0xff02),
+        std::net::IpAddr::V6(ip) => (
+            ip.segments()[0] & 0xffc0 == 0xfe80,
+            ip.segments()[0] & 0xff0f == 0xff02,
+        ),
     };
     if ip.is_unspecified() {
         found.invalid(path, value, "may not be unspecified (0.0.0.0 or ::)");
     }
     if ip.is_loopback() {
-        found.invalid(path, value, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+        found.invalid(
+            path,
+            value,
+            "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        );
     }
     if link_local {
-        found.invalid(path, value, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+        found.invalid(
+            path,
+            value,
+            "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        );
     }
     if link_local_group {
-        found.invalid(path, value, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+        found.invalid(
+            path,
+            value,
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        );
     }
 }
 
@@ -186,12 +235,27 @@ fn validate_ports(ports: &Value, found: &mut Findings) {
             found.duplicate(format!("{path}.name"), name);
         }
         seen.push(name);
-        found.one_of(format!("{path}.protocol"), &port["protocol"], &["SCTP", "TCP", "UDP"]);
-        if port["port"].as_i64().is_some_and(|number| !(1..=65535).contains(&number)) {
-            found.invalid(format!("{path}.port"), port["port"].clone(), range(1, 65535));
+        found.one_of(
+            format!("{path}.protocol"),
+            &port["protocol"],
+            &["SCTP", "TCP", "UDP"],
+        );
+        if port["port"]
+            .as_i64()
+            .is_some_and(|number| !(1..=65535).contains(&number))
+        {
+            found.invalid(
+                format!("{path}.port"),
+                port["port"].clone(),
+                range(1, 65535),
+            );
         }
         if let Some(protocol) = port["appProtocol"].as_str() {
-            found.all(&format!("{path}.appProtocol"), protocol, names::qualified_name(protocol));
+            found.all(
+                &format!("{path}.appProtocol"),
+                protocol,
+                names::qualified_name(protocol),
+            );
         }
     }
 }
@@ -215,13 +279,35 @@ mod tests {
     #[test]
     fn validation() {
         let rows: &[(&str, Value, &[&str])] = &[
-            ("plain", slice(json!([{"addresses": ["10.0.0.1"]}]), json!([{"name": "", "protocol": "TCP", "port": 80}])), &[]),
-            ("no address", slice(json!([{}]), json!(null)), &["endpoints[0].addresses must contain"]),
-            ("another family", slice(json!([{"addresses": ["fd00::1"]}]), json!(null)), &["endpoints[0].addresses[0] must be an IPv4"]),
-            ("loopback", slice(json!([{"addresses": ["127.0.0.1"]}]), json!(null)), &["endpoints[0].addresses[0] may not be in the loop"]),
+            (
+                "plain",
+                slice(
+                    json!([{"addresses": ["10.0.0.1"]}]),
+                    json!([{"name": "", "protocol": "TCP", "port": 80}]),
+                ),
+                &[],
+            ),
+            (
+                "no address",
+                slice(json!([{}]), json!(null)),
+                &["endpoints[0].addresses must contain"],
+            ),
+            (
+                "another family",
+                slice(json!([{"addresses": ["fd00::1"]}]), json!(null)),
+                &["endpoints[0].addresses[0] must be an IPv4"],
+            ),
+            (
+                "loopback",
+                slice(json!([{"addresses": ["127.0.0.1"]}]), json!(null)),
+                &["endpoints[0].addresses[0] may not be in the loop"],
+            ),
             (
                 "a name twice",
-                slice(json!(null), json!([{"name": "a", "protocol": "TCP"}, {"name": "a", "protocol": "UDP"}])),
+                slice(
+                    json!(null),
+                    json!([{"name": "a", "protocol": "TCP"}, {"name": "a", "protocol": "UDP"}]),
+                ),
                 &["ports[1].name "],
             ),
             ("no type", json!({"endpoints": null}), &["addressType "]),
@@ -233,8 +319,16 @@ mod tests {
 
     #[test]
     fn generation_counts_content_and_labels() {
-        let old = slice(json!([{"addresses": ["10.0.0.1"], "conditions": {}}]), json!(null));
-        let mut rows = [(old.clone(), 1), (old.clone(), 2), (old.clone(), 2), (old.clone(), 1)];
+        let old = slice(
+            json!([{"addresses": ["10.0.0.1"], "conditions": {}}]),
+            json!(null),
+        );
+        let mut rows = [
+            (old.clone(), 1),
+            (old.clone(), 2),
+            (old.clone(), 2),
+            (old.clone(), 1),
+        ];
         rows[1].0["endpoints"] = json!(null);
         rows[2].0["metadata"]["labels"] = json!({"a": "b"});
         rows[3].0["metadata"]["annotations"] = json!({"a": "b"});
@@ -248,7 +342,13 @@ mod tests {
     fn cells_are_short() {
         let addresses: Vec<String> = (1..6).map(|n| format!("10.0.0.{n}")).collect();
         let object = slice(json!([{"addresses": addresses}]), json!([{"port": 80}, {}]));
-        assert_eq!(json!(cells(&object, 0)[1..4]), json!(["IPv4", "80,*", "10.0.0.1,10.0.0.2,10.0.0.3 + 2 more..."]));
-        assert_eq!(json!(cells(&slice(json!(null), json!(null)), 0)[2..4]), json!(["<unset>", "<unset>"]));
+        assert_eq!(
+            json!(cells(&object, 0)[1..4]),
+            json!(["IPv4", "80,*", "10.0.0.1,10.0.0.2,10.0.0.3 + 2 more..."])
+        );
+        assert_eq!(
+            json!(cells(&slice(json!(null), json!(null)), 0)[2..4]),
+            json!(["<unset>", "<unset>"])
+        );
     }
 }

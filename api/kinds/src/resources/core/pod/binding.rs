@@ -19,11 +19,18 @@ pub fn bind(pod: &Value, binding: &Value, now: &str) -> Checked<Value> {
         found.required("target.name", "");
     }
     if !found.0.is_empty() {
-        return Err(StatusError::invalid("", "Binding", text(&binding["metadata"]["name"]), &found.0));
+        return Err(StatusError::invalid(
+            "",
+            "Binding",
+            text(&binding["metadata"]["name"]),
+            &found.0,
+        ));
     }
     let refuse = |why: String| Err(StatusError::conflict("", BINDING, name, &why));
     if !pod["metadata"]["deletionTimestamp"].is_null() {
-        return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        return refuse(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
     }
     let node = text(&pod["spec"]["nodeName"]);
     if !node.is_empty() {
@@ -46,7 +53,10 @@ fn bound(pod: &Value, binding: &Value, now: &str) -> Value {
                 continue;
             }
             if let Some(map) = map_at(metadata, key) {
-                map.extend(entries(&binding["metadata"][key]).map(|(key, value)| (key.clone(), value.clone())));
+                map.extend(
+                    entries(&binding["metadata"][key])
+                        .map(|(key, value)| (key.clone(), value.clone())),
+                );
             }
         }
     }
@@ -64,7 +74,9 @@ fn bound(pod: &Value, binding: &Value, now: &str) -> Value {
 pub fn eviction_options(pod_name: &str, eviction: &Value) -> Checked<Value> {
     let name = text(&eviction["metadata"]["name"]);
     if !name.is_empty() && name != pod_name {
-        return Err(StatusError::bad_request("name in URL does not match name in Eviction object"));
+        return Err(StatusError::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
     }
     Ok(match &eviction["deleteOptions"] {
         Value::Null => json!({}),
@@ -93,7 +105,12 @@ mod tests {
             pod
         };
         let rows = [
-            (made, to("m"), 409, "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n\""),
+            (
+                made,
+                to("m"),
+                409,
+                "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n\"",
+            ),
             (
                 with(|pod| pod["metadata"]["deletionTimestamp"] = json!("x")),
                 to("n"),
@@ -106,7 +123,12 @@ mod tests {
                 409,
                 "Operation cannot be fulfilled on pods/binding \"p\": pod p has non-empty .spec.schedulingGates",
             ),
-            (pod.clone(), to(""), 422, "Binding \"p\" is invalid: target.name: Required value"),
+            (
+                pod.clone(),
+                to(""),
+                422,
+                "Binding \"p\" is invalid: target.name: Required value",
+            ),
         ];
         for (pod, binding, code, message) in rows {
             let refused = bind(&pod, &binding, "now").unwrap_err();
@@ -116,9 +138,20 @@ mod tests {
 
     #[test]
     fn evictions_carry_options() {
-        assert_eq!(eviction_options("p", &json!({"metadata": {"name": "p"}})).unwrap(), json!({}));
+        assert_eq!(
+            eviction_options("p", &json!({"metadata": {"name": "p"}})).unwrap(),
+            json!({})
+        );
         let options = json!({"gracePeriodSeconds": 3});
-        assert_eq!(eviction_options("p", &json!({"deleteOptions": options})).unwrap(), options);
-        assert_eq!(eviction_options("p", &json!({"metadata": {"name": "q"}})).unwrap_err().code, 400);
+        assert_eq!(
+            eviction_options("p", &json!({"deleteOptions": options})).unwrap(),
+            options
+        );
+        assert_eq!(
+            eviction_options("p", &json!({"metadata": {"name": "q"}}))
+                .unwrap_err()
+                .code,
+            400
+        );
     }
 }

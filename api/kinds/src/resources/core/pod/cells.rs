@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 pub fn cells(object: &Value, now_ms: i64) -> Vec<Value> {
     let (spec, status) = (&object["spec"], &object["status"]);
     let counted = Counted::of(spec, status);
-    let address = items(&status["podIPs"]).first().map_or(text(&status["podIP"]), |ip| text(&ip["ip"]));
+    let address = items(&status["podIPs"])
+        .first()
+        .map_or(text(&status["podIP"]), |ip| text(&ip["ip"]));
     vec![
         name(object),
         json!(format!("{}/{}", counted.ready, counted.total)),
@@ -33,31 +35,55 @@ struct Counted {
 
 impl Counted {
     fn of(spec: &Value, status: &Value) -> Self {
-        let sidecars: Vec<&str> = items(&spec["initContainers"]).iter().filter(|c| c["restartPolicy"] == "Always").map(|c| text(&c["name"])).collect();
+        let sidecars: Vec<&str> = items(&spec["initContainers"])
+            .iter()
+            .filter(|c| c["restartPolicy"] == "Always")
+            .map(|c| text(&c["name"]))
+            .collect();
         let is_sidecar = |container: &&Value| sidecars.contains(&text(&container["name"]));
-        let mut counted = Self { total: items(&spec["containers"]).len() + sidecars.len(), ..Self::default() };
+        let mut counted = Self {
+            total: items(&spec["containers"]).len() + sidecars.len(),
+            ..Self::default()
+        };
         let init = items(&status["initContainerStatuses"]);
-        counted.ready += init.iter().filter(is_sidecar).filter(|container| is_started(container) && container["ready"] == true).count();
+        counted.ready += init
+            .iter()
+            .filter(is_sidecar)
+            .filter(|container| is_started(container) && container["ready"] == true)
+            .count();
         if initializing(spec, status).is_some() {
-            init.iter().for_each(|container| counted.count_restarts(container));
+            init.iter()
+                .for_each(|container| counted.count_restarts(container));
         } else {
             let own = items(&status["containerStatuses"]);
-            counted.ready += own.iter().filter(|container| container["ready"] == true && !container["state"]["running"].is_null()).count();
-            init.iter().filter(is_sidecar).chain(own).for_each(|container| counted.count_restarts(container));
+            counted.ready += own
+                .iter()
+                .filter(|container| {
+                    container["ready"] == true && !container["state"]["running"].is_null()
+                })
+                .count();
+            init.iter()
+                .filter(is_sidecar)
+                .chain(own)
+                .for_each(|container| counted.count_restarts(container));
         }
         counted
     }
 
     fn count_restarts(&mut self, container: &Value) {
         self.restarts += container["restartCount"].as_i64().unwrap_or_default();
-        let ended = container["lastState"]["terminated"]["finishedAt"].as_str().and_then(millis);
+        let ended = container["lastState"]["terminated"]["finishedAt"]
+            .as_str()
+            .and_then(millis);
         self.last_restart_ms = self.last_restart_ms.max(ended);
     }
 
     /// `3 (5m ago)`
     fn restarts(&self, now_ms: i64) -> String {
         match self.last_restart_ms {
-            Some(last) if self.restarts > 0 => format!("{} ({} ago)", self.restarts, human(now_ms - last)),
+            Some(last) if self.restarts > 0 => {
+                format!("{} ({} ago)", self.restarts, human(now_ms - last))
+            }
             _ => self.restarts.to_string(),
         }
     }
@@ -71,8 +97,14 @@ fn is_started(container: &Value) -> bool {
 fn reason(object: &Value) -> String {
     let (spec, status) = (&object["spec"], &object["status"]);
     let pod_reason = text(&status["reason"]);
-    let mut word = if pod_reason.is_empty() { text(&status["phase"]).to_owned() } else { pod_reason.to_owned() };
-    if items(&status["conditions"]).iter().any(|condition| condition["type"] == "PodScheduled" && condition["reason"] == "SchedulingGated") {
+    let mut word = if pod_reason.is_empty() {
+        text(&status["phase"]).to_owned()
+    } else {
+        pod_reason.to_owned()
+    };
+    if items(&status["conditions"]).iter().any(|condition| {
+        condition["type"] == "PodScheduled" && condition["reason"] == "SchedulingGated"
+    }) {
         word = "SchedulingGated".to_owned();
     }
     match initializing(spec, status) {
@@ -99,7 +131,9 @@ fn initializing(spec: &Value, status: &Value) -> Option<String> {
         if terminated["exitCode"] == 0 {
             continue;
         }
-        let sidecar = declared.iter().any(|c| c["name"] == container["name"] && c["restartPolicy"] == "Always");
+        let sidecar = declared
+            .iter()
+            .any(|c| c["name"] == container["name"] && c["restartPolicy"] == "Always");
         if sidecar && is_started(container) {
             continue;
         }
@@ -130,7 +164,9 @@ fn running(status: &Value, mut word: String) -> String {
         }
     }
     if word == "Completed" && some_run {
-        let ready = items(&status["conditions"]).iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        let ready = items(&status["conditions"])
+            .iter()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
         word = if ready { "Running" } else { "NotReady" }.to_owned();
     }
     word
@@ -153,7 +189,11 @@ fn gates(spec: &Value, status: &Value) -> String {
     }
     let open = gates
         .iter()
-        .filter(|gate| items(&status["conditions"]).iter().any(|c| c["type"] == gate["conditionType"] && c["status"] == "True"))
+        .filter(|gate| {
+            items(&status["conditions"])
+                .iter()
+                .any(|c| c["type"] == gate["conditionType"] && c["status"] == "True")
+        })
         .count();
     format!("{open}/{}", gates.len())
 }
@@ -169,8 +209,20 @@ mod tests {
         let init = json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]});
         let up = |name: &str| json!({"name": name, "ready": true, "restartCount": 0, "state": {"running": {}}});
         let rows = [
-            ("new", &two, json!({"phase": "Pending"}), false, ["0/2", "Pending", "0"]),
-            ("up", &two, json!({"phase": "Running", "containerStatuses": [up("a"), up("b")]}), false, ["2/2", "Running", "0"]),
+            (
+                "new",
+                &two,
+                json!({"phase": "Pending"}),
+                false,
+                ["0/2", "Pending", "0"],
+            ),
+            (
+                "up",
+                &two,
+                json!({"phase": "Running", "containerStatuses": [up("a"), up("b")]}),
+                false,
+                ["2/2", "Running", "0"],
+            ),
             (
                 "crashing",
                 &two,
@@ -195,10 +247,34 @@ mod tests {
                 false,
                 ["0/2", "Signal:9", "0"],
             ),
-            ("evicted", &two, json!({"phase": "Failed", "reason": "Evicted"}), false, ["0/2", "Evicted", "0"]),
-            ("going", &two, json!({"phase": "Running", "containerStatuses": [up("a"), up("b")]}), true, ["2/2", "Terminating", "0"]),
-            ("done, going", &two, json!({"phase": "Succeeded"}), true, ["0/2", "Succeeded", "0"]),
-            ("lost", &two, json!({"phase": "Running", "reason": "NodeLost"}), true, ["0/2", "Unknown", "0"]),
+            (
+                "evicted",
+                &two,
+                json!({"phase": "Failed", "reason": "Evicted"}),
+                false,
+                ["0/2", "Evicted", "0"],
+            ),
+            (
+                "going",
+                &two,
+                json!({"phase": "Running", "containerStatuses": [up("a"), up("b")]}),
+                true,
+                ["2/2", "Terminating", "0"],
+            ),
+            (
+                "done, going",
+                &two,
+                json!({"phase": "Succeeded"}),
+                true,
+                ["0/2", "Succeeded", "0"],
+            ),
+            (
+                "lost",
+                &two,
+                json!({"phase": "Running", "reason": "NodeLost"}),
+                true,
+                ["0/2", "Unknown", "0"],
+            ),
             (
                 "gated",
                 &two,

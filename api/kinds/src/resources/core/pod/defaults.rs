@@ -1,8 +1,9 @@
 //! What a pod means by what it leaves out (Kubernetes: `SetDefaults_PodSpec` and its kin). A pod template means the same,
 //! but for what is settled only when a pod is made of it.
 
-use crate::resources::checks::{entries, items, map_at, object_at, set_default, set_default_zero, text};
-use crate::resources::zero;
+use crate::resources::checks::{
+    entries, items, map_at, object_at, set_default, set_default_zero, text,
+};
 use serde_json::{Map, Value, json};
 
 const FILE_MODE: i64 = 0o644;
@@ -11,9 +12,10 @@ const GRACE_S: i64 = 30;
 
 /// A pod itself.
 pub fn pod(object: &mut Value) {
-    zero::drop_zeros(object);
     super::update::pair_addresses(object);
-    let Some(spec) = object_at(object, "spec") else { return };
+    let Some(spec) = object_at(object, "spec") else {
+        return;
+    };
     pod_spec(spec);
     set_default(spec, "enableServiceLinks", true);
     let host_network = spec.get("hostNetwork").is_some_and(|host| *host == true);
@@ -36,14 +38,17 @@ pub fn pod(object: &mut Value) {
 
 /// The template in a workload's spec.
 pub fn template(template: &mut Map<String, Value>) {
-    map_at(template, "metadata");
     if let Some(spec) = map_at(template, "spec") {
         pod_spec(spec);
     }
 }
 
 fn pod_spec(spec: &mut Map<String, Value>) {
-    if let Some(account) = spec.get("serviceAccountName").or(spec.get("serviceAccount")).cloned() {
+    if let Some(account) = spec
+        .get("serviceAccountName")
+        .or(spec.get("serviceAccount"))
+        .cloned()
+    {
         // The old name of the field is kept in step with the new.
         spec.insert("serviceAccountName".to_owned(), account.clone());
         spec.insert("serviceAccount".to_owned(), account);
@@ -73,7 +78,10 @@ fn container(container: &mut Map<String, Value>) {
             self::probe(probe);
         }
     }
-    if let Some(lifecycle) = container.get_mut("lifecycle").and_then(Value::as_object_mut) {
+    if let Some(lifecycle) = container
+        .get_mut("lifecycle")
+        .and_then(Value::as_object_mut)
+    {
         for key in ["postStart", "preStop"] {
             if let Some(handler) = lifecycle.get_mut(key).and_then(Value::as_object_mut) {
                 http_get(handler);
@@ -81,7 +89,9 @@ fn container(container: &mut Map<String, Value>) {
         }
     }
     for variable in each(container, "env") {
-        let Some(from) = variable.get_mut("valueFrom").and_then(Value::as_object_mut) else { continue };
+        let Some(from) = variable.get_mut("valueFrom").and_then(Value::as_object_mut) else {
+            continue;
+        };
         field_reference(from);
     }
 }
@@ -90,7 +100,10 @@ fn field_reference(from: &mut Map<String, Value>) {
     if let Some(field) = from.get_mut("fieldRef").and_then(Value::as_object_mut) {
         set_default_zero(field, "apiVersion", "v1");
     }
-    if let Some(resource) = from.get_mut("resourceFieldRef").and_then(Value::as_object_mut) {
+    if let Some(resource) = from
+        .get_mut("resourceFieldRef")
+        .and_then(Value::as_object_mut)
+    {
         set_default(resource, "divisor", "0");
     }
 }
@@ -115,20 +128,34 @@ fn http_get(handler: &mut Map<String, Value>) {
 
 /// A name that may mean another image tomorrow is asked for each time. What can't be read as a name is refused elsewhere.
 fn pull_policy(image: &str) -> &'static str {
-    let readable = !image.is_empty() && !image.contains(char::is_whitespace) && !image.contains('@');
+    let readable =
+        !image.is_empty() && !image.contains(char::is_whitespace) && !image.contains('@');
     let last = image.rsplit('/').next().unwrap_or_default();
     let latest = matches!(last.split_once(':'), None | Some((_, "latest")));
-    if readable && latest { "Always" } else { "IfNotPresent" }
+    if readable && latest {
+        "Always"
+    } else {
+        "IfNotPresent"
+    }
 }
 
 fn requests_from_limits(holder: &mut Map<String, Value>) {
-    let Some(resources) = map_at(holder, "resources") else { return };
-    let limits: Vec<(String, Value)> =
-        resources.get("limits").map(entries).into_iter().flatten().map(|(name, amount)| (name.clone(), amount.clone())).collect();
+    let Some(resources) = map_at(holder, "resources") else {
+        return;
+    };
+    let limits: Vec<(String, Value)> = resources
+        .get("limits")
+        .map(entries)
+        .into_iter()
+        .flatten()
+        .map(|(name, amount)| (name.clone(), amount.clone()))
+        .collect();
     if limits.is_empty() {
         return;
     }
-    let Some(requests) = map_at(resources, "requests") else { return };
+    let Some(requests) = map_at(resources, "requests") else {
+        return;
+    };
     for (name, amount) in limits {
         set_default(requests, &name, amount);
     }
@@ -152,7 +179,10 @@ fn volume(volume: &mut Map<String, Value>) {
     }
     if let Some(projected) = volume.get_mut("projected").and_then(Value::as_object_mut) {
         for source in each(projected, "sources") {
-            if let Some(token) = source.get_mut("serviceAccountToken").and_then(Value::as_object_mut) {
+            if let Some(token) = source
+                .get_mut("serviceAccountToken")
+                .and_then(Value::as_object_mut)
+            {
                 set_default(token, "expirationSeconds", TOKEN_EXPIRATION_S);
             }
             if let Some(downward) = source.get_mut("downwardAPI").and_then(Value::as_object_mut) {
@@ -167,7 +197,9 @@ fn volume(volume: &mut Map<String, Value>) {
     if let Some(iscsi) = volume.get_mut("iscsi").and_then(Value::as_object_mut) {
         set_default_zero(iscsi, "iscsiInterface", "default");
     }
-    if let Some(claim) = volume.get_mut("ephemeral").and_then(|source| source.get_mut("volumeClaimTemplate"))
+    if let Some(claim) = volume
+        .get_mut("ephemeral")
+        .and_then(|source| source.get_mut("volumeClaimTemplate"))
         && let Some(spec) = object_at(claim, "spec")
     {
         set_default(spec, "volumeMode", "Filesystem");
@@ -175,8 +207,15 @@ fn volume(volume: &mut Map<String, Value>) {
 }
 
 /// The maps in a list, to be changed.
-fn each<'a>(map: &'a mut Map<String, Value>, key: &str) -> impl Iterator<Item = &'a mut Map<String, Value>> {
-    map.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
+fn each<'a>(
+    map: &'a mut Map<String, Value>,
+    key: &str,
+) -> impl Iterator<Item = &'a mut Map<String, Value>> {
+    map.get_mut(key)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
 }
 
 /// The names of a list's items.
@@ -210,7 +249,13 @@ mod tests {
         let mut given = json!({"spec": {"containers": [{"name": "c", "image": "i:1", "resources": {"limits": {"cpu": "1"}}}], "serviceAccount": "a"}});
         template(given.as_object_mut().unwrap());
         let spec = &given["spec"];
-        assert_eq!((&spec["enableServiceLinks"], &spec["containers"][0]["resources"]), (&Value::Null, &json!({"limits": {"cpu": "1"}})));
-        assert_eq!((&spec["serviceAccountName"], &given["metadata"]), (&json!("a"), &json!({})));
+        assert_eq!(
+            (
+                &spec["enableServiceLinks"],
+                &spec["containers"][0]["resources"]
+            ),
+            (&Value::Null, &json!({"limits": {"cpu": "1"}}))
+        );
+        assert_eq!(spec["serviceAccountName"], "a");
     }
 }

@@ -9,7 +9,7 @@ pub mod validation;
 pub mod warnings;
 
 use crate::kind::{Column, Context, Hooks, Kind, Subresource};
-use crate::resources::checks::{items, map_at, object_at, set_default, set_default_zero, take_from, text};
+use crate::resources::checks::{items, map_at, object_at, set_default, take_from, text};
 use crate::resources::strategy::{count_generation, keep_all_but_status, keep_status};
 use crate::table::{AGE, NAME, column};
 use serde_json::{Map, Value, json};
@@ -20,7 +20,12 @@ pub static KIND: Kind = Kind {
     singular: "pod",
     short_names: &["po"],
     categories: &["all"],
-    subresources: &[Subresource::Binding, Subresource::Eviction, Subresource::Log, Subresource::Status],
+    subresources: &[
+        Subresource::Binding,
+        Subresource::Eviction,
+        Subresource::Log,
+        Subresource::Status,
+    ],
     schema: "io.k8s.api.core.v1.Pod",
     columns: COLUMNS,
     selectable: &[
@@ -35,6 +40,7 @@ pub static KIND: Kind = Kind {
         "status.podIPs",
     ],
     generation: true,
+    returns_deleted: true,
     hooks: Hooks {
         default: defaults::pod,
         prepare_create,
@@ -52,15 +58,23 @@ pub static KIND: Kind = Kind {
     ..Kind::ROW
 };
 
-/// How long a pod stays on a node that has stopped answering, unless it says otherwise (admission: DefaultTolerationSeconds).
-pub const DEFAULT_TOLERATION_S: i64 = 300;
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 const COLUMNS: &[Column] = &[
     NAME,
-    column("Ready", "string", 0, "The aggregate readiness state of this pod for accepting traffic."),
-    column("Status", "string", 0, "The aggregate status of the containers in this pod."),
+    column(
+        "Ready",
+        "string",
+        0,
+        "The aggregate readiness state of this pod for accepting traffic.",
+    ),
+    column(
+        "Status",
+        "string",
+        0,
+        "The aggregate status of the containers in this pod.",
+    ),
     column(
         "Restarts",
         "string",
@@ -68,7 +82,12 @@ const COLUMNS: &[Column] = &[
         "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
     ),
     AGE,
-    column("IP", "string", 1, "podIP address allocated to the pod. Routable at least within the cluster. Empty if not yet allocated."),
+    column(
+        "IP",
+        "string",
+        1,
+        "podIP address allocated to the pod. Routable at least within the cluster. Empty if not yet allocated.",
+    ),
     column(
         "Node",
         "string",
@@ -93,46 +112,96 @@ fn field(object: &Value, path: &str) -> Option<String> {
     let (spec, status) = (&object["spec"], &object["status"]);
     let value = match path {
         "spec.hostNetwork" => return Some((spec["hostNetwork"] == true).to_string()),
-        "spec.nodeName" | "spec.restartPolicy" | "spec.schedulerName" | "spec.serviceAccountName" => &spec[path.strip_prefix("spec.")?],
-        "status.podIPs" => return Some(items(&status["podIPs"]).iter().map(|ip| text(&ip["ip"])).collect::<Vec<_>>().join(",")),
-        "status.nominatedNodeName" | "status.phase" | "status.podIP" => &status[path.strip_prefix("status.")?],
+        "spec.nodeName"
+        | "spec.restartPolicy"
+        | "spec.schedulerName"
+        | "spec.serviceAccountName" => &spec[path.strip_prefix("spec.")?],
+        "status.podIPs" => {
+            return Some(
+                items(&status["podIPs"])
+                    .iter()
+                    .map(|ip| text(&ip["ip"]))
+                    .collect::<Vec<_>>()
+                    .join(","),
+            );
+        }
+        "status.nominatedNodeName" | "status.phase" | "status.podIP" => {
+            &status[path.strip_prefix("status.")?]
+        }
         _ => return None,
     };
     Some(text(value).to_owned())
 }
 
-/// The strategy's part, and of admission what asks for no other object: ServiceAccount's name, Priority's 0, and
-/// DefaultTolerationSeconds.
 fn prepare_create(object: &mut Value, _: &Context) {
     object["status"] = json!({"phase": "Pending", "qosClass": qos::class(&object["spec"])});
-    let Some(spec) = object_at(object, "spec") else { return };
-    set_default_zero(spec, "serviceAccountName", "default");
-    let account = spec["serviceAccountName"].clone();
-    spec.insert("serviceAccount".to_owned(), account);
-    set_default(spec, "priority", 0);
-    set_default(spec, "preemptionPolicy", "PreemptLowerPriority");
-    tolerate_a_lost_node(spec, DEFAULT_TOLERATION_S);
+    if !items(&object["spec"]["schedulingGates"]).is_empty() {
+        object["status"]["conditions"] = json!([{
+            "type": "PodScheduled",
+            "status": "False",
+            "lastProbeTime": null,
+            "lastTransitionTime": null,
+            "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
 }
 
-/// Adds the two tolerations, each unless the pod says itself what it does about the taint.
+/// How long a pod stays on a node that has stopped answering (Kubernetes: the admission plugin DefaultTolerationSeconds, which
+/// is the caller's to run, for the time is a setting). Adds the two tolerations, each unless the pod says itself what it does about the taint.
 pub fn tolerate_a_lost_node(spec: &mut Map<String, Value>, seconds: i64) {
     let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
-    let Some(tolerations) = tolerations.as_array_mut() else { return };
+    let Some(tolerations) = tolerations.as_array_mut() else {
+        return;
+    };
     for taint in [NOT_READY, UNREACHABLE] {
-        let covered = tolerations.iter().any(|toleration| {
-            let (key, effect) = (text(&toleration["key"]), text(&toleration["effect"]));
-            (key == taint || key.is_empty()) && (effect == "NoExecute" || effect.is_empty())
-        });
-        if !covered {
+        if !tolerations
+            .iter()
+            .any(|toleration| covers(toleration, taint))
+        {
             tolerations.push(json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}));
         }
     }
 }
 
+fn covers(toleration: &Value, taint: &str) -> bool {
+    let (key, effect) = (text(&toleration["key"]), text(&toleration["effect"]));
+    (key == taint || key.is_empty()) && (effect == "NoExecute" || effect.is_empty())
+}
+
 fn prepare_update(old: &Value, new: &mut Value, _: &Context) {
     keep_status(old, new);
+    keep_admitted(&old["spec"], new);
     let changed = old["spec"] != new["spec"];
     count_generation(old, new, changed);
+}
+
+/// What admission gave the pod stays, where a replacement made from its first manifest doesn't name it.
+fn keep_admitted(old: &Value, new: &mut Value) {
+    let Some(spec) = object_at(new, "spec") else {
+        return;
+    };
+    for key in ["priority", "preemptionPolicy"] {
+        if let Some(value) = old.get(key) {
+            set_default(spec, key, value.clone());
+        }
+    }
+    for taint in [NOT_READY, UNREACHABLE] {
+        let has = |tolerations: &Value| {
+            items(tolerations)
+                .iter()
+                .any(|toleration| covers(toleration, taint))
+        };
+        let given = items(&old["tolerations"])
+            .iter()
+            .find(|toleration| toleration["key"] == taint && covers(toleration, taint));
+        if let Some(given) = given.filter(|_| !spec.get("tolerations").is_some_and(has)) {
+            let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
+            if let Some(tolerations) = tolerations.as_array_mut() {
+                tolerations.push(given.clone());
+            }
+        }
+    }
 }
 
 /// An agent may not make a pod anybody's but its owner's, nor change how it is treated under pressure.

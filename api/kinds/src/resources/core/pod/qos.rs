@@ -12,7 +12,10 @@ pub fn class(spec: &Value) -> &'static str {
         // A pod that speaks for all its containers is taken at its word.
         vec![spec]
     } else {
-        ["containers", "initContainers"].iter().flat_map(|key| items(&spec[*key])).collect()
+        ["containers", "initContainers"]
+            .iter()
+            .flat_map(|key| items(&spec[*key]))
+            .collect()
     };
     let mut says_something = false;
     let mut guaranteed = true;
@@ -49,13 +52,34 @@ mod tests {
         let both = json!({"cpu": "1", "memory": "1Gi"});
         let rows = [
             (json!({"containers": [{}]}), "BestEffort"),
-            (json!({"containers": [{"resources": {"limits": both}}]}), "Guaranteed"),
-            (json!({"containers": [{"resources": {"limits": both, "requests": {"cpu": "1000m", "memory": "1024Mi"}}}]}), "Guaranteed"),
-            (json!({"containers": [{"resources": {"limits": both, "requests": {"cpu": "500m", "memory": "1Gi"}}}]}), "Burstable"),
-            (json!({"containers": [{"resources": {"limits": both}}, {}]}), "Burstable"),
-            (json!({"containers": [{"resources": {"requests": {"cpu": "0"}}}]}), "BestEffort"),
-            (json!({"containers": [{"resources": {"limits": both}}], "initContainers": [{"resources": {"requests": {"cpu": "1"}}}]}), "Burstable"),
-            (json!({"containers": [{}], "resources": {"limits": both}}), "Guaranteed"),
+            (
+                json!({"containers": [{"resources": {"limits": both}}]}),
+                "Guaranteed",
+            ),
+            (
+                json!({"containers": [{"resources": {"limits": both, "requests": {"cpu": "1000m", "memory": "1024Mi"}}}]}),
+                "Guaranteed",
+            ),
+            (
+                json!({"containers": [{"resources": {"limits": both, "requests": {"cpu": "500m", "memory": "1Gi"}}}]}),
+                "Burstable",
+            ),
+            (
+                json!({"containers": [{"resources": {"limits": both}}, {}]}),
+                "Burstable",
+            ),
+            (
+                json!({"containers": [{"resources": {"requests": {"cpu": "0"}}}]}),
+                "BestEffort",
+            ),
+            (
+                json!({"containers": [{"resources": {"limits": both}}], "initContainers": [{"resources": {"requests": {"cpu": "1"}}}]}),
+                "Burstable",
+            ),
+            (
+                json!({"containers": [{}], "resources": {"limits": both}}),
+                "Guaranteed",
+            ),
         ];
         for (spec, expected) in rows {
             assert_eq!(class(&spec), expected, "{spec}");

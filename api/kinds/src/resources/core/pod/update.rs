@@ -18,8 +18,15 @@ pub fn validate(old: &Value, new: &Value) -> Vec<FieldError> {
     let mut found = Findings::new();
     for key in ["containers", "initContainers"] {
         if items(&before[key]).len() != items(&after[key]).len() {
-            let what = if key == "containers" { "containers" } else { "init containers" };
-            found.forbidden(format!("spec.{key}"), format!("pod updates may not add or remove {what}"));
+            let what = if key == "containers" {
+                "containers"
+            } else {
+                "init containers"
+            };
+            found.forbidden(
+                format!("spec.{key}"),
+                format!("pod updates may not add or remove {what}"),
+            );
         }
     }
     if !found.0.is_empty() {
@@ -30,18 +37,32 @@ pub fn validate(old: &Value, new: &Value) -> Vec<FieldError> {
     let mut allowed = after.clone();
     copy_what_may_change(before, &mut allowed);
     if allowed != *before {
-        found.forbidden("spec", format!("{MAY_CHANGE}\n{}", difference(before, &allowed)));
+        found.forbidden(
+            "spec",
+            format!("{MAY_CHANGE}\n{}", difference(before, &allowed)),
+        );
     }
     found.0
 }
 
 fn validate_deadline(before: &Value, after: &Value, found: &mut Findings) {
     let path = "spec.activeDeadlineSeconds";
-    let (before, after) = (before["activeDeadlineSeconds"].as_i64(), after["activeDeadlineSeconds"].as_i64());
+    let (before, after) = (
+        before["activeDeadlineSeconds"].as_i64(),
+        after["activeDeadlineSeconds"].as_i64(),
+    );
     match (before, after) {
-        (_, Some(after)) if !(0..=DEADLINE_MAX_S).contains(&after) => found.invalid(path, after, range(0, DEADLINE_MAX_S)),
-        (Some(before), Some(after)) if before < after => found.invalid(path, after, "must be less than or equal to previous value"),
-        (Some(_), None) => found.invalid(path, Value::Null, "must not update from a positive integer to nil value"),
+        (_, Some(after)) if !(0..=DEADLINE_MAX_S).contains(&after) => {
+            found.invalid(path, after, range(0, DEADLINE_MAX_S))
+        }
+        (Some(before), Some(after)) if before < after => {
+            found.invalid(path, after, "must be less than or equal to previous value")
+        }
+        (Some(_), None) => found.invalid(
+            path,
+            Value::Null,
+            "must not update from a positive integer to nil value",
+        ),
         _ => {}
     }
 }
@@ -55,16 +76,30 @@ fn validate_tolerations(before: &Value, after: &Value, found: &mut Findings) {
         }
         toleration
     };
-    let kept: Vec<Value> = items(&after["tolerations"]).iter().map(without_time).collect();
-    if items(&before["tolerations"]).iter().any(|toleration| !kept.contains(&without_time(toleration))) {
-        found.forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds");
+    let kept: Vec<Value> = items(&after["tolerations"])
+        .iter()
+        .map(without_time)
+        .collect();
+    if items(&before["tolerations"])
+        .iter()
+        .any(|toleration| !kept.contains(&without_time(toleration)))
+    {
+        found.forbidden(
+            "spec.tolerations",
+            "existing toleration can not be modified except its tolerationSeconds",
+        );
     }
 }
 
 /// Makes `spec` what it was, where it may differ: what differs still may not.
 fn copy_what_may_change(before: &Value, spec: &mut Value) {
     for key in ["containers", "initContainers"] {
-        for (container, before) in spec[key].as_array_mut().into_iter().flatten().zip(items(&before[key])) {
+        for (container, before) in spec[key]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .zip(items(&before[key]))
+        {
             if let Some(container) = container.as_object_mut() {
                 container.insert("image".to_owned(), before["image"].clone());
             }
@@ -72,8 +107,12 @@ fn copy_what_may_change(before: &Value, spec: &mut Value) {
     }
     // A gate is taken away when what it waited for is there; none is put up later.
     let gates = names_of(&before["schedulingGates"]);
-    let gates_only_removed = names_of(&spec["schedulingGates"]).iter().all(|gate| gates.contains(gate));
-    let was_forced = before["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0);
+    let gates_only_removed = names_of(&spec["schedulingGates"])
+        .iter()
+        .all(|gate| gates.contains(gate));
+    let was_forced = before["terminationGracePeriodSeconds"]
+        .as_i64()
+        .is_some_and(|seconds| seconds < 0);
     let now_one = spec["terminationGracePeriodSeconds"] == 1;
     let mut keys = vec!["activeDeadlineSeconds", "tolerations"];
     if gates_only_removed {
@@ -96,8 +135,10 @@ fn copy_what_may_change(before: &Value, spec: &mut Value) {
 fn difference(before: &Value, after: &Value) -> String {
     let mut lines = Vec::new();
     compare("spec", before, after, &mut lines);
-    let (removed, added) =
-        (lines.iter().filter(|line| line.starts_with('-')).count(), lines.iter().filter(|line| line.starts_with('+')).count());
+    let (removed, added) = (
+        lines.iter().filter(|line| line.starts_with('-')).count(),
+        lines.iter().filter(|line| line.starts_with('+')).count(),
+    );
     format!("@@ -1,{removed} +1,{added} @@\n{}\n", lines.join("\n"))
 }
 
@@ -107,9 +148,16 @@ fn compare(path: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
     }
     match (before, after) {
         (Value::Object(old), Value::Object(new)) => {
-            let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+            let keys = old
+                .keys()
+                .chain(new.keys().filter(|key| !old.contains_key(*key)));
             for key in keys {
-                compare(&format!("{path}.{key}"), &before[key.as_str()], &after[key.as_str()], lines);
+                compare(
+                    &format!("{path}.{key}"),
+                    &before[key.as_str()],
+                    &after[key.as_str()],
+                    lines,
+                );
             }
         }
         (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
@@ -133,11 +181,22 @@ pub fn validate_status(old: &Value, new: &Value) -> Vec<FieldError> {
     let mut found = Findings::new();
     let nominated = text(&status["nominatedNodeName"]);
     if !nominated.is_empty() {
-        found.all("status.nominatedNodeName", nominated, names::subdomain(nominated));
+        found.all(
+            "status.nominatedNodeName",
+            nominated,
+            names::subdomain(nominated),
+        );
     }
     let policy = text(&old["spec"]["restartPolicy"]);
     for key in ["containerStatuses", "initContainerStatuses"] {
-        validate_transitions(&old["status"][key], &status[key], policy, &old["spec"], key, &mut found);
+        validate_transitions(
+            &old["status"][key],
+            &status[key],
+            policy,
+            &old["spec"],
+            key,
+            &mut found,
+        );
     }
     let mut seen: Vec<&str> = Vec::new();
     for (index, ip) in items(&status["podIPs"]).iter().enumerate() {
@@ -151,28 +210,53 @@ pub fn validate_status(old: &Value, new: &Value) -> Vec<FieldError> {
     found.0
 }
 
-fn validate_transitions(old: &Value, new: &Value, policy: &str, spec: &Value, key: &str, found: &mut Findings) {
+fn validate_transitions(
+    old: &Value,
+    new: &Value,
+    policy: &str,
+    spec: &Value,
+    key: &str,
+    found: &mut Findings,
+) {
     if policy == "Always" {
         return;
     }
     for (index, status) in items(new).iter().enumerate() {
-        let before = items(old).iter().find(|before| before["name"] == status["name"]);
-        let Some(ended) = before.map(|before| &before["state"]["terminated"]).filter(|ended| !ended.is_null()) else { continue };
-        let restarts_itself = ["containers", "initContainers"].iter().flat_map(|key| items(&spec[*key])).any(|container| {
-            container["name"] == status["name"] && !container["restartPolicy"].is_null()
-        });
+        let before = items(old)
+            .iter()
+            .find(|before| before["name"] == status["name"]);
+        let Some(ended) = before
+            .map(|before| &before["state"]["terminated"])
+            .filter(|ended| !ended.is_null())
+        else {
+            continue;
+        };
+        let restarts_itself = ["containers", "initContainers"]
+            .iter()
+            .flat_map(|key| items(&spec[*key]))
+            .any(|container| {
+                container["name"] == status["name"] && !container["restartPolicy"].is_null()
+            });
         // A container that failed is tried again, unless nothing ever is.
         let tried_again = policy == "OnFailure" && ended["exitCode"] != 0;
         if status["state"]["terminated"].is_null() && !tried_again && !restarts_itself {
-            found.forbidden(format!("status.{key}[{index}].state"), "may not be transitioned to non-terminated state");
+            found.forbidden(
+                format!("status.{key}[{index}].state"),
+                "may not be transitioned to non-terminated state",
+            );
         }
     }
 }
 
 /// Keeps the one address and the many in step, whichever was written.
 pub fn pair_addresses(object: &mut Value) {
-    let Some(status) = object_at(object, "status") else { return };
-    let first = status.get("podIPs").map(|ips| ips[0]["ip"].clone()).filter(Value::is_string);
+    let Some(status) = object_at(object, "status") else {
+        return;
+    };
+    let first = status
+        .get("podIPs")
+        .map(|ips| ips[0]["ip"].clone())
+        .filter(Value::is_string);
     let one = status.get("podIP").filter(|ip| ip.is_string()).cloned();
     match (first, one) {
         (Some(first), _) => status.insert("podIP".to_owned(), first),

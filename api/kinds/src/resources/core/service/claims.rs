@@ -11,9 +11,18 @@ use std::net::IpAddr;
 /// All that the service holds.
 pub fn claims(object: &Value) -> Vec<Claim> {
     let spec = &object["spec"];
-    let addresses = items(&spec["clusterIPs"]).iter().filter_map(|ip| text(ip).parse().ok()).map(Claim::ServiceAddress);
-    let ports = items(&spec["ports"]).iter().map(|port| &port["nodePort"]).chain([&spec["healthCheckNodePort"]]);
-    let ports = ports.filter_map(|port| u16::try_from(port.as_i64()?).ok()).filter(|port| *port > 0).map(Claim::NodePort);
+    let addresses = items(&spec["clusterIPs"])
+        .iter()
+        .filter_map(|ip| text(ip).parse().ok())
+        .map(Claim::ServiceAddress);
+    let ports = items(&spec["ports"])
+        .iter()
+        .map(|port| &port["nodePort"])
+        .chain([&spec["healthCheckNodePort"]]);
+    let ports = ports
+        .filter_map(|port| u16::try_from(port.as_i64()?).ok())
+        .filter(|port| *port > 0)
+        .map(Claim::NodePort);
     let mut claims: Vec<Claim> = addresses.chain(ports).collect();
     claims.sort();
     claims.dedup();
@@ -32,7 +41,11 @@ pub fn wants(object: &mut Value, cluster_families: &[bool]) -> Vec<Want> {
         let held = items(&spec["clusterIPs"]);
         for (index, family) in items(&spec["ipFamilies"]).iter().enumerate() {
             let fixed: Option<IpAddr> = held.get(index).and_then(|ip| text(ip).parse().ok());
-            wants.push(Want::ServiceAddress { path: "spec.clusterIPs".to_owned(), ipv6: family == "IPv6", fixed });
+            wants.push(Want::ServiceAddress {
+                path: "spec.clusterIPs".to_owned(),
+                ipv6: family == "IPv6",
+                fixed,
+            });
         }
     }
     if needs_node_port(spec) {
@@ -41,7 +54,10 @@ pub fn wants(object: &mut Value, cluster_families: &[bool]) -> Vec<Want> {
         }
     }
     if needs_health_check_port(spec) {
-        wants.push(Want::NodePort { path: "spec.healthCheckNodePort".to_owned(), fixed: port_number(&spec["healthCheckNodePort"]) });
+        wants.push(Want::NodePort {
+            path: "spec.healthCheckNodePort".to_owned(),
+            fixed: port_number(&spec["healthCheckNodePort"]),
+        });
     }
     wants
 }
@@ -60,10 +76,16 @@ pub fn grant(object: &mut Value, grants: &[Claim]) {
         Claim::ServiceAddress(_) => None,
     });
     let (node_ports, health_check) = (
-        if needs_node_port(&object["spec"]) { node_ports(&object["spec"]) } else { Vec::new() },
+        if needs_node_port(&object["spec"]) {
+            node_ports(&object["spec"])
+        } else {
+            Vec::new()
+        },
         needs_health_check_port(&object["spec"]),
     );
-    let Some(spec) = object_at(object, "spec") else { return };
+    let Some(spec) = object_at(object, "spec") else {
+        return;
+    };
     if let Some(first) = addresses.first() {
         spec.insert("clusterIP".to_owned(), json!(first));
         spec.insert("clusterIPs".to_owned(), json!(addresses));
@@ -87,12 +109,22 @@ fn node_ports(spec: &Value) -> Vec<(String, Option<u16>, Vec<usize>)> {
     for (index, port) in items(&spec["ports"]).iter().enumerate() {
         let number = port["port"].as_i64().unwrap_or_default();
         let fixed = port_number(&port["nodePort"]);
-        match shared.iter_mut().find(|(other, _, other_fixed, _)| *other == number && (fixed.is_none() || *other_fixed == fixed)) {
+        match shared.iter_mut().find(|(other, _, other_fixed, _)| {
+            *other == number && (fixed.is_none() || *other_fixed == fixed)
+        }) {
             Some((.., indexes)) => indexes.push(index),
-            None => shared.push((number, format!("spec.ports[{index}].nodePort"), fixed, vec![index])),
+            None => shared.push((
+                number,
+                format!("spec.ports[{index}].nodePort"),
+                fixed,
+                vec![index],
+            )),
         }
     }
-    shared.into_iter().map(|(_, path, fixed, indexes)| (path, fixed, indexes)).collect()
+    shared
+        .into_iter()
+        .map(|(_, path, fixed, indexes)| (path, fixed, indexes))
+        .collect()
 }
 
 fn port_number(port: &Value) -> Option<u16> {
@@ -101,14 +133,34 @@ fn port_number(port: &Value) -> Option<u16> {
 
 /// `ipFamilyPolicy` and `ipFamilies`, from what the client said, the addresses it named, and what the cluster has.
 fn settle_families(object: &mut Value, cluster: &[bool]) {
-    let Some(spec) = object_at(object, "spec") else { return };
+    let Some(spec) = object_at(object, "spec") else {
+        return;
+    };
     let headless = spec.get("clusterIP").is_some_and(|ip| ip == HEADLESS);
-    let without_selector = spec.get("selector").is_none_or(|selector| selector.as_object().is_none_or(|map| map.is_empty()));
-    let named: Vec<bool> =
-        spec.get("clusterIPs").map(items).unwrap_or_default().iter().filter_map(|ip| text(ip).parse::<IpAddr>().ok()).map(|ip| ip.is_ipv6()).collect();
-    let asked: Vec<bool> = spec.get("ipFamilies").map(items).unwrap_or_default().iter().map(|family| family == "IPv6").collect();
+    let without_selector = spec
+        .get("selector")
+        .is_none_or(|selector| selector.as_object().is_none_or(|map| map.is_empty()));
+    let named: Vec<bool> = spec
+        .get("clusterIPs")
+        .map(items)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|ip| text(ip).parse::<IpAddr>().ok())
+        .map(|ip| ip.is_ipv6())
+        .collect();
+    let asked: Vec<bool> = spec
+        .get("ipFamilies")
+        .map(items)
+        .unwrap_or_default()
+        .iter()
+        .map(|family| family == "IPv6")
+        .collect();
     // Somebody else writes such a service's endpoints, and may write them in any family.
-    let policy = if headless && without_selector || named.len() > 1 || asked.len() > 1 { "RequireDualStack" } else { "SingleStack" };
+    let policy = if headless && without_selector || named.len() > 1 || asked.len() > 1 {
+        "RequireDualStack"
+    } else {
+        "SingleStack"
+    };
     set_default(spec, "ipFamilyPolicy", policy);
     let mut families = if asked.is_empty() { named } else { asked };
     if families.is_empty() {
@@ -120,10 +172,16 @@ fn settle_families(object: &mut Value, cluster: &[bool]) {
         Some("PreferDualStack") => cluster.contains(&other),
         _ => false,
     };
-    if wants_both && families.len() == 1 && (cluster.contains(&other) || (headless && without_selector)) {
+    if wants_both
+        && families.len() == 1
+        && (cluster.contains(&other) || (headless && without_selector))
+    {
         families.push(other);
     }
-    let families: Vec<&str> = families.into_iter().map(|ipv6| if ipv6 { "IPv6" } else { "IPv4" }).collect();
+    let families: Vec<&str> = families
+        .into_iter()
+        .map(|ipv6| if ipv6 { "IPv6" } else { "IPv4" })
+        .collect();
     spec.insert("ipFamilies".to_owned(), json!(families));
 }
 
@@ -132,18 +190,28 @@ pub fn address_refused(object: &Value, path: &str, address: IpAddr, range: &str)
     FieldError::invalid(
         path,
         object["spec"]["clusterIPs"].clone(),
-        format!("failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"),
+        format!(
+            "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
+        ),
     )
 }
 
 /// The address named is another service's.
 pub fn address_taken(object: &Value, path: &str, address: IpAddr) -> FieldError {
-    FieldError::invalid(path, object["spec"]["clusterIPs"].clone(), format!("failed to allocate IP {address}: provided IP is already allocated"))
+    FieldError::invalid(
+        path,
+        object["spec"]["clusterIPs"].clone(),
+        format!("failed to allocate IP {address}: provided IP is already allocated"),
+    )
 }
 
 /// `range` as `30000-32767`.
 pub fn port_out_of_range(path: &str, port: u16, range: &str) -> FieldError {
-    FieldError::invalid(path, port, format!("provided port is not in the valid range. The range of valid ports is {range}"))
+    FieldError::invalid(
+        path,
+        port,
+        format!("provided port is not in the valid range. The range of valid ports is {range}"),
+    )
 }
 
 pub fn port_taken(path: &str, port: u16) -> FieldError {

@@ -6,7 +6,6 @@ mod validation;
 use crate::kind::{Column, Context, Hooks, Kind, NameRule, Subresource};
 use crate::resources::checks::{items, map_at, object_at, set_default, set_default_zero, text};
 use crate::resources::strategy::{keep_all_but_status, keep_status};
-use crate::resources::zero;
 use crate::table::{AGE, NAME, age, column, labels, name, or_none};
 use serde_json::{Map, Value, json};
 
@@ -24,6 +23,7 @@ pub static KIND: Kind = Kind {
     columns: COLUMNS,
     selectable: &["spec.clusterIP", "spec.type"],
     put_creates: true,
+    returns_deleted: true,
     hooks: Hooks {
         default,
         prepare_create,
@@ -86,14 +86,19 @@ fn cells(object: &Value, now_ms: i64) -> Vec<Value> {
     let ports: Vec<String> = items(&spec["ports"])
         .iter()
         .map(|port| {
-            let (number, protocol) = (port["port"].as_i64().unwrap_or_default(), text(&port["protocol"]));
+            let (number, protocol) = (
+                port["port"].as_i64().unwrap_or_default(),
+                text(&port["protocol"]),
+            );
             match port["nodePort"].as_i64() {
                 Some(node_port) if node_port > 0 => format!("{number}:{node_port}/{protocol}"),
                 _ => format!("{number}/{protocol}"),
             }
         })
         .collect();
-    let address = items(&spec["clusterIPs"]).first().unwrap_or(&spec["clusterIP"]);
+    let address = items(&spec["clusterIPs"])
+        .first()
+        .unwrap_or(&spec["clusterIP"]);
     vec![
         name(object),
         json!(text(&spec["type"])),
@@ -108,20 +113,34 @@ fn cells(object: &Value, now_ms: i64) -> Vec<Value> {
 fn external_address(object: &Value) -> String {
     let spec = &object["spec"];
     let given: Vec<&str> = items(&spec["externalIPs"]).iter().map(text).collect();
-    let none_if_empty = |text: String| if text.is_empty() { "<none>".to_owned() } else { text };
+    let none_if_empty = |text: String| {
+        if text.is_empty() {
+            "<none>".to_owned()
+        } else {
+            text
+        }
+    };
     match text(&spec["type"]) {
         "ExternalName" => text(&spec["externalName"]).to_owned(),
         "ClusterIP" | "NodePort" => none_if_empty(given.join(",")),
         "LoadBalancer" => {
             let mut balanced: Vec<&str> = items(&object["status"]["loadBalancer"]["ingress"])
                 .iter()
-                .map(|ingress| Some(text(&ingress["ip"])).filter(|ip| !ip.is_empty()).unwrap_or_else(|| text(&ingress["hostname"])))
+                .map(|ingress| {
+                    Some(text(&ingress["ip"]))
+                        .filter(|ip| !ip.is_empty())
+                        .unwrap_or_else(|| text(&ingress["hostname"]))
+                })
                 .filter(|address| !address.is_empty())
                 .collect();
             balanced.sort_unstable();
             balanced.dedup();
             balanced.extend(given);
-            if balanced.is_empty() { "<pending>".to_owned() } else { balanced.join(",") }
+            if balanced.is_empty() {
+                "<pending>".to_owned()
+            } else {
+                balanced.join(",")
+            }
         }
         _ => "<unknown>".to_owned(),
     }
@@ -129,14 +148,17 @@ fn external_address(object: &Value) -> String {
 
 fn field(object: &Value, path: &str) -> Option<String> {
     match path {
-        "spec.clusterIP" | "spec.type" => Some(text(&object["spec"][path.strip_prefix("spec.")?]).to_owned()),
+        "spec.clusterIP" | "spec.type" => {
+            Some(text(&object["spec"][path.strip_prefix("spec.")?]).to_owned())
+        }
         _ => None,
     }
 }
 
 fn default(object: &mut Value) {
-    zero::drop_zeros(object);
-    let Some(spec) = object_at(object, "spec") else { return };
+    let Some(spec) = object_at(object, "spec") else {
+        return;
+    };
     set_default_zero(spec, "sessionAffinity", "None");
     set_default_zero(spec, "type", "ClusterIP");
     match spec["sessionAffinity"].as_str() {
@@ -152,7 +174,13 @@ fn default(object: &mut Value) {
         }
         _ => {}
     }
-    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+    for port in spec
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
         set_default_zero(port, "protocol", "TCP");
         let number = port.get("port").cloned().unwrap_or(json!(0));
         set_default_zero(port, "targetPort", number);
@@ -167,9 +195,19 @@ fn default(object: &mut Value) {
     if type_ == "LoadBalancer" {
         set_default(spec, "allocateLoadBalancerNodePorts", true);
     }
-    let Some(status) = object_at(object, "status") else { return };
-    let Some(balancer) = map_at(status, "loadBalancer") else { return };
-    for ingress in balancer.get_mut("ingress").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+    let Some(status) = object_at(object, "status") else {
+        return;
+    };
+    let Some(balancer) = map_at(status, "loadBalancer") else {
+        return;
+    };
+    for ingress in balancer
+        .get_mut("ingress")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
         if ingress.get("ip").is_some_and(|ip| !text(ip).is_empty()) && type_ == "LoadBalancer" {
             set_default(ingress, "ipMode", "VIP");
         }
@@ -180,7 +218,9 @@ fn default(object: &mut Value) {
 fn is_external(spec: &Map<String, Value>) -> bool {
     match spec.get("type").map(text) {
         Some("NodePort" | "LoadBalancer") => true,
-        Some("ClusterIP") => spec.get("externalIPs").is_some_and(|ips| !items(ips).is_empty()),
+        Some("ClusterIP") => spec
+            .get("externalIPs")
+            .is_some_and(|ips| !items(ips).is_empty()),
         _ => false,
     }
 }
@@ -218,8 +258,14 @@ fn prepare_status(old: &Value, new: &mut Value, _: &Context) {
 fn pair_addresses(old: Option<&Value>, object: &mut Value) {
     let nothing = Value::Null;
     let before = old.map_or(&nothing, |old| &old["spec"]);
-    let Some(spec) = object_at(object, "spec") else { return };
-    let one = spec.get("clusterIP").map(text).unwrap_or_default().to_owned();
+    let Some(spec) = object_at(object, "spec") else {
+        return;
+    };
+    let one = spec
+        .get("clusterIP")
+        .map(text)
+        .unwrap_or_default()
+        .to_owned();
     let many = spec.get("clusterIPs").cloned().unwrap_or_default();
     let many_same = old.is_some() && many == before["clusterIPs"];
     if one.is_empty() {
@@ -243,7 +289,9 @@ fn keep_allotted(old: &Value, new: &mut Value) {
     let keep_addresses = old["type"] != "ExternalName" && new["spec"]["type"] != "ExternalName";
     let keep_ports = needs_node_port(old) && needs_node_port(&new["spec"]);
     let keep_check = needs_health_check_port(old) && needs_health_check_port(&new["spec"]);
-    let Some(spec) = object_at(new, "spec") else { return };
+    let Some(spec) = object_at(new, "spec") else {
+        return;
+    };
     if keep_addresses {
         set_default_zero(spec, "clusterIP", old["clusterIP"].clone());
         if spec.get("clusterIP") == old.get("clusterIP") {
@@ -254,11 +302,26 @@ fn keep_allotted(old: &Value, new: &mut Value) {
         }
     }
     if keep_ports {
-        let mut taken: Vec<i64> = spec.get("ports").map(items).unwrap_or_default().iter().filter_map(|port| port["nodePort"].as_i64()).collect();
-        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        let mut taken: Vec<i64> = spec
+            .get("ports")
+            .map(items)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|port| port["nodePort"].as_i64())
+            .collect();
+        for port in spec
+            .get_mut("ports")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object_mut)
+        {
             let before = items(&old["ports"])
                 .iter()
-                .find(|before| Some(&before["port"]) == port.get("port") && Some(&before["protocol"]) == port.get("protocol"))
+                .find(|before| {
+                    Some(&before["port"]) == port.get("port")
+                        && Some(&before["protocol"]) == port.get("protocol")
+                })
                 .and_then(|before| before["nodePort"].as_i64());
             if let Some(before) = before
                 && !taken.contains(&before)
@@ -270,20 +333,34 @@ fn keep_allotted(old: &Value, new: &mut Value) {
         }
     }
     if keep_check {
-        set_default_zero(spec, "healthCheckNodePort", old["healthCheckNodePort"].clone());
+        set_default_zero(
+            spec,
+            "healthCheckNodePort",
+            old["healthCheckNodePort"].clone(),
+        );
     }
     spec.retain(|_, value| !value.is_null());
 }
 
 /// A change of type wipes what the new type has not, unless the client has just written it.
 fn drop_what_the_type_has_not(old: &Value, new: &mut Value) {
-    let (ports_gone, check_gone) =
-        (needs_node_port(old) && !needs_node_port(&new["spec"]), needs_health_check_port(old) && !needs_health_check_port(&new["spec"]));
-    let Some(spec) = object_at(new, "spec") else { return };
+    let (ports_gone, check_gone) = (
+        needs_node_port(old) && !needs_node_port(&new["spec"]),
+        needs_health_check_port(old) && !needs_health_check_port(&new["spec"]),
+    );
+    let Some(spec) = object_at(new, "spec") else {
+        return;
+    };
     let mut gone: Vec<&str> = Vec::new();
     let was_external = old.as_object().is_some_and(is_external);
     if old["type"] != "ExternalName" && spec["type"] == "ExternalName" {
-        gone.extend(["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
+        gone.extend([
+            "clusterIP",
+            "clusterIPs",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "internalTrafficPolicy",
+        ]);
     }
     if check_gone {
         gone.push("healthCheckNodePort");
@@ -300,9 +377,21 @@ fn drop_what_the_type_has_not(old: &Value, new: &mut Value) {
         }
     }
     if ports_gone {
-        let node_ports = |ports: &[Value]| ports.iter().map(|port| port["nodePort"].as_i64()).collect::<Vec<_>>();
-        let same = node_ports(items(&old["ports"])) == node_ports(spec.get("ports").map(items).unwrap_or_default());
-        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        let node_ports = |ports: &[Value]| {
+            ports
+                .iter()
+                .map(|port| port["nodePort"].as_i64())
+                .collect::<Vec<_>>()
+        };
+        let same = node_ports(items(&old["ports"]))
+            == node_ports(spec.get("ports").map(items).unwrap_or_default());
+        for port in spec
+            .get_mut("ports")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object_mut)
+        {
             if same {
                 port.shift_remove("nodePort");
             }

@@ -44,14 +44,25 @@ fn validate_type(spec: &Value, headless: bool, found: &mut Findings) {
                 }
             }
             if headless {
-                found.invalid("spec.clusterIPs[0]", HEADLESS, "may not be set to 'None' for LoadBalancer services");
+                found.invalid(
+                    "spec.clusterIPs[0]",
+                    HEADLESS,
+                    "may not be set to 'None' for LoadBalancer services",
+                );
             }
         }
-        "NodePort" if headless => found.invalid("spec.clusterIPs[0]", HEADLESS, "may not be set to 'None' for NodePort services"),
+        "NodePort" if headless => found.invalid(
+            "spec.clusterIPs[0]",
+            HEADLESS,
+            "may not be set to 'None' for NodePort services",
+        ),
         "ExternalName" => {
             for key in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
                 if !spec[key].is_null() {
-                    found.forbidden(format!("spec.{key}"), "may not be set for ExternalName services");
+                    found.forbidden(
+                        format!("spec.{key}"),
+                        "may not be set for ExternalName services",
+                    );
                 }
             }
             match text(&spec["externalName"]).trim_end_matches('.') {
@@ -76,8 +87,7 @@ fn validate_ports(spec: &Value, found: &mut Findings) {
         let key = (protocol, &port["port"]);
         if seen.contains(&key) {
             // Kubernetes prints its own struct here.
-            let shown =
-                json!({"Name": "", "Protocol": protocol, "AppProtocol": null, "Port": port["port"], "TargetPort": 0, "NodePort": 0});
+            let shown = json!({"Name": "", "Protocol": protocol, "AppProtocol": null, "Port": port["port"], "TargetPort": 0, "NodePort": 0});
             found.duplicate(&*path, shown);
         }
         seen.push(key);
@@ -86,7 +96,10 @@ fn validate_ports(spec: &Value, found: &mut Findings) {
             continue;
         }
         if spec["type"] == "ClusterIP" {
-            found.forbidden(format!("{path}.nodePort"), "may not be used when `type` is 'ClusterIP'");
+            found.forbidden(
+                format!("{path}.nodePort"),
+                "may not be used when `type` is 'ClusterIP'",
+            );
         }
         if node_ports.contains(&(protocol, node_port)) {
             found.duplicate(format!("{path}.nodePort"), node_port.clone());
@@ -95,7 +108,13 @@ fn validate_ports(spec: &Value, found: &mut Findings) {
     }
 }
 
-fn validate_port<'a>(port: &'a Value, path: &str, must_be_named: bool, names_seen: &mut Vec<&'a str>, found: &mut Findings) {
+fn validate_port<'a>(
+    port: &'a Value,
+    path: &str,
+    must_be_named: bool,
+    names_seen: &mut Vec<&'a str>,
+    found: &mut Findings,
+) {
     match text(&port["name"]) {
         "" if must_be_named => found.required(format!("{path}.name"), ""),
         "" => {}
@@ -110,11 +129,17 @@ fn validate_port<'a>(port: &'a Value, path: &str, must_be_named: bool, names_see
     validate_port_number(&port["port"], format!("{path}.port"), found);
     found.one_of(format!("{path}.protocol"), &port["protocol"], PROTOCOLS);
     match &port["targetPort"] {
-        Value::String(name) => found.all(&format!("{path}.targetPort"), name, names::port_name(name)),
+        Value::String(name) => {
+            found.all(&format!("{path}.targetPort"), name, names::port_name(name))
+        }
         number => validate_port_number(number, format!("{path}.targetPort"), found),
     }
     if let Some(protocol) = port["appProtocol"].as_str() {
-        found.all(&format!("{path}.appProtocol"), protocol, names::qualified_name(protocol));
+        found.all(
+            &format!("{path}.appProtocol"),
+            protocol,
+            names::qualified_name(protocol),
+        );
     }
 }
 
@@ -126,12 +151,19 @@ fn validate_port_number(port: &Value, path: String, found: &mut Findings) {
 }
 
 fn validate_affinity(spec: &Value, found: &mut Findings) {
-    found.one_of("spec.sessionAffinity", &spec["sessionAffinity"], &["ClientIP", "None"]);
+    found.one_of(
+        "spec.sessionAffinity",
+        &spec["sessionAffinity"],
+        &["ClientIP", "None"],
+    );
     let config = &spec["sessionAffinityConfig"];
     match text(&spec["sessionAffinity"]) {
         "ClientIP" => {
             let timeout = &config["clientIP"]["timeoutSeconds"];
-            if !timeout.as_i64().is_some_and(|seconds| (1..=AFFINITY_MAX_S).contains(&seconds)) {
+            if !timeout
+                .as_i64()
+                .is_some_and(|seconds| (1..=AFFINITY_MAX_S).contains(&seconds))
+            {
                 found.invalid(
                     "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
                     timeout.clone(),
@@ -140,7 +172,10 @@ fn validate_affinity(spec: &Value, found: &mut Findings) {
             }
         }
         "None" if !config.is_null() => {
-            found.forbidden("spec.sessionAffinityConfig", "must not be set when session affinity is None");
+            found.forbidden(
+                "spec.sessionAffinityConfig",
+                "must not be set when session affinity is None",
+            );
         }
         _ => {}
     }
@@ -167,8 +202,14 @@ fn validate_addresses(spec: &Value, found: &mut Findings) {
         let (path, value) = (format!("spec.externalIPs[{index}]"), text(address));
         match value.parse::<IpAddr>() {
             Err(_) => found.all(&path, value, names::ip(value)),
-            Ok(ip) if ip.is_unspecified() => found.invalid(path, value, "may not be unspecified (0.0.0.0 or ::)"),
-            Ok(ip) if ip.is_loopback() => found.invalid(path, value, "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+            Ok(ip) if ip.is_unspecified() => {
+                found.invalid(path, value, "may not be unspecified (0.0.0.0 or ::)")
+            }
+            Ok(ip) if ip.is_loopback() => found.invalid(
+                path,
+                value,
+                "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+            ),
             Ok(_) => {}
         }
     }
@@ -179,7 +220,11 @@ fn validate_cluster_addresses(spec: &Value, found: &mut Findings) {
     match many.first() {
         None if !one.is_empty() => return found.required("spec.clusterIPs", ""),
         Some(first) if text(first) != one => {
-            found.invalid("spec.clusterIPs", spec["clusterIPs"].clone(), "first value must match `clusterIP`");
+            found.invalid(
+                "spec.clusterIPs",
+                spec["clusterIPs"].clone(),
+                "first value must match `clusterIP`",
+            );
         }
         _ => {}
     }
@@ -193,13 +238,27 @@ fn validate_cluster_addresses(spec: &Value, found: &mut Findings) {
             continue;
         }
         found.all(&path, value, names::ip(value));
-        let (Ok(ip), Some(family)) = (value.parse::<IpAddr>(), spec["ipFamilies"].get(index)) else { continue };
+        let (Ok(ip), Some(family)) = (value.parse::<IpAddr>(), spec["ipFamilies"].get(index))
+        else {
+            continue;
+        };
         if ip.is_ipv6() != (family == "IPv6") {
-            found.invalid(path, value, format!("expected an {} value as indicated by `ipFamilies[{index}]`", text(family)));
+            found.invalid(
+                path,
+                value,
+                format!(
+                    "expected an {} value as indicated by `ipFamilies[{index}]`",
+                    text(family)
+                ),
+            );
         }
     }
     if many.len() > 2 {
-        found.invalid("spec.clusterIPs", spec["clusterIPs"].clone(), "may only hold up to 2 values");
+        found.invalid(
+            "spec.clusterIPs",
+            spec["clusterIPs"].clone(),
+            "may only hold up to 2 values",
+        );
     }
 }
 
@@ -208,10 +267,18 @@ fn validate_policies(spec: &Value, found: &mut Findings) {
     if spec.as_object().is_some_and(is_external) {
         found.one_of("spec.externalTrafficPolicy", outside, TRAFFIC_POLICIES);
     } else if !outside.is_null() {
-        found.invalid("spec.externalTrafficPolicy", outside.clone(), "may only be set for externally-accessible services");
+        found.invalid(
+            "spec.externalTrafficPolicy",
+            outside.clone(),
+            "may only be set for externally-accessible services",
+        );
     }
     if !spec["internalTrafficPolicy"].is_null() {
-        found.one_of("spec.internalTrafficPolicy", &spec["internalTrafficPolicy"], TRAFFIC_POLICIES);
+        found.one_of(
+            "spec.internalTrafficPolicy",
+            &spec["internalTrafficPolicy"],
+            TRAFFIC_POLICIES,
+        );
     }
     let check = &spec["healthCheckNodePort"];
     if !check.is_null() && !needs_health_check_port(spec) {
@@ -224,16 +291,26 @@ fn validate_policies(spec: &Value, found: &mut Findings) {
     if spec["type"] != "LoadBalancer" {
         for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
             if !spec[key].is_null() {
-                found.forbidden(format!("spec.{key}"), "may only be used when `type` is 'LoadBalancer'");
+                found.forbidden(
+                    format!("spec.{key}"),
+                    "may only be used when `type` is 'LoadBalancer'",
+                );
             }
         }
     }
     for (index, source) in items(&spec["loadBalancerSourceRanges"]).iter().enumerate() {
         let value = text(source).trim();
-        found.all(&format!("spec.loadBalancerSourceRanges[{index}]"), value, names::cidr(value));
+        found.all(
+            &format!("spec.loadBalancerSourceRanges[{index}]"),
+            value,
+            names::cidr(value),
+        );
     }
     if spec["type"] != "LoadBalancer" && !items(&spec["loadBalancerSourceRanges"]).is_empty() {
-        found.forbidden("spec.LoadBalancerSourceRanges", "may only be used when `type` is 'LoadBalancer'");
+        found.forbidden(
+            "spec.LoadBalancerSourceRanges",
+            "may only be used when `type` is 'LoadBalancer'",
+        );
     }
 }
 
@@ -252,35 +329,65 @@ pub fn validate_update(old: &Value, new: &Value) -> Vec<FieldError> {
                 }
             }
             if !before.is_empty() && after.is_empty() && key == "clusterIPs" {
-                found.invalid("spec.clusterIPs[0]", new[key].clone(), "primary clusterIP can not be unset");
+                found.invalid(
+                    "spec.clusterIPs[0]",
+                    new[key].clone(),
+                    "primary clusterIP can not be unset",
+                );
             }
         }
     }
-    if old["type"] == "LoadBalancer" && new["type"] == "LoadBalancer" && old["loadBalancerClass"] != new["loadBalancerClass"] {
-        found.invalid("spec.loadBalancerClass", new["loadBalancerClass"].clone(), SET);
+    if old["type"] == "LoadBalancer"
+        && new["type"] == "LoadBalancer"
+        && old["loadBalancerClass"] != new["loadBalancerClass"]
+    {
+        found.invalid(
+            "spec.loadBalancerClass",
+            new["loadBalancerClass"].clone(),
+            SET,
+        );
     }
     found.0
 }
 
 pub fn validate_status(_: &Value, new: &Value) -> Vec<FieldError> {
     let mut found = Findings::new();
-    for (index, ingress) in items(&new["status"]["loadBalancer"]["ingress"]).iter().enumerate() {
+    for (index, ingress) in items(&new["status"]["loadBalancer"]["ingress"])
+        .iter()
+        .enumerate()
+    {
         let path = format!("status.loadBalancer.ingress[{index}]");
         let (ip, hostname) = (text(&ingress["ip"]), text(&ingress["hostname"]));
         if !ip.is_empty() {
             found.all(&format!("{path}.ip"), ip, names::ip(ip));
         }
         if !hostname.is_empty() {
-            found.all(&format!("{path}.hostname"), hostname, names::subdomain(hostname));
+            found.all(
+                &format!("{path}.hostname"),
+                hostname,
+                names::subdomain(hostname),
+            );
             if hostname.parse::<IpAddr>().is_ok() {
-                found.invalid(format!("{path}.hostname"), hostname, "must be a DNS name, not an IP address");
+                found.invalid(
+                    format!("{path}.hostname"),
+                    hostname,
+                    "must be a DNS name, not an IP address",
+                );
             }
         }
         match (ip.is_empty(), ingress["ipMode"].as_str()) {
-            (true, Some(_)) => found.forbidden(format!("{path}.ipMode"), "may not be specified when `ip` is not set"),
-            (false, None) => found.required(format!("{path}.ipMode"), "must be specified when `ip` is set"),
+            (true, Some(_)) => found.forbidden(
+                format!("{path}.ipMode"),
+                "may not be specified when `ip` is not set",
+            ),
+            (false, None) => found.required(
+                format!("{path}.ipMode"),
+                "must be specified when `ip` is set",
+            ),
             (false, Some("VIP" | "Proxy")) | (true, None) => {}
-            (false, Some(mode)) => found.not_supported(format!("{path}.ipMode"), mode, &["Proxy", "VIP"]),
+            (false, Some(mode)) => {
+                found.not_supported(format!("{path}.ipMode"), mode, &["Proxy", "VIP"])
+            }
         }
     }
     found.0

@@ -22,8 +22,14 @@ const FIELDS: &[&str] = &[
     "status.podIP",
     "status.podIPs",
 ];
-const RESOURCE_FIELDS: &[&str] =
-    &["limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"];
+const RESOURCE_FIELDS: &[&str] = &[
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+];
 
 /// A container, and where it stands.
 struct Place<'a> {
@@ -35,7 +41,13 @@ struct Place<'a> {
 }
 
 /// All containers of a pod spec. `volumes`: by name.
-pub fn containers(spec: &Value, path: &str, is_pod: bool, volumes: &Map<String, Value>, found: &mut Findings) {
+pub fn containers(
+    spec: &Value,
+    path: &str,
+    is_pod: bool,
+    volumes: &Map<String, Value>,
+    found: &mut Findings,
+) {
     if items(&spec["containers"]).is_empty() {
         found.required(format!("{path}.containers"), "");
     }
@@ -43,7 +55,12 @@ pub fn containers(spec: &Value, path: &str, is_pod: bool, volumes: &Map<String, 
     let mut host_ports: Vec<String> = Vec::new();
     for key in ["containers", "initContainers"] {
         for (index, container) in items(&spec[key]).iter().enumerate() {
-            let place = Place { container, path: format!("{path}.{key}[{index}]"), is_init: key == "initContainers", volumes };
+            let place = Place {
+                container,
+                path: format!("{path}.{key}[{index}]"),
+                is_init: key == "initContainers",
+                volumes,
+            };
             place.check(found);
             let name = text(&container["name"]);
             if names_seen.contains(&name) && !name.is_empty() {
@@ -57,7 +74,12 @@ pub fn containers(spec: &Value, path: &str, is_pod: bool, volumes: &Map<String, 
     }
     if is_pod && !items(&spec["ephemeralContainers"]).is_empty() {
         for (index, container) in items(&spec["ephemeralContainers"]).iter().enumerate() {
-            let place = Place { container, path: format!("{path}.ephemeralContainers[{index}]"), is_init: false, volumes };
+            let place = Place {
+                container,
+                path: format!("{path}.ephemeralContainers[{index}]"),
+                is_init: false,
+                volumes,
+            };
             place.check(found);
         }
     }
@@ -72,17 +94,33 @@ impl Place<'_> {
         }
         match text(&container["image"]) {
             "" => found.required(format!("{path}.image"), ""),
-            image if image.trim() != image => found.invalid(format!("{path}.image"), image, "must not have leading or trailing whitespace"),
+            image if image.trim() != image => found.invalid(
+                format!("{path}.image"),
+                image,
+                "must not have leading or trailing whitespace",
+            ),
             _ => {}
         }
-        found.one_of(format!("{path}.imagePullPolicy"), &container["imagePullPolicy"], PULL_POLICIES);
-        found.one_of(format!("{path}.terminationMessagePolicy"), &container["terminationMessagePolicy"], MESSAGE_POLICIES);
+        found.one_of(
+            format!("{path}.imagePullPolicy"),
+            &container["imagePullPolicy"],
+            PULL_POLICIES,
+        );
+        found.one_of(
+            format!("{path}.terminationMessagePolicy"),
+            &container["terminationMessagePolicy"],
+            MESSAGE_POLICIES,
+        );
         self.check_ports(found);
         self.check_environment(found);
         self.check_mounts(found);
         self.check_probes(found);
         resources(&container["resources"], &format!("{path}.resources"), found);
-        security::of_container(&container["securityContext"], &format!("{path}.securityContext"), found);
+        security::of_container(
+            &container["securityContext"],
+            &format!("{path}.securityContext"),
+            found,
+        );
         if let Some(policy) = container["restartPolicy"].as_str()
             && !RESTART_POLICIES.contains(&policy)
         {
@@ -100,13 +138,20 @@ impl Place<'_> {
                 continue;
             }
             if !may_be_probed {
-                found.forbidden(at, "may not be set for init containers without restartPolicy=Always");
+                found.forbidden(
+                    at,
+                    "may not be set for init containers without restartPolicy=Always",
+                );
                 continue;
             }
             handler::probe(probe, &at, found);
             let threshold = &probe["successThreshold"];
             if key != "readinessProbe" && threshold != 1 && !threshold.is_null() {
-                found.invalid(format!("{at}.successThreshold"), threshold.clone(), "must be 1");
+                found.invalid(
+                    format!("{at}.successThreshold"),
+                    threshold.clone(),
+                    "must be 1",
+                );
             }
             if key == "readinessProbe" && !probe["terminationGracePeriodSeconds"].is_null() {
                 found.invalid(
@@ -118,7 +163,10 @@ impl Place<'_> {
         }
         let lifecycle = &container["lifecycle"];
         if !lifecycle.is_null() && !may_be_probed {
-            return found.forbidden(format!("{path}.lifecycle"), "may not be set for init containers without restartPolicy=Always");
+            return found.forbidden(
+                format!("{path}.lifecycle"),
+                "may not be set for init containers without restartPolicy=Always",
+            );
         }
         for key in ["postStart", "preStop"] {
             if !lifecycle[key].is_null() {
@@ -155,7 +203,13 @@ impl Place<'_> {
     }
 
     /// On the node's own network a port is the node's; and a port of the node is had once.
-    fn check_host_ports(&self, host_network: bool, is_pod: bool, seen: &mut Vec<String>, found: &mut Findings) {
+    fn check_host_ports(
+        &self,
+        host_network: bool,
+        is_pod: bool,
+        seen: &mut Vec<String>,
+        found: &mut Findings,
+    ) {
         for (index, port) in items(&self.container["ports"]).iter().enumerate() {
             let path = format!("{}.ports[{index}]", self.path);
             let host = port["hostPort"].as_i64().unwrap_or_default();
@@ -169,7 +223,11 @@ impl Place<'_> {
             if host == 0 {
                 continue;
             }
-            let key = format!("{}/{}/{host}", text(&port["protocol"]), text(&port["hostIP"]));
+            let key = format!(
+                "{}/{}/{host}",
+                text(&port["protocol"]),
+                text(&port["hostIP"])
+            );
             if seen.contains(&key) {
                 found.duplicate(format!("{path}.hostPort"), key.as_str());
             }
@@ -192,13 +250,28 @@ impl Place<'_> {
             let path = format!("{}.envFrom[{index}]", self.path);
             let prefix = text(&source["prefix"]);
             if !prefix.is_empty() {
-                found.all(&format!("{path}.prefix"), prefix, names::environment_name(prefix));
+                found.all(
+                    &format!("{path}.prefix"),
+                    prefix,
+                    names::environment_name(prefix),
+                );
             }
-            let sources: Vec<&str> = ["configMapRef", "secretRef"].into_iter().filter(|key| !source[*key].is_null()).collect();
+            let sources: Vec<&str> = ["configMapRef", "secretRef"]
+                .into_iter()
+                .filter(|key| !source[*key].is_null())
+                .collect();
             match sources[..] {
-                [] => found.invalid(&*path, "", "must specify one of: `configMapRef` or `secretRef`"),
+                [] => found.invalid(
+                    &*path,
+                    "",
+                    "must specify one of: `configMapRef` or `secretRef`",
+                ),
                 [_] => {}
-                _ => found.invalid(&*path, "", "may not have more than one field specified at a time"),
+                _ => found.invalid(
+                    &*path,
+                    "",
+                    "may not have more than one field specified at a time",
+                ),
             }
             for key in sources {
                 if text(&source[key]["name"]).is_empty() {
@@ -214,7 +287,9 @@ impl Place<'_> {
             let path = format!("{}.volumeMounts[{index}]", self.path);
             match text(&mount["name"]) {
                 "" => found.required(format!("{path}.name"), ""),
-                name if !self.volumes.contains_key(name) => found.not_found(format!("{path}.name"), name),
+                name if !self.volumes.contains_key(name) => {
+                    found.not_found(format!("{path}.name"), name)
+                }
                 _ => {}
             }
             let at = text(&mount["mountPath"]);
@@ -228,9 +303,17 @@ impl Place<'_> {
                 super::volume::descending(text(&mount[key]), &format!("{path}.{key}"), found);
             }
             if !text(&mount["subPath"]).is_empty() && !text(&mount["subPathExpr"]).is_empty() {
-                found.invalid(format!("{path}.subPathExpr"), mount["subPathExpr"].clone(), "subPathExpr and subPath are mutually exclusive");
+                found.invalid(
+                    format!("{path}.subPathExpr"),
+                    mount["subPathExpr"].clone(),
+                    "subPathExpr and subPath are mutually exclusive",
+                );
             }
-            self.check_propagation(&mount["mountPropagation"], format!("{path}.mountPropagation"), found);
+            self.check_propagation(
+                &mount["mountPropagation"],
+                format!("{path}.mountPropagation"),
+                found,
+            );
         }
     }
 
@@ -238,7 +321,10 @@ impl Place<'_> {
         match propagation.as_str() {
             None | Some("HostToContainer" | "None") => {}
             Some("Bidirectional") if self.container["securityContext"]["privileged"] == true => {}
-            Some("Bidirectional") => found.forbidden(path, "Bidirectional mount propagation is available only to privileged containers"),
+            Some("Bidirectional") => found.forbidden(
+                path,
+                "Bidirectional mount propagation is available only to privileged containers",
+            ),
             Some(other) => found.not_supported(path, other, PROPAGATIONS),
         }
     }
@@ -246,8 +332,16 @@ impl Place<'_> {
 
 fn value_from(variable: &Value, path: &str, found: &mut Findings) {
     let from = &variable["valueFrom"];
-    let sources: Vec<&str> =
-        ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"].into_iter().filter(|key| !from[*key].is_null()).collect();
+    let sources: Vec<&str> = [
+        "fieldRef",
+        "resourceFieldRef",
+        "configMapKeyRef",
+        "secretKeyRef",
+        "fileKeyRef",
+    ]
+    .into_iter()
+    .filter(|key| !from[*key].is_null())
+    .collect();
     for source in &sources {
         let (reference, at) = (&from[*source], format!("{path}.{source}"));
         match *source {
@@ -259,7 +353,9 @@ fn value_from(variable: &Value, path: &str, found: &mut Findings) {
                 }
                 match text(&reference["key"]) {
                     "" => found.required(format!("{at}.key"), ""),
-                    key if *source != "fileKeyRef" => found.all(&format!("{at}.key"), key, names::config_key(key)),
+                    key if *source != "fileKeyRef" => {
+                        found.all(&format!("{at}.key"), key, names::config_key(key))
+                    }
                     _ => {}
                 }
             }
@@ -284,15 +380,23 @@ pub fn field(reference: &Value, path: &str, supported: &[&str], found: &mut Find
     let field = text(&reference["fieldPath"]);
     match field.split_once('[') {
         None if field.is_empty() => found.required(at, ""),
-        Some(("metadata.annotations" | "metadata.labels", key)) if key.ends_with("']") && key.starts_with('\'') => {
+        Some(("metadata.annotations" | "metadata.labels", key))
+            if key.ends_with("']") && key.starts_with('\'') =>
+        {
             let key = &key[1..key.len() - 2];
             found.all(path, key, names::qualified_name(&key.to_lowercase()));
         }
         _ if supported.contains(&field) => {}
-        _ if FIELDS.contains(&field) || matches!(field, "metadata.labels" | "metadata.annotations") => {
+        _ if FIELDS.contains(&field)
+            || matches!(field, "metadata.labels" | "metadata.annotations") =>
+        {
             found.not_supported(at, field, supported);
         }
-        _ => found.invalid(at, field, format!("error converting fieldPath: field label not supported: {field}")),
+        _ => found.invalid(
+            at,
+            field,
+            format!("error converting fieldPath: field label not supported: {field}"),
+        ),
     }
 }
 
@@ -312,7 +416,9 @@ pub fn resources(resources: &Value, path: &str, found: &mut Findings) {
         for (name, amount) in entries(amounts) {
             let at = format!("{path}.{kind}[{name}]");
             resource_name(name, &at, found);
-            let Some(quantity) = quantity(amount) else { continue };
+            let Some(quantity) = quantity(amount) else {
+                continue;
+            };
             if quantity.sign() < 0 {
                 found.invalid(&*at, quantity.to_string(), NOT_NEGATIVE);
             }
@@ -322,16 +428,29 @@ pub fn resources(resources: &Value, path: &str, found: &mut Findings) {
         }
     }
     for (name, amount) in entries(requests) {
-        let (Some(request), limit) = (quantity(amount), limits.get(name).and_then(quantity)) else { continue };
+        let (Some(request), limit) = (quantity(amount), limits.get(name).and_then(quantity)) else {
+            continue;
+        };
         let at = format!("{path}.requests");
         match limit {
             Some(limit) if is_whole(name) && request != limit => {
-                found.invalid(at, request.to_string(), format!("must be equal to {name} limit of {limit}"));
+                found.invalid(
+                    at,
+                    request.to_string(),
+                    format!("must be equal to {name} limit of {limit}"),
+                );
             }
             Some(limit) if request > limit => {
-                found.invalid(at, request.to_string(), format!("must be less than or equal to {name} limit of {limit}"));
+                found.invalid(
+                    at,
+                    request.to_string(),
+                    format!("must be less than or equal to {name} limit of {limit}"),
+                );
             }
-            None if is_whole(name) => found.required(format!("{path}.limits"), "Limit must be set for non overcommitable resources"),
+            None if is_whole(name) => found.required(
+                format!("{path}.limits"),
+                "Limit must be set for non overcommitable resources",
+            ),
             _ => {}
         }
     }
@@ -346,7 +465,8 @@ fn quantity(amount: &Value) -> Option<Quantity> {
 
 fn resource_name(name: &str, path: &str, found: &mut Findings) {
     found.all(path, name, names::qualified_name(name));
-    let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    let standard =
+        matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
     if !name.contains('/') && !standard {
         found.invalid(path, name, "must be a standard resource for containers");
     }

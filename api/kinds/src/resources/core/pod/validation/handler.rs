@@ -5,18 +5,38 @@ use crate::resources::names;
 use serde_json::Value;
 
 pub fn probe(probe: &Value, path: &str, found: &mut Findings) {
-    handler(probe, path, &["exec", "httpGet", "tcpSocket", "grpc"], found);
-    for key in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    handler(
+        probe,
+        path,
+        &["exec", "httpGet", "tcpSocket", "grpc"],
+        found,
+    );
+    for key in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
         found.not_negative(format!("{path}.{key}"), &probe[key]);
     }
     let grace = &probe["terminationGracePeriodSeconds"];
     if grace.as_i64().is_some_and(|seconds| seconds <= 0) {
-        found.invalid(format!("{path}.terminationGracePeriodSeconds"), grace.clone(), POSITIVE);
+        found.invalid(
+            format!("{path}.terminationGracePeriodSeconds"),
+            grace.clone(),
+            POSITIVE,
+        );
     }
 }
 
 pub fn lifecycle(hook: &Value, path: &str, found: &mut Findings) {
-    handler(hook, path, &["exec", "httpGet", "tcpSocket", "sleep"], found);
+    handler(
+        hook,
+        path,
+        &["exec", "httpGet", "tcpSocket", "sleep"],
+        found,
+    );
 }
 
 fn handler(handler: &Value, path: &str, kinds: &[&str], found: &mut Findings) {
@@ -54,11 +74,19 @@ fn http_get(get: &Value, path: &str, found: &mut Findings) {
     }
     port(&get["port"], &format!("{path}.port"), found);
     if !matches!(text(&get["scheme"]), "HTTP" | "HTTPS") {
-        found.not_supported(format!("{path}.scheme"), get["scheme"].clone(), &["HTTP", "HTTPS"]);
+        found.not_supported(
+            format!("{path}.scheme"),
+            get["scheme"].clone(),
+            &["HTTP", "HTTPS"],
+        );
     }
     for header in items(&get["httpHeaders"]) {
         let name = text(&header["name"]);
-        found.all(&format!("{path}.httpHeaders"), name, names::http_header_name(name));
+        found.all(
+            &format!("{path}.httpHeaders"),
+            name,
+            names::http_header_name(name),
+        );
     }
 }
 

@@ -34,11 +34,27 @@ pub fn pod(object: &Value) -> Vec<FieldError> {
 /// The template of a workload; `path` is its own, `spec.template`.
 pub fn template(template: &Value, path: &str) -> Vec<FieldError> {
     let mut found = Findings::new();
-    metadata::validate_labels(&template["metadata"]["labels"], &format!("{path}.labels"), &mut found);
-    metadata::validate_annotations(&template["metadata"]["annotations"], &format!("{path}.annotations"), &mut found);
-    spec(&template["spec"], &format!("{path}.spec"), false, &mut found);
+    metadata::validate_labels(
+        &template["metadata"]["labels"],
+        &format!("{path}.labels"),
+        &mut found,
+    );
+    metadata::validate_annotations(
+        &template["metadata"]["annotations"],
+        &format!("{path}.annotations"),
+        &mut found,
+    );
+    spec(
+        &template["spec"],
+        &format!("{path}.spec"),
+        false,
+        &mut found,
+    );
     if !items(&template["spec"]["ephemeralContainers"]).is_empty() {
-        found.forbidden(format!("{path}.spec.ephemeralContainers"), "ephemeral containers not allowed in pod template");
+        found.forbidden(
+            format!("{path}.spec.ephemeralContainers"),
+            "ephemeral containers not allowed in pod template",
+        );
     }
     found.0
 }
@@ -46,12 +62,20 @@ pub fn template(template: &Value, path: &str) -> Vec<FieldError> {
 fn spec(spec: &Value, path: &str, is_pod: bool, found: &mut Findings) {
     let volumes = volume::volumes(&spec["volumes"], &format!("{path}.volumes"), found);
     container::containers(spec, path, is_pod, &volumes, found);
-    found.one_of(format!("{path}.restartPolicy"), &spec["restartPolicy"], &["Always", "OnFailure", "Never"]);
+    found.one_of(
+        format!("{path}.restartPolicy"),
+        &spec["restartPolicy"],
+        &["Always", "OnFailure", "Never"],
+    );
     if !spec["resources"].is_null() {
         container::resources(&spec["resources"], &format!("{path}.resources"), found);
     }
     dns(spec, path, found);
-    metadata::validate_labels(&spec["nodeSelector"], &format!("{path}.nodeSelector"), found);
+    metadata::validate_labels(
+        &spec["nodeSelector"],
+        &format!("{path}.nodeSelector"),
+        found,
+    );
     security::of_pod(spec, path, found);
     scheduling::of_pod(spec, path, found);
     identity(spec, path, found);
@@ -76,12 +100,19 @@ fn identity(spec: &Value, path: &str, found: &mut Findings) {
         }
     }
     if !spec["preemptionPolicy"].is_null() {
-        found.one_of(format!("{path}.preemptionPolicy"), &spec["preemptionPolicy"], &["Never", "PreemptLowerPriority"]);
+        found.one_of(
+            format!("{path}.preemptionPolicy"),
+            &spec["preemptionPolicy"],
+            &["Never", "PreemptLowerPriority"],
+        );
     }
     if text(&spec["schedulerName"]).is_empty() {
         found.required(format!("{path}.schedulerName"), "");
     }
-    for (key, field) in [("readinessGates", "conditionType"), ("schedulingGates", "name")] {
+    for (key, field) in [
+        ("readinessGates", "conditionType"),
+        ("schedulingGates", "name"),
+    ] {
         let mut seen: Vec<&str> = Vec::new();
         for (index, gate) in items(&spec[key]).iter().enumerate() {
             let (at, name) = (format!("{path}.{key}[{index}].{field}"), text(&gate[field]));
@@ -96,8 +127,15 @@ fn identity(spec: &Value, path: &str, found: &mut Findings) {
 
 fn times(spec: &Value, path: &str, found: &mut Findings) {
     let deadline = &spec["activeDeadlineSeconds"];
-    if deadline.as_i64().is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds)) {
-        found.invalid(format!("{path}.activeDeadlineSeconds"), deadline.clone(), range(1, i64::from(i32::MAX)));
+    if deadline
+        .as_i64()
+        .is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds))
+    {
+        found.invalid(
+            format!("{path}.activeDeadlineSeconds"),
+            deadline.clone(),
+            range(1, i64::from(i32::MAX)),
+        );
     }
 }
 
@@ -106,7 +144,11 @@ fn dns(spec: &Value, path: &str, found: &mut Findings) {
     match policy {
         "ClusterFirstWithHostNet" | "ClusterFirst" | "Default" | "None" => {}
         "" => found.required(format!("{path}.dnsPolicy"), ""),
-        _ => found.not_supported(format!("{path}.dnsPolicy"), policy, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]),
+        _ => found.not_supported(
+            format!("{path}.dnsPolicy"),
+            policy,
+            &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
+        ),
     }
     let (config, at) = (&spec["dnsConfig"], format!("{path}.dnsConfig"));
     let servers = items(&config["nameservers"]);
@@ -114,7 +156,10 @@ fn dns(spec: &Value, path: &str, found: &mut Findings) {
         if config.is_null() {
             found.required(&*at, "must provide `dnsConfig` when `dnsPolicy` is None");
         } else if servers.is_empty() {
-            found.required(format!("{at}.nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None");
+            found.required(
+                format!("{at}.nameservers"),
+                "must provide at least one DNS nameserver when `dnsPolicy` is None",
+            );
         }
     }
     if servers.len() > NAMESERVERS_MAX {
@@ -125,7 +170,11 @@ fn dns(spec: &Value, path: &str, found: &mut Findings) {
         );
     }
     for (index, server) in servers.iter().enumerate() {
-        found.all(&format!("{at}.nameservers[{index}]"), text(server), names::ip(text(server)));
+        found.all(
+            &format!("{at}.nameservers[{index}]"),
+            text(server),
+            names::ip(text(server)),
+        );
     }
     let searches = items(&config["searches"]);
     if searches.len() > SEARCHES_MAX {
@@ -139,7 +188,11 @@ fn dns(spec: &Value, path: &str, found: &mut Findings) {
         let name = text(search).trim_end_matches('.');
         if !name.is_empty() {
             // A host's own name may hold underscores; those of services do not.
-            found.all(&format!("{at}.searches[{index}]"), name, names::subdomain(&name.replace('_', "-")));
+            found.all(
+                &format!("{at}.searches[{index}]"),
+                name,
+                names::subdomain(&name.replace('_', "-")),
+            );
         }
     }
     for (index, option) in items(&config["options"]).iter().enumerate() {
@@ -152,9 +205,17 @@ fn dns(spec: &Value, path: &str, found: &mut Findings) {
 fn host_aliases(aliases: &Value, path: &str, found: &mut Findings) {
     for (index, alias) in items(aliases).iter().enumerate() {
         let at = format!("{path}.hostAliases[{index}]");
-        found.all(&format!("{at}.ip"), text(&alias["ip"]), names::ip(text(&alias["ip"])));
+        found.all(
+            &format!("{at}.ip"),
+            text(&alias["ip"]),
+            names::ip(text(&alias["ip"])),
+        );
         for (index, name) in items(&alias["hostnames"]).iter().enumerate() {
-            found.all(&format!("{at}.hostnames[{index}]"), text(name), names::subdomain(text(name)));
+            found.all(
+                &format!("{at}.hostnames[{index}]"),
+                text(name),
+                names::subdomain(text(name)),
+            );
         }
     }
 }

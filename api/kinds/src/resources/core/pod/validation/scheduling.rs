@@ -12,32 +12,52 @@ const WHEN: &[&str] = &["DoNotSchedule", "ScheduleAnyway"];
 
 pub fn of_pod(spec: &Value, path: &str, found: &mut Findings) {
     let (affinity, at) = (&spec["affinity"], format!("{path}.affinity"));
-    node_affinity(&affinity["nodeAffinity"], &format!("{at}.nodeAffinity"), found);
+    node_affinity(
+        &affinity["nodeAffinity"],
+        &format!("{at}.nodeAffinity"),
+        found,
+    );
     for key in ["podAffinity", "podAntiAffinity"] {
         pod_affinity(&affinity[key], &format!("{at}.{key}"), found);
     }
     for (index, toleration) in items(&spec["tolerations"]).iter().enumerate() {
         self::toleration(toleration, &format!("{path}.tolerations[{index}]"), found);
     }
-    topology_spread(&spec["topologySpreadConstraints"], &format!("{path}.topologySpreadConstraints"), found);
+    topology_spread(
+        &spec["topologySpreadConstraints"],
+        &format!("{path}.topologySpreadConstraints"),
+        found,
+    );
 }
 
 fn node_affinity(affinity: &Value, path: &str, found: &mut Findings) {
-    let (required, at) =
-        (&affinity["requiredDuringSchedulingIgnoredDuringExecution"], format!("{path}.requiredDuringSchedulingIgnoredDuringExecution"));
+    let (required, at) = (
+        &affinity["requiredDuringSchedulingIgnoredDuringExecution"],
+        format!("{path}.requiredDuringSchedulingIgnoredDuringExecution"),
+    );
     if !required.is_null() {
         let terms = items(&required["nodeSelectorTerms"]);
         if terms.is_empty() {
-            found.required(format!("{at}.nodeSelectorTerms"), "must have at least one node selector term");
+            found.required(
+                format!("{at}.nodeSelectorTerms"),
+                "must have at least one node selector term",
+            );
         }
         for (index, term) in terms.iter().enumerate() {
             node_term(term, &format!("{at}.nodeSelectorTerms[{index}]"), found);
         }
     }
     let at = format!("{path}.preferredDuringSchedulingIgnoredDuringExecution");
-    for (index, term) in items(&affinity["preferredDuringSchedulingIgnoredDuringExecution"]).iter().enumerate() {
+    for (index, term) in items(&affinity["preferredDuringSchedulingIgnoredDuringExecution"])
+        .iter()
+        .enumerate()
+    {
         weight(&term["weight"], format!("{at}[{index}].weight"), found);
-        node_term(&term["preference"], &format!("{at}[{index}].preference"), found);
+        node_term(
+            &term["preference"],
+            &format!("{at}[{index}].preference"),
+            found,
+        );
     }
 }
 
@@ -47,16 +67,29 @@ fn node_term(term: &Value, path: &str, found: &mut Findings) {
         let values = items(&requirement["values"]).len();
         match text(&requirement["operator"]) {
             "In" | "NotIn" if values == 0 => {
-                found.required(format!("{at}.values"), "must be specified when `operator` is 'In' or 'NotIn'");
+                found.required(
+                    format!("{at}.values"),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                );
             }
             "Exists" | "DoesNotExist" if values > 0 => {
-                found.forbidden(format!("{at}.values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+                found.forbidden(
+                    format!("{at}.values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
             }
             "Gt" | "Lt" if values != 1 => {
-                found.required(format!("{at}.values"), "must be specified single value when `operator` is 'Lt' or 'Gt'");
+                found.required(
+                    format!("{at}.values"),
+                    "must be specified single value when `operator` is 'Lt' or 'Gt'",
+                );
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-            operator => found.invalid(format!("{at}.operator"), operator, "not a valid selector operator"),
+            operator => found.invalid(
+                format!("{at}.operator"),
+                operator,
+                "not a valid selector operator",
+            ),
         }
         let key = text(&requirement["key"]);
         found.all(&format!("{at}.key"), key, names::qualified_name(key));
@@ -72,22 +105,44 @@ fn node_term(term: &Value, path: &str, found: &mut Findings) {
                     );
                 }
             }
-            operator => found.invalid(format!("{at}.operator"), operator, "not a valid selector operator"),
+            operator => found.invalid(
+                format!("{at}.operator"),
+                operator,
+                "not a valid selector operator",
+            ),
         }
         if requirement["key"] != "metadata.name" {
-            found.invalid(format!("{at}.key"), requirement["key"].clone(), "not a valid field selector key");
+            found.invalid(
+                format!("{at}.key"),
+                requirement["key"].clone(),
+                "not a valid field selector key",
+            );
         }
     }
 }
 
 fn pod_affinity(affinity: &Value, path: &str, found: &mut Findings) {
-    for (index, term) in items(&affinity["requiredDuringSchedulingIgnoredDuringExecution"]).iter().enumerate() {
-        pod_term(term, &format!("{path}.requiredDuringSchedulingIgnoredDuringExecution[{index}]"), found);
+    for (index, term) in items(&affinity["requiredDuringSchedulingIgnoredDuringExecution"])
+        .iter()
+        .enumerate()
+    {
+        pod_term(
+            term,
+            &format!("{path}.requiredDuringSchedulingIgnoredDuringExecution[{index}]"),
+            found,
+        );
     }
-    for (index, term) in items(&affinity["preferredDuringSchedulingIgnoredDuringExecution"]).iter().enumerate() {
+    for (index, term) in items(&affinity["preferredDuringSchedulingIgnoredDuringExecution"])
+        .iter()
+        .enumerate()
+    {
         let at = format!("{path}.preferredDuringSchedulingIgnoredDuringExecution[{index}]");
         weight(&term["weight"], format!("{at}.weight"), found);
-        pod_term(&term["podAffinityTerm"], &format!("{at}.podAffinityTerm"), found);
+        pod_term(
+            &term["podAffinityTerm"],
+            &format!("{at}.podAffinityTerm"),
+            found,
+        );
     }
 }
 
@@ -98,7 +153,11 @@ fn pod_term(term: &Value, path: &str, found: &mut Findings) {
         }
     }
     for namespace in items(&term["namespaces"]) {
-        found.all(&format!("{path}.namespace"), text(namespace), names::label(text(namespace)));
+        found.all(
+            &format!("{path}.namespace"),
+            text(namespace),
+            names::label(text(namespace)),
+        );
     }
     topology_key(&term["topologyKey"], format!("{path}.topologyKey"), found);
 }
@@ -111,14 +170,25 @@ fn topology_key(key: &Value, path: String, found: &mut Findings) {
 }
 
 fn weight(weight: &Value, path: String, found: &mut Findings) {
-    if !weight.as_i64().is_some_and(|weight| (1..=100).contains(&weight)) {
-        found.invalid(path, weight.as_i64().unwrap_or_default(), "must be in the range 1-100");
+    if !weight
+        .as_i64()
+        .is_some_and(|weight| (1..=100).contains(&weight))
+    {
+        found.invalid(
+            path,
+            weight.as_i64().unwrap_or_default(),
+            "must be in the range 1-100",
+        );
     }
 }
 
 fn toleration(toleration: &Value, path: &str, found: &mut Findings) {
-    let (key, operator, value, effect) =
-        (text(&toleration["key"]), text(&toleration["operator"]), text(&toleration["value"]), text(&toleration["effect"]));
+    let (key, operator, value, effect) = (
+        text(&toleration["key"]),
+        text(&toleration["operator"]),
+        text(&toleration["value"]),
+        text(&toleration["effect"]),
+    );
     if !key.is_empty() {
         found.all(&format!("{path}.key"), key, names::qualified_name(key));
     }
@@ -130,7 +200,11 @@ fn toleration(toleration: &Value, path: &str, found: &mut Findings) {
         );
     }
     if !toleration["tolerationSeconds"].is_null() && effect != "NoExecute" {
-        found.invalid(format!("{path}.effect"), effect, "effect must be 'NoExecute' when `tolerationSeconds` is set");
+        found.invalid(
+            format!("{path}.effect"),
+            effect,
+            "effect must be 'NoExecute' when `tolerationSeconds` is set",
+        );
     }
     match operator {
         "Equal" | "" => {
@@ -141,7 +215,11 @@ fn toleration(toleration: &Value, path: &str, found: &mut Findings) {
         }
         "Exists" => {
             if !value.is_empty() {
-                found.invalid(format!("{path}.operator"), toleration.clone(), "value must be empty when `operator` is 'Exists'");
+                found.invalid(
+                    format!("{path}.operator"),
+                    toleration.clone(),
+                    "value must be empty when `operator` is 'Exists'",
+                );
             }
         }
         other => found.not_supported(format!("{path}.operator"), other, &["Equal", "Exists"]),
@@ -157,15 +235,26 @@ fn topology_spread(constraints: &Value, path: &str, found: &mut Findings) {
         let at = format!("{path}[{index}]");
         let when = text(&constraint["whenUnsatisfiable"]);
         if constraint["maxSkew"].as_i64().unwrap_or_default() <= 0 {
-            found.invalid(format!("{at}.maxSkew"), constraint["maxSkew"].as_i64().unwrap_or_default(), POSITIVE);
+            found.invalid(
+                format!("{at}.maxSkew"),
+                constraint["maxSkew"].as_i64().unwrap_or_default(),
+                POSITIVE,
+            );
         }
-        topology_key(&constraint["topologyKey"], format!("{at}.topologyKey"), found);
+        topology_key(
+            &constraint["topologyKey"],
+            format!("{at}.topologyKey"),
+            found,
+        );
         if !WHEN.contains(&when) {
             found.not_supported(format!("{at}.whenUnsatisfiable"), when, WHEN);
         }
         let pair = (text(&constraint["topologyKey"]), when);
         if seen.contains(&pair) {
-            found.duplicate(format!("{at}.{{topologyKey, whenUnsatisfiable}}"), format!("{{{}, {}}}", pair.0, pair.1));
+            found.duplicate(
+                format!("{at}.{{topologyKey, whenUnsatisfiable}}"),
+                format!("{{{}, {}}}", pair.0, pair.1),
+            );
         }
         seen.push(pair);
         if let Some(domains) = constraint["minDomains"].as_i64() {
@@ -175,7 +264,9 @@ fn topology_spread(constraints: &Value, path: &str, found: &mut Findings) {
                 found.invalid(
                     format!("{at}.minDomains"),
                     domains,
-                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}"),
+                    format!(
+                        "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}"
+                    ),
                 );
             }
         }
@@ -187,7 +278,11 @@ fn topology_spread(constraints: &Value, path: &str, found: &mut Findings) {
             }
         }
         if !constraint["labelSelector"].is_null() {
-            label_selector(&constraint["labelSelector"], &format!("{at}.labelSelector"), found);
+            label_selector(
+                &constraint["labelSelector"],
+                &format!("{at}.labelSelector"),
+                found,
+            );
         }
     }
 }

@@ -14,12 +14,20 @@ pub fn of_pod(spec: &Value, path: &str, found: &mut Findings) {
     }
     profiles(context, &at, found);
     if spec["shareProcessNamespace"] == true && spec["hostPID"] == true {
-        found.invalid(format!("{at}.shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled");
+        found.invalid(
+            format!("{at}.shareProcessNamespace"),
+            true,
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        );
     }
     if let Some(policy) = context["fsGroupChangePolicy"].as_str()
         && !matches!(policy, "Always" | "OnRootMismatch")
     {
-        found.not_supported(format!("{at}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
+        found.not_supported(
+            format!("{at}.fsGroupChangePolicy"),
+            policy,
+            &["Always", "OnRootMismatch"],
+        );
     }
     let mut seen: Vec<&str> = Vec::new();
     for (index, sysctl) in items(&context["sysctls"]).iter().enumerate() {
@@ -46,9 +54,16 @@ pub fn of_container(context: &Value, path: &str, found: &mut Findings) {
     }
     if context["allowPrivilegeEscalation"] == false {
         if context["privileged"] == true {
-            found.invalid(path, context.clone(), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
+            found.invalid(
+                path,
+                context.clone(),
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            );
         }
-        if items(&context["capabilities"]["add"]).iter().any(|capability| capability == "CAP_SYS_ADMIN") {
+        if items(&context["capabilities"]["add"])
+            .iter()
+            .any(|capability| capability == "CAP_SYS_ADMIN")
+        {
             found.invalid(path, context.clone(), "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
         }
     }
@@ -76,17 +91,38 @@ fn profiles(context: &Value, path: &str, found: &mut Findings) {
         let local = text(&profile["localhostProfile"]);
         match text(&profile["type"]) {
             "Localhost" if local.is_empty() && key == "seccompProfile" => {
-                found.required(format!("{at}.localhostProfile"), "must be set when seccomp type is Localhost");
+                found.required(
+                    format!("{at}.localhostProfile"),
+                    "must be set when seccomp type is Localhost",
+                );
             }
             "Localhost" if local.is_empty() => {
-                found.required(format!("{at}.localhostProfile"), "must be set when AppArmor type is Localhost");
+                found.required(
+                    format!("{at}.localhostProfile"),
+                    "must be set when AppArmor type is Localhost",
+                );
             }
             "Localhost" => {}
-            "" => found.required(format!("{at}.type"), if key == "appArmorProfile" { "type is required when appArmorProfile is set" } else { "type is required when seccompProfile is set" }),
+            "" => found.required(
+                format!("{at}.type"),
+                if key == "appArmorProfile" {
+                    "type is required when appArmorProfile is set"
+                } else {
+                    "type is required when seccompProfile is set"
+                },
+            ),
             kind if PROFILES.contains(&kind) => {
                 if !local.is_empty() {
-                    let what = if key == "seccompProfile" { "seccomp" } else { "AppArmor" };
-                    found.invalid(format!("{at}.localhostProfile"), local, format!("can only be set when {what} type is Localhost"));
+                    let what = if key == "seccompProfile" {
+                        "seccomp"
+                    } else {
+                        "AppArmor"
+                    };
+                    found.invalid(
+                        format!("{at}.localhostProfile"),
+                        local,
+                        format!("can only be set when {what} type is Localhost"),
+                    );
                 }
             }
             kind => found.not_supported(format!("{at}.type"), kind, PROFILES),

@@ -6,10 +6,25 @@ use crate::resources::names;
 use serde_json::{Map, Value};
 
 const MODE_MAX: i64 = 0o777;
-const HOST_PATH_TYPES: &[&str] = &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+const HOST_PATH_TYPES: &[&str] = &[
+    "",
+    "BlockDevice",
+    "CharDevice",
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
+];
 const TOKEN_MIN_S: i64 = 600;
 const TOKEN_MAX_S: i64 = 1 << 32;
-const DOWNWARD_FIELDS: &[&str] = &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+const DOWNWARD_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
 
 /// Sources, in the order in which Kubernetes looks for them: the second one found is the one too many.
 const SOURCES: &[&str] = &[
@@ -93,7 +108,11 @@ fn source(volume: &Value, path: &str, found: &mut Findings) {
                 require(source, "server", &at, found);
                 require(source, "path", &at, found);
                 if !text(&source["path"]).is_empty() && !text(&source["path"]).starts_with('/') {
-                    found.invalid(format!("{at}.path"), source["path"].clone(), "must be an absolute path");
+                    found.invalid(
+                        format!("{at}.path"),
+                        source["path"].clone(),
+                        "must be an absolute path",
+                    );
                 }
             }
             "csi" => require(source, "driver", &at, found),
@@ -150,14 +169,37 @@ fn downward(list: &Value, path: &str, found: &mut Findings) {
             found.required(format!("{at}.path"), "");
         }
         not_reserved(text(&item["path"]), &format!("{at}.path"), found);
-        match (item["fieldRef"].is_null(), item["resourceFieldRef"].is_null()) {
-            (false, true) => field(&item["fieldRef"], &format!("{at}.fieldRef"), DOWNWARD_FIELDS, found),
+        match (
+            item["fieldRef"].is_null(),
+            item["resourceFieldRef"].is_null(),
+        ) {
+            (false, true) => field(
+                &item["fieldRef"],
+                &format!("{at}.fieldRef"),
+                DOWNWARD_FIELDS,
+                found,
+            ),
             (true, false) => {
-                require(&item["resourceFieldRef"], "containerName", &format!("{at}.resourceFieldRef"), found);
-                resource_field(&item["resourceFieldRef"], &format!("{at}.resourceFieldRef"), found);
+                require(
+                    &item["resourceFieldRef"],
+                    "containerName",
+                    &format!("{at}.resourceFieldRef"),
+                    found,
+                );
+                resource_field(
+                    &item["resourceFieldRef"],
+                    &format!("{at}.resourceFieldRef"),
+                    found,
+                );
             }
-            (false, false) => found.invalid(&*at, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"),
-            (true, true) => found.required(&*at, "one of fieldRef and resourceFieldRef is required"),
+            (false, false) => found.invalid(
+                &*at,
+                "resource",
+                "fieldRef and resourceFieldRef can not be specified simultaneously",
+            ),
+            (true, true) => {
+                found.required(&*at, "one of fieldRef and resourceFieldRef is required")
+            }
         }
         mode(&item["mode"], format!("{at}.mode"), found);
     }
@@ -167,7 +209,14 @@ fn projected(source: &Value, path: &str, found: &mut Findings) {
     mode(&source["defaultMode"], format!("{path}.defaultMode"), found);
     for (index, part) in items(&source["sources"]).iter().enumerate() {
         let at = format!("{path}.sources[{index}]");
-        let kinds = ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
+        let kinds = [
+            "secret",
+            "configMap",
+            "downwardAPI",
+            "serviceAccountToken",
+            "clusterTrustBundle",
+            "podCertificate",
+        ];
         let mut count = 0;
         for kind in kinds.into_iter().filter(|kind| !part[*kind].is_null()) {
             let (part, at) = (&part[kind], format!("{at}.{kind}"));
@@ -195,10 +244,18 @@ fn projected(source: &Value, path: &str, found: &mut Findings) {
 fn token(part: &Value, path: &str, found: &mut Findings) {
     if let Some(seconds) = part["expirationSeconds"].as_i64() {
         if seconds < TOKEN_MIN_S {
-            found.invalid(format!("{path}.expirationSeconds"), seconds, "may not specify a duration less than 10 minutes");
+            found.invalid(
+                format!("{path}.expirationSeconds"),
+                seconds,
+                "may not specify a duration less than 10 minutes",
+            );
         }
         if seconds > TOKEN_MAX_S {
-            found.invalid(format!("{path}.expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds");
+            found.invalid(
+                format!("{path}.expirationSeconds"),
+                seconds,
+                "may not specify a duration larger than 2^32 seconds",
+            );
         }
     }
     if text(&part["path"]).is_empty() {
@@ -209,8 +266,15 @@ fn token(part: &Value, path: &str, found: &mut Findings) {
 }
 
 fn mode(mode: &Value, path: String, found: &mut Findings) {
-    if mode.as_i64().is_some_and(|mode| !(0..=MODE_MAX).contains(&mode)) {
-        found.invalid(path, mode.clone(), "must be a number between 0 and 0777 (octal), both inclusive");
+    if mode
+        .as_i64()
+        .is_some_and(|mode| !(0..=MODE_MAX).contains(&mode))
+    {
+        found.invalid(
+            path,
+            mode.clone(),
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        );
     }
 }
 
