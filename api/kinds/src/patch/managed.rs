@@ -10,10 +10,10 @@ mod tests;
 
 use super::fields::{FieldsError, Set};
 use super::typed::Node;
-use super::typed::compare;
+use super::typed::compare::{self, Comparison};
 use crate::schema::Schema;
 use crate::schema::decode::empty;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -53,31 +53,29 @@ pub fn update(
     subresource: &str,
     now: &str,
 ) {
-    let sent = take(new);
-    let mut managers = match sent.as_ref().filter(|_| subresource.is_empty()) {
+    let stored = old.and_then(|old| old.pointer("/metadata/managedFields"));
+    let sent = take(new).filter(|sent| subresource.is_empty() && Some(sent) != stored);
+    let base = old.map_or_else(|| Cow::Owned(empty(schema)), Cow::Borrowed);
+    let changes = compare::compare(Node::root(schema), &base, new)
+        .without(&reset_fields(schema, subresource))
+        .except(&stripped());
+    if let (Some(stored), None, true) = (stored, &sent, changes.is_empty()) {
+        new["metadata"]["managedFields"] = stored.clone();
+        return;
+    }
+    let mut managers = match &sent {
         Some(Value::Array(entries)) if is_reset(entries) => Managers::default(),
         Some(entries) => match Managers::decode(Some(entries)) {
             Ok(managers) if !managers.entries.is_empty() => managers,
-            _ => Managers::of(old),
+            _ => Managers::decode(stored).unwrap_or_default(),
         },
-        None => Managers::of(old),
+        None => Managers::decode(stored).unwrap_or_default(),
     };
     // An object that nobody owns a field of, and that is not new, is not tracked.
-    let is_new = old.is_none_or(|old| {
-        old["metadata"]["uid"]
-            .as_str()
-            .unwrap_or_default()
-            .is_empty()
-    });
-    if !managers.entries.is_empty() || is_new {
-        let old = old.map_or_else(|| Cow::Owned(empty(schema)), Cow::Borrowed);
-        managers.update(
-            schema,
-            &old,
-            new,
-            &Id::update(schema, manager, subresource),
-            now,
-        );
+    let uid = old.and_then(|old| old["metadata"]["uid"].as_str());
+    if !managers.entries.is_empty() || uid.is_none_or(str::is_empty) {
+        let id = Id::update(schema, manager, subresource);
+        managers.update(schema, &changes, &id, now);
         managers.cap();
     }
     managers.write(new);
@@ -86,20 +84,33 @@ pub fn update(
 /// Where nothing but times differs between the old object's entries and the new one's, the old ones stand: else a
 /// repeated apply would be a change. To be asked when the new object is as it would be stored.
 pub fn settle_times(old: &Value, new: &mut Value) {
-    let without_times = |value: &Value| {
-        let mut value = value.clone();
-        if let Some(entries) = value
-            .pointer_mut("/metadata/managedFields")
-            .and_then(Value::as_array_mut)
-        {
-            for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
-                entry.shift_remove("time");
-            }
-            entries.sort_by_cached_key(Value::to_string);
-        }
-        value
+    let (Value::Object(before), Value::Object(after)) = (old, &*new) else {
+        return;
     };
-    if old != new && without_times(old) == without_times(new) {
+    let same = |a: &Map<String, Value>, b: &Map<String, Value>, besides: &str| {
+        let count = |map: &Map<String, Value>| map.keys().filter(|key| *key != besides).count();
+        count(a) == count(b)
+            && a.iter()
+                .all(|(key, value)| key == besides || b.get(key) == Some(value))
+    };
+    let metadata =
+        |map: &Map<String, Value>| map.get("metadata").and_then(Value::as_object).cloned();
+    let (Some(metadata_before), Some(metadata_after)) = (metadata(before), metadata(after)) else {
+        return;
+    };
+    let without_times = |metadata: &Map<String, Value>| {
+        let entries = metadata.get("managedFields").and_then(Value::as_array);
+        let mut entries = entries.cloned().unwrap_or_default();
+        for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
+            entry.shift_remove("time");
+        }
+        entries.sort_by_cached_key(Value::to_string);
+        entries
+    };
+    if same(before, after, "metadata")
+        && same(&metadata_before, &metadata_after, "managedFields")
+        && without_times(&metadata_before) == without_times(&metadata_after)
+    {
         *new = old.clone();
     }
 }
@@ -153,12 +164,6 @@ impl Id {
 }
 
 impl Managers {
-    /// Of a stored object; entries that can't be read count as none.
-    fn of(object: Option<&Value>) -> Self {
-        Self::decode(object.and_then(|object| object.pointer("/metadata/managedFields")))
-            .unwrap_or_default()
-    }
-
     pub fn decode(entries: Option<&Value>) -> Result<Self, FieldsError> {
         let mut managers = Self::default();
         for entry in entries.and_then(Value::as_array).into_iter().flatten() {
@@ -250,28 +255,19 @@ impl Managers {
     }
 
     /// Gives a manager what it changed, and takes it from the others.
-    fn update(&mut self, schema: &'static Schema, old: &Value, new: &Value, id: &Id, now: &str) {
+    fn update(&mut self, schema: &Schema, changes: &Comparison, id: &Id, now: &str) {
         self.entries
             .retain(|_, entry| is_known(schema, &entry.api_version));
-        let comparison = compare::compare(Node::root(schema), old, new)
-            .without(&reset_fields(schema, &id.subresource));
-        let changed = comparison.modified.union(&comparison.added);
+        let changed = changes.modified.union(&changes.added);
         for entry in self.entries.values_mut() {
-            entry.set = entry
-                .set
-                .difference(&changed)
-                .difference(&comparison.removed);
+            entry.set = entry.set.difference(&changed).difference(&changes.removed);
         }
         self.entries.retain(|_, entry| !entry.set.is_empty());
-        let own = changed.difference(&stripped());
-        if !own.is_empty() {
-            let before = self
-                .entries
-                .remove(id)
-                .map(|entry| entry.set)
-                .unwrap_or_default();
+        if !changed.is_empty() {
+            let before = self.entries.remove(id).map(|entry| entry.set);
+            let set = changed.union(&before.unwrap_or_default());
             let entry = Entry {
-                set: own.union(&before),
+                set,
                 api_version: api_version(schema),
                 time: Some(now.to_owned()),
             };

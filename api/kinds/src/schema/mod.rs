@@ -313,7 +313,7 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["kind", "apiVersion", "metadata", "spec", "status"]
         );
-        let rows: [(&str, &str, &str, bool, bool, ListType, Option<&str>); 7] = [
+        let rows = [
             (
                 "io.k8s.api.core.v1.PodSpec",
                 "containers",

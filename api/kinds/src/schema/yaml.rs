@@ -8,14 +8,11 @@ use serde_saphyr::DuplicateKeyPolicy;
 
 /// The value, and what strict validation has against it. The error is that of the conversion to JSON.
 pub fn parse(text: &[u8]) -> Result<(Value, Vec<String>), String> {
-    if text.trim_ascii_start().starts_with(b"{") {
-        if let Ok(parsed) = json::parse(text) {
-            let repeated = parsed
-                .duplicates
-                .iter()
-                .map(|path| format!("duplicate field {}", crate::error::go_quote(path)));
-            return Ok((parsed.value, repeated.collect()));
-        }
+    if text.trim_ascii_start().starts_with(b"{")
+        && let Ok(parsed) = json::parse(text)
+    {
+        let tell = |path: &String| format!("duplicate field {}", crate::error::go_quote(path));
+        return Ok((parsed.value, parsed.duplicates.iter().map(tell).collect()));
     }
     let text = std::str::from_utf8(text)
         .map_err(|_| convert_error("control characters are not allowed"))?;

@@ -26,6 +26,19 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    pub fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
+    }
+
+    /// Without these very paths.
+    pub fn except(self, fields: &Set) -> Self {
+        Self {
+            removed: self.removed.difference(fields),
+            modified: self.modified.difference(fields),
+            added: self.added.difference(fields),
+        }
+    }
+
     /// Without what lies in these paths or below.
     pub fn without(self, fields: &Set) -> Self {
         Self {
