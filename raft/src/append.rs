@@ -1,10 +1,14 @@
 //! Appending to the log, on the leader.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use openraft::errors::ClientWriteError;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
 use openraft::impls::ProgressResponder;
 use seams::Peer;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::node::Node;
 use crate::types::{Payload, Position, Types};
@@ -14,6 +18,11 @@ pub const ENTRY_BYTES_MAX: usize = 9 << 20;
 /// Appends that may be under way at once, and their bytes together.
 pub const APPENDS_MAX: usize = 8_192;
 pub const APPENDS_BYTES_MAX: usize = 128 << 20;
+
+/// A leader takes entries only while a majority has heard of it lately. One just elected, or that a busy machine has held
+/// up, is there in a moment, so an append waits this long for it.
+const CONFIRMED_DEADLINE: Duration = Duration::from_secs(1);
+const CONFIRMED_RETRY: Duration = Duration::from_millis(5);
 
 /// Why an append has no position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +46,19 @@ pub enum AppendError {
     Stopped,
 }
 
+/// Why one try has no position.
+enum Refused {
+    /// Nothing was appended: this leader waits to be confirmed by a majority.
+    Unconfirmed,
+    For(AppendError),
+}
+
+impl From<AppendError> for Refused {
+    fn from(error: AppendError) -> Self {
+        Self::For(error)
+    }
+}
+
 /// What is under way.
 pub(crate) struct Limits {
     count: Semaphore,
@@ -45,7 +67,10 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { count: Semaphore::new(APPENDS_MAX), bytes: Semaphore::new(APPENDS_BYTES_MAX) }
+        Self {
+            count: Semaphore::new(APPENDS_MAX),
+            bytes: Semaphore::new(APPENDS_BYTES_MAX),
+        }
     }
 }
 
@@ -62,8 +87,25 @@ impl Node {
         }
         let limits = &self.inner().appends;
         let _one = limits.count.try_acquire().map_err(|_| AppendError::Full)?;
-        let _bytes = limits.bytes.try_acquire_many(bytes as u32).map_err(|_| AppendError::Full)?;
+        let _bytes = limits
+            .bytes
+            .try_acquire_many(bytes as u32)
+            .map_err(|_| AppendError::Full)?;
 
+        let until = Instant::now() + CONFIRMED_DEADLINE;
+        loop {
+            match self.try_append(payload.clone(), term).await {
+                Err(Refused::Unconfirmed) if Instant::now() < until => {
+                    tokio::time::sleep(CONFIRMED_RETRY).await
+                }
+                Err(Refused::Unconfirmed) => return Err(AppendError::NotLeader { leader: None }),
+                Err(Refused::For(error)) => return Err(error),
+                Ok(position) => return Ok(position),
+            }
+        }
+    }
+
+    async fn try_append(&self, payload: Bytes, term: Option<u64>) -> Result<Position, Refused> {
         let (responder, done) = ProgressResponder::<Types, _>::complete_only();
         let mut write = self.raft().write(Payload(payload)).responder(responder);
         if let Some(term) = term {
@@ -73,16 +115,27 @@ impl Node {
         match done.await {
             Ok(Ok(written)) => Ok(written.log_id.into()),
             Ok(Err(ClientWriteError::ForwardToLeader(forward))) => {
-                let status = self.status();
-                Err(match term {
-                    Some(asked) if asked != status.term => AppendError::TermMoved { asked, term: status.term },
-                    _ => AppendError::NotLeader {
-                        leader: forward.leader_id.zip(forward.leader_node).map(|(id, node)| node.peer(id)),
-                    },
-                })
+                Err(self.not_here(forward, term))
             }
             // Discarded under another leader, or lost with a node that fails.
-            Ok(Err(_)) | Err(_) => Err(AppendError::Unknown),
+            Ok(Err(_)) | Err(_) => Err(AppendError::Unknown.into()),
         }
+    }
+
+    fn not_here(&self, forward: ForwardToLeader<Types>, asked: Option<u64>) -> Refused {
+        if forward.reason == ForwardReason::LeaseExpired {
+            return Refused::Unconfirmed;
+        }
+        let term = self.raft().metrics().borrow_watched().current_term;
+        let error = match asked {
+            Some(asked) if asked != term => AppendError::TermMoved { asked, term },
+            _ => AppendError::NotLeader {
+                leader: forward
+                    .leader_id
+                    .zip(forward.leader_node)
+                    .map(|(id, node)| node.peer(id)),
+            },
+        };
+        error.into()
     }
 }

@@ -53,7 +53,10 @@ struct Reign {
 impl LogClock {
     /// A leader's message has come, with its clock.
     pub(crate) fn heard(&mut self, clock_ms: u64, at: Monotonic) {
-        let reading = Reading { us: clock_ms * 1_000, at };
+        let reading = Reading {
+            us: clock_ms * 1_000,
+            at,
+        };
         // Messages overtake each other; the one that says most is the latest.
         if self.heard.is_none_or(|before| before.us < reading.us) {
             self.heard = Some(reading);
@@ -63,7 +66,13 @@ impl LogClock {
 
     /// A member's answer has come, with its wall clock.
     pub(crate) fn answered(&mut self, member: NodeId, wall_ms: u64, at: Monotonic) {
-        self.walls.insert(member, Reading { us: wall_ms * 1_000, at });
+        self.walls.insert(
+            member,
+            Reading {
+                us: wall_ms * 1_000,
+                at,
+            },
+        );
     }
 
     /// Members that are no more don't count.
@@ -73,7 +82,13 @@ impl LogClock {
 
     /// The clock of the leader of this term, in milliseconds. `last_entry_ms` is that of the last entry applied, and an
     /// entry of this term must have been, so that all that earlier leaders stamped is behind it.
-    pub(crate) fn lead(&mut self, term: u64, at: Monotonic, wall_ms: u64, last_entry_ms: u64) -> u64 {
+    pub(crate) fn lead(
+        &mut self,
+        term: u64,
+        at: Monotonic,
+        wall_ms: u64,
+        last_entry_ms: u64,
+    ) -> u64 {
         let median = self.median(at, wall_ms);
         let floor = last_entry_ms * 1_000;
         let us = match &self.reign {
@@ -99,7 +114,10 @@ impl LogClock {
 
     /// The members' median wall clock, this server's own among them; the lower one of two in the middle.
     fn median(&self, at: Monotonic, wall_ms: u64) -> u64 {
-        let fresh = self.walls.values().filter(|reading| at.saturating_sub(reading.at) <= READING_MAX_AGE_US);
+        let fresh = self
+            .walls
+            .values()
+            .filter(|reading| at.saturating_sub(reading.at) <= READING_MAX_AGE_US);
         let mut walls: Vec<u64> = fresh.map(|reading| reading.now(at)).collect();
         walls.push(wall_ms * 1_000);
         walls.sort_unstable();
@@ -132,7 +150,9 @@ mod tests {
     fn no_jump_of_one_clock_moves_it() {
         let check = |leader_jump: i64, followers_jump: [i64; 2], want_ms: u64| {
             let mut clock = LogClock::default();
-            let wall = |at: u64, jump: i64| (T + at * 1_000).saturating_add_signed(if at >= 100 { jump } else { 0 });
+            let wall = |at: u64, jump: i64| {
+                (T + at * 1_000).saturating_add_signed(if at >= 100 { jump } else { 0 })
+            };
             let mut before = 0;
             let mut now = 0;
             for at in 0..=110 {
@@ -143,7 +163,11 @@ mod tests {
                 assert!(now >= before, "went back from {before} to {now}");
                 before = now;
             }
-            assert_eq!(now - T, want_ms, "leader {leader_jump}, followers {followers_jump:?}");
+            assert_eq!(
+                now - T,
+                want_ms,
+                "leader {leader_jump}, followers {followers_jump:?}"
+            );
         };
         let hour = HOUR_MS as i64;
         check(0, [0, 0], 110_000);

@@ -10,7 +10,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Address, Entry, EntryPayload, LogId, Membership, Payload, Position, StoredMembership, Vote};
+use crate::types::{
+    Address, Entry, EntryPayload, LogId, Membership, Payload, Position, StoredMembership, Vote,
+};
 
 const VERSION: u8 = 1;
 
@@ -61,7 +63,10 @@ pub(crate) fn decode_entry(bytes: &Bytes) -> io::Result<Entry> {
         return Err(malformed(format!("an entry of version {}", head[0])));
     }
     let number = |at: usize| u64::from_be_bytes(std::array::from_fn(|offset| head[at + offset]));
-    let position = Position { term: number(2), index: number(10) };
+    let position = Position {
+        term: number(2),
+        index: number(10),
+    };
     let body = bytes.slice(ENTRY_HEAD_BYTES..);
     let payload = match head[1] {
         KIND_BLANK => EntryPayload::Blank,
@@ -69,7 +74,10 @@ pub(crate) fn decode_entry(bytes: &Bytes) -> io::Result<Entry> {
         KIND_MEMBERSHIP => EntryPayload::Membership(decode::<FlatMembership>(&body)?.try_into()?),
         kind => return Err(malformed(format!("an entry of kind {kind}"))),
     };
-    Ok(Entry { log_id: LogId::from(position), payload })
+    Ok(Entry {
+        log_id: LogId::from(position),
+        payload,
+    })
 }
 
 /// A vote, flat.
@@ -83,13 +91,21 @@ pub(crate) struct FlatVote {
 impl From<&Vote> for FlatVote {
     fn from(vote: &Vote) -> Self {
         let leader = vote.leader_id();
-        Self { term: leader.term, node: leader.voted_for, committed: vote.is_committed() }
+        Self {
+            term: leader.term,
+            node: leader.voted_for,
+            committed: vote.is_committed(),
+        }
     }
 }
 
 impl From<FlatVote> for Vote {
     fn from(flat: FlatVote) -> Self {
-        if flat.committed { Vote::new_committed(flat.term, flat.node) } else { Vote::new(flat.term, flat.node) }
+        if flat.committed {
+            Vote::new_committed(flat.term, flat.node)
+        } else {
+            Vote::new(flat.term, flat.node)
+        }
     }
 }
 
@@ -104,7 +120,10 @@ impl From<&Membership> for FlatMembership {
     fn from(membership: &Membership) -> Self {
         Self {
             configs: membership.get_joint_config().clone(),
-            nodes: membership.nodes().map(|(id, node)| (*id, node.clone())).collect(),
+            nodes: membership
+                .nodes()
+                .map(|(id, node)| (*id, node.clone()))
+                .collect(),
         }
     }
 }
@@ -152,7 +171,10 @@ impl TryFrom<FlatStoredMembership> for StoredMembership {
 
     fn try_from(flat: FlatStoredMembership) -> io::Result<Self> {
         match flat.membership {
-            Some(membership) => Ok(StoredMembership::new(flat.position.map(LogId::from), membership.try_into()?)),
+            Some(membership) => Ok(StoredMembership::new(
+                flat.position.map(LogId::from),
+                membership.try_into()?,
+            )),
             None => Ok(StoredMembership::default()),
         }
     }
@@ -161,20 +183,27 @@ impl TryFrom<FlatStoredMembership> for StoredMembership {
 /// Any flat value, with the version in front.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
     let mut bytes = vec![VERSION];
-    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
-        .expect("flat values have nothing that can't be encoded, and memory doesn't fail to be written");
+    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard()).expect(
+        "flat values have nothing that can't be encoded, and memory doesn't fail to be written",
+    );
     Bytes::from(bytes)
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    let (version, body) = bytes.split_first().ok_or_else(|| malformed("an empty message"))?;
+    let (version, body) = bytes
+        .split_first()
+        .ok_or_else(|| malformed("an empty message"))?;
     if *version != VERSION {
         return Err(malformed(format!("a message of version {version}")));
     }
     let config = bincode::config::standard().with_limit::<{ seams::MESSAGE_BYTES_MAX }>();
-    let (value, read) =
-        bincode::serde::decode_from_slice(body, config).map_err(|error| malformed(error.to_string()))?;
-    if read == body.len() { Ok(value) } else { Err(malformed("bytes behind the end of a message")) }
+    let (value, read) = bincode::serde::decode_from_slice(body, config)
+        .map_err(|error| malformed(error.to_string()))?;
+    if read == body.len() {
+        Ok(value)
+    } else {
+        Err(malformed("bytes behind the end of a message"))
+    }
 }
 
 fn malformed(what: impl Into<String>) -> io::Error {
@@ -186,7 +215,10 @@ mod tests {
     use super::*;
 
     fn membership() -> Membership {
-        let address = |n: u64| Address { name: format!("server-{n}"), address: format!("127.0.0.1:{n}") };
+        let address = |n: u64| Address {
+            name: format!("server-{n}"),
+            address: format!("127.0.0.1:{n}"),
+        };
         let nodes: BTreeMap<u64, Address> = (1..=3).map(|n| (n, address(n))).collect();
         Membership::new(vec![BTreeSet::from([1, 2]), BTreeSet::from([2, 3])], nodes).unwrap()
     }
@@ -194,32 +226,58 @@ mod tests {
     #[test]
     fn entries_come_back_as_they_were() {
         let check = |payload: EntryPayload| {
-            let entry = Entry { log_id: LogId::from(Position { term: 3, index: 7 }), payload };
+            let entry = Entry {
+                log_id: LogId::from(Position { term: 3, index: 7 }),
+                payload,
+            };
             assert_eq!(decode_entry(&encode_entry(&entry)).unwrap(), entry);
         };
         check(EntryPayload::Blank);
-        check(EntryPayload::Normal(Payload(Bytes::from_static(b"as they are"))));
+        check(EntryPayload::Normal(Payload(Bytes::from_static(
+            b"as they are",
+        ))));
         check(EntryPayload::Membership(membership()));
     }
 
     #[test]
     fn an_entry_has_these_very_bytes() {
         let payload = EntryPayload::Normal(Payload(Bytes::from_static(b"x")));
-        let entry = Entry { log_id: LogId::from(Position { term: 1, index: 2 }), payload };
-        assert_eq!(encode_entry(&entry)[..], [1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, b'x']);
+        let entry = Entry {
+            log_id: LogId::from(Position { term: 1, index: 2 }),
+            payload,
+        };
+        assert_eq!(
+            encode_entry(&entry)[..],
+            [1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, b'x']
+        );
     }
 
     #[test]
     fn what_is_no_entry_is_refused() {
-        for bytes in [&b""[..], b"\x01\x01", &[2; 18], &[1; 17], b"\x01\x09\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
-            assert!(decode_entry(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
+        for bytes in [
+            &b""[..],
+            b"\x01\x01",
+            &[2; 18],
+            &[1; 17],
+            b"\x01\x09\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        ] {
+            assert!(
+                decode_entry(&Bytes::copy_from_slice(bytes)).is_err(),
+                "{bytes:?}"
+            );
         }
     }
 
     #[test]
     fn memberships_and_votes_come_back_as_they_were() {
-        let stored = StoredMembership::new(Some(LogId::from(Position { term: 1, index: 9 })), membership());
-        assert_eq!(decode_membership(&encode_membership(&stored)).unwrap(), stored);
+        let stored = StoredMembership::new(
+            Some(LogId::from(Position { term: 1, index: 9 })),
+            membership(),
+        );
+        assert_eq!(
+            decode_membership(&encode_membership(&stored)).unwrap(),
+            stored
+        );
         let none = StoredMembership::default();
         assert_eq!(decode_membership(&encode_membership(&none)).unwrap(), none);
         assert_eq!(decode_membership(&Bytes::new()).unwrap(), none);

@@ -45,17 +45,29 @@ impl Identity {
         cluster: &str,
         id: NodeId,
     ) -> io::Result<Self> {
-        let identity = Self { cluster: cluster.to_owned(), id, disk: entropy.next_u64() };
-        directory.write_file(NODE_FILE, &codec::encode(&identity)).map_err(io::Error::other)?;
+        let identity = Self {
+            cluster: cluster.to_owned(),
+            id,
+            disk: entropy.next_u64(),
+        };
+        directory
+            .write_file(NODE_FILE, &codec::encode(&identity))
+            .map_err(io::Error::other)?;
         Ok(identity)
     }
 
     pub(crate) fn must_be(&self, cluster: &str, id: NodeId) -> io::Result<()> {
         if self.cluster != cluster {
-            return Err(refused(&format!("this directory belongs to cluster {}, not {cluster}", self.cluster)));
+            return Err(refused(&format!(
+                "this directory belongs to cluster {}, not {cluster}",
+                self.cluster
+            )));
         }
         if self.id != id {
-            return Err(refused(&format!("this directory belongs to server {}, not {id}", self.id)));
+            return Err(refused(&format!(
+                "this directory belongs to server {}, not {id}",
+                self.id
+            )));
         }
         Ok(())
     }
@@ -88,7 +100,10 @@ impl Acquaintances {
     /// that is accepted afterwards.
     pub(crate) fn check(&self, other: &Identity) -> Result<(), String> {
         if other.cluster != self.me.cluster {
-            return Err(format!("this is cluster {}, not {}", self.me.cluster, other.cluster));
+            return Err(format!(
+                "this is cluster {}, not {}",
+                self.me.cluster, other.cluster
+            ));
         }
         let known = self.learn(other.id, other.disk);
         if known == other.disk {

@@ -5,9 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use openraft::type_config::alias::SnapshotOf;
 use openraft::errors::RaftError;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
+    VoteRequest,
+};
+use openraft::type_config::alias::SnapshotOf;
 use seams::{ByteStream, Handler, PeerIdentity, Refusal, RefusalCode, Worker};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,8 +20,9 @@ use crate::machine::Applier;
 use crate::read::ReadIndex;
 use crate::snapshot::{Chunk, Snapshot};
 use crate::transport::{
-    APPEND, Append, AppendOutcome, Appended, AskVote, Message, PRE_VOTE, READ, SNAPSHOT_BEGIN, SNAPSHOT_CHUNK,
-    SNAPSHOT_END, SnapshotBegin, SnapshotEnd, TRANSFER, Transfer, Transferred, VOTE, Voted, Wires,
+    APPEND, Append, AppendOutcome, Appended, AskVote, Message, PRE_VOTE, READ, SNAPSHOT_BEGIN,
+    SNAPSHOT_CHUNK, SNAPSHOT_END, SnapshotBegin, SnapshotEnd, TRANSFER, Transfer, Transferred,
+    VOTE, Voted, Wires,
 };
 use crate::types::{LogId, Position, Types, Vote};
 
@@ -73,7 +77,12 @@ impl Handler for Incoming {
         }
     }
 
-    async fn stream(&self, from: &PeerIdentity, method: &str, body: Bytes) -> Result<ByteStream, Refusal> {
+    async fn stream(
+        &self,
+        from: &PeerIdentity,
+        method: &str,
+        body: Bytes,
+    ) -> Result<ByteStream, Refusal> {
         self.upper(method)?.stream(from, method, body).await
     }
 }
@@ -90,17 +99,28 @@ impl Incoming {
     }
 
     fn seal<T: Serialize>(&self, body: T) -> Bytes {
-        codec::encode(&Message { from: self.wires.acquaintances.me().clone(), body })
+        codec::encode(&Message {
+            from: self.wires.acquaintances.me().clone(),
+            body,
+        })
     }
 
     fn upper(&self, method: &str) -> Result<Arc<dyn Handler>, Refusal> {
         let handlers = self.handlers.read().unwrap_or_else(PoisonError::into_inner);
-        handlers.get(method).cloned().ok_or_else(|| Refusal::new(RefusalCode::UnknownMethod, method))
+        handlers
+            .get(method)
+            .cloned()
+            .ok_or_else(|| Refusal::new(RefusalCode::UnknownMethod, method))
     }
 
     async fn append(&self, append: Append) -> Result<Bytes, Refusal> {
         self.wires.acquaintances.learn_all(&append.known);
-        let entries = append.entries.iter().map(decode_entry).collect::<Result<Vec<_>, _>>().map_err(invalid)?;
+        let entries = append
+            .entries
+            .iter()
+            .map(decode_entry)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(invalid)?;
         let request = AppendEntriesRequest {
             vote: append.vote.into(),
             prev_log_id: append.previous.map(LogId::from),
@@ -110,21 +130,33 @@ impl Incoming {
         let answer = self.raft.append_entries(request).await.map_err(failed)?;
         let outcome = match answer {
             AppendEntriesResponse::Success => AppendOutcome::Success,
-            AppendEntriesResponse::PartialSuccess(upto) => AppendOutcome::Partial(upto.map(Position::from)),
+            AppendEntriesResponse::PartialSuccess(upto) => {
+                AppendOutcome::Partial(upto.map(Position::from))
+            }
             AppendEntriesResponse::Conflict => AppendOutcome::Conflict,
             AppendEntriesResponse::HigherVote(vote) => AppendOutcome::HigherVote((&vote).into()),
         };
         // An old leader's clock is not the log's any more.
-        if let (false, Some(clock_ms)) = (matches!(outcome, AppendOutcome::HigherVote(_)), append.clock_ms) {
+        if let (false, Some(clock_ms)) = (
+            matches!(outcome, AppendOutcome::HigherVote(_)),
+            append.clock_ms,
+        ) {
             self.wires.time.heard(clock_ms);
         }
-        Ok(self.seal(Appended { wall_ms: self.wires.time.wall_ms(), outcome }))
+        Ok(self.seal(Appended {
+            wall_ms: self.wires.time.wall_ms(),
+            outcome,
+        }))
     }
 
     async fn vote(&self, ask: AskVote, pre: bool) -> Result<Bytes, Refusal> {
         let mut request = VoteRequest::new(Vote::from(ask.vote), ask.last.map(LogId::from));
         request.leadership_transfer = ask.transfer;
-        let answer = if pre { self.raft.pre_vote(request).await } else { self.raft.vote(request).await };
+        let answer = if pre {
+            self.raft.pre_vote(request).await
+        } else {
+            self.raft.vote(request).await
+        };
         let answer = answer.map_err(failed)?;
         Ok(self.seal(Voted {
             vote: (&answer.vote).into(),
@@ -134,17 +166,30 @@ impl Incoming {
     }
 
     async fn transfer(&self, transfer: Transfer) -> Result<Bytes, Refusal> {
-        let request = TransferLeaderRequest::new(transfer.vote.into(), transfer.to, transfer.last.map(LogId::from));
-        let answer = self.raft.handle_transfer_leader(request).await.map_err(unavailable)?;
+        let request = TransferLeaderRequest::new(
+            transfer.vote.into(),
+            transfer.to,
+            transfer.last.map(LogId::from),
+        );
+        let answer = self
+            .raft
+            .handle_transfer_leader(request)
+            .await
+            .map_err(unavailable)?;
         Ok(self.seal(match answer {
             Ok(()) => Transferred::Accepted,
             Err(TransferLeaderError::VoteChanged { expected, actual }) => {
-                Transferred::VoteChanged { expected: (&expected).into(), actual: (&actual).into() }
+                Transferred::VoteChanged {
+                    expected: (&expected).into(),
+                    actual: (&actual).into(),
+                }
             }
-            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => Transferred::NotFlushed {
-                expected: expected.map(Position::from),
-                actual: actual.map(Position::from),
-            },
+            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+                Transferred::NotFlushed {
+                    expected: expected.map(Position::from),
+                    actual: actual.map(Position::from),
+                }
+            }
         }))
     }
 
@@ -156,23 +201,38 @@ impl Incoming {
         if mine > theirs {
             return Ok(self.seal(FlatVote::from(&mine)));
         }
-        self.wires.snapshots.receive(begin.transfer, begin.meta, begin.files).map_err(unavailable)?;
+        self.wires
+            .snapshots
+            .receive(begin.transfer, begin.meta, begin.files)
+            .map_err(unavailable)?;
         Ok(self.seal(FlatVote::from(&theirs)))
     }
 
     async fn snapshot_chunk(&self, chunk: Chunk) -> Result<Bytes, Refusal> {
         let snapshots = self.wires.snapshots.clone();
-        let taken = seams::run(&*self.files, move || snapshots.chunk(&chunk)).await.map_err(unavailable)?;
+        let taken = seams::run(&*self.files, move || snapshots.chunk(&chunk))
+            .await
+            .map_err(unavailable)?;
         taken.map_err(|error| Refusal::new(RefusalCode::Failed, error.to_string()))?;
         Ok(self.seal(()))
     }
 
     async fn snapshot_end(&self, end: SnapshotEnd) -> Result<Bytes, Refusal> {
         let snapshots = self.wires.snapshots.clone();
-        let received = seams::run(&*self.files, move || snapshots.received(end.transfer)).await.map_err(unavailable)?;
-        let (meta, data) = received.map_err(|error| Refusal::new(RefusalCode::Failed, error.to_string()))?;
-        let snapshot = SnapshotOf::<Types, Snapshot> { meta, snapshot: data };
-        let answer = self.raft.install_full_snapshot(end.vote.into(), snapshot).await.map_err(unavailable)?;
+        let received = seams::run(&*self.files, move || snapshots.received(end.transfer))
+            .await
+            .map_err(unavailable)?;
+        let (meta, data) =
+            received.map_err(|error| Refusal::new(RefusalCode::Failed, error.to_string()))?;
+        let snapshot = SnapshotOf::<Types, Snapshot> {
+            meta,
+            snapshot: data,
+        };
+        let answer = self
+            .raft
+            .install_full_snapshot(end.vote.into(), snapshot)
+            .await
+            .map_err(unavailable)?;
         Ok(self.seal(FlatVote::from(&answer.vote)))
     }
 }

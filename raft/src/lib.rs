@@ -8,6 +8,10 @@
 //! What is acknowledged is on the synced disks of a majority. Nothing here may acknowledge sooner, apply what is not
 //! committed, or read a wall clock for anything but to steer the log's clock.
 
+// The tests' machine is written for users of this crate, and serves the unit tests too.
+#[cfg(test)]
+extern crate self as raft;
+
 mod append;
 mod clock;
 mod codec;

@@ -65,6 +65,8 @@ struct Log {
     committed: Option<LogId>,
     /// The last entry, or what was purged where there is none.
     last: Option<LogId>,
+    /// The index of the oldest entry, where there is one.
+    first: u64,
     /// The newest entries: all above some index, in memory.
     cache: BTreeMap<u64, Entry>,
     cache_bytes: usize,
@@ -98,8 +100,15 @@ impl LogStore {
         let thread = |name| runtime.worker(name).map_err(io::Error::other);
         let log = load(&*disk)?;
         let (writer, reader) = (thread("log-write")?, thread("log-read")?);
-        let shared = Shared { disk, writer, reader, log: Mutex::new(log) };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Shared {
+            disk,
+            writer,
+            reader,
+            log: Mutex::new(log),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Whether it has ever held a vote or an entry.
@@ -122,11 +131,12 @@ impl LogStore {
     pub(crate) fn bytes_after(&self, index: Option<u64>) -> u64 {
         let log = self.shared.lock();
         let total = log.bytes_up_to.back().copied().unwrap_or(log.bytes_purged);
-        let first = log.purged.map_or(0, |id| id.index + 1);
         let upto = match index {
-            Some(index) if index >= first => {
-                log.bytes_up_to.get((index - first) as usize).copied().unwrap_or(total)
-            }
+            Some(index) if index >= log.first => log
+                .bytes_up_to
+                .get((index - log.first) as usize)
+                .copied()
+                .unwrap_or(total),
             _ => log.bytes_purged,
         };
         total - upto
@@ -134,7 +144,11 @@ impl LogStore {
 
     /// Which disk each server was first seen with.
     pub(crate) fn known_disks(&self) -> io::Result<BTreeMap<NodeId, u64>> {
-        let pairs = self.shared.disk.iterate(&Range::prefix(KNOWN_PREFIX), Order::Ascending).map_err(io_error)?;
+        let pairs = self
+            .shared
+            .disk
+            .iterate(&Range::prefix(KNOWN_PREFIX), Order::Ascending)
+            .map_err(io_error)?;
         let mut known = BTreeMap::new();
         for pair in pairs {
             let (key, value) = pair.map_err(io_error)?;
@@ -147,8 +161,16 @@ impl LogStore {
     /// Remembers that a server was seen with this disk; durable before anything that is queued later.
     pub(crate) fn remember_disk(&self, id: NodeId, disk: u64) {
         let mut batch = Batch::new();
-        batch.put([KNOWN_PREFIX, &codec::encode(&id)].concat(), codec::encode(&disk));
-        self.shared.enqueue(Write { batch, synced: Synced::Yes, first_index: None, done: Done::Nobody });
+        batch.put(
+            [KNOWN_PREFIX, &codec::encode(&id)].concat(),
+            codec::encode(&disk),
+        );
+        self.shared.enqueue(Write {
+            batch,
+            synced: Synced::Yes,
+            first_index: None,
+            done: Done::Nobody,
+        });
     }
 
     /// Waits until all that was queued before is on the disk.
@@ -160,14 +182,17 @@ impl LogStore {
     async fn read(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let (from, to, mut cached) = {
             let log = self.shared.lock();
-            let first = log.purged.map_or(0, |id| id.index + 1);
             let end = log.last.map_or(0, |id| id.index + 1);
-            let from = lower(&range).max(first);
+            let from = lower(&range).max(log.first);
             let to = upper(&range).min(end);
             if from >= to {
                 return Ok(Vec::new());
             }
-            let cached: Vec<Entry> = log.cache.range(from..to).map(|(_, entry)| entry.clone()).collect();
+            let cached: Vec<Entry> = log
+                .cache
+                .range(from..to)
+                .map(|(_, entry)| entry.clone())
+                .collect();
             (from, to, cached)
         };
         let cached_from = cached.first().map_or(to, |entry| entry.log_id.index);
@@ -175,8 +200,12 @@ impl LogStore {
         if from < cached_from {
             let disk = self.shared.disk.clone();
             let read = move || read_disk(&*disk, from, cached_from, bytes_max);
-            entries = seams::run(&*self.shared.reader, read).await.map_err(io::Error::other)??;
-            let read_to = entries.last().map_or(from, |entry: &Entry| entry.log_id.index + 1);
+            entries = seams::run(&*self.shared.reader, read)
+                .await
+                .map_err(io::Error::other)??;
+            let read_to = entries
+                .last()
+                .map_or(from, |entry: &Entry| entry.log_id.index + 1);
             if read_to < cached_from {
                 // The bound was reached on the disk already, or the log was cut off meanwhile.
                 cached.clear();
@@ -211,19 +240,31 @@ impl Shared {
 
     async fn written(self: &Arc<Self>, batch: Batch, synced: Synced) -> io::Result<()> {
         let (sender, receiver) = oneshot::channel();
-        self.enqueue(Write { batch, synced, first_index: None, done: Done::Wait(sender) });
-        receiver.await.map_err(|_| io::Error::other("the log's thread has ended"))?
+        self.enqueue(Write {
+            batch,
+            synced,
+            first_index: None,
+            done: Done::Wait(sender),
+        });
+        receiver
+            .await
+            .map_err(|_| io::Error::other("the log's thread has ended"))?
     }
 
     /// Writes all that waits, group by group, until nothing does.
     fn drain(&self) {
         loop {
-            let Some((group, failed)) = self.take_group() else { return };
+            let Some((group, failed)) = self.take_group() else {
+                return;
+            };
             let (batch, synced, done) = merge(group);
             let result = match failed {
                 Some(reason) => Err(reason),
                 None if batch.is_empty() && synced == Synced::No => Ok(()),
-                None => self.disk.write(batch, synced).map_err(|error| error.to_string()),
+                None => self
+                    .disk
+                    .write(batch, synced)
+                    .map_err(|error| error.to_string()),
             };
             {
                 let mut log = self.lock();
@@ -273,8 +314,16 @@ impl Shared {
 impl Log {
     /// Forgets the oldest entries in memory that the disk has.
     fn evict(&mut self) {
-        let waiting = self.queue.iter().filter_map(|write| write.first_index).min();
-        let unwritten = [waiting, self.in_flight].into_iter().flatten().min().unwrap_or(u64::MAX);
+        let waiting = self
+            .queue
+            .iter()
+            .filter_map(|write| write.first_index)
+            .min();
+        let unwritten = [waiting, self.in_flight]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(u64::MAX);
         while self.cache_bytes > CACHE_BYTES_MAX {
             match self.cache.first_entry() {
                 Some(first) if *first.key() < unwritten => {
@@ -286,8 +335,15 @@ impl Log {
     }
 
     fn add(&mut self, entry: Entry) {
+        if self.bytes_up_to.is_empty() {
+            self.first = entry.log_id.index;
+        }
         let bytes = entry_bytes(&entry);
-        let total = self.bytes_up_to.back().copied().unwrap_or(self.bytes_purged);
+        let total = self
+            .bytes_up_to
+            .back()
+            .copied()
+            .unwrap_or(self.bytes_purged);
         self.bytes_up_to.push_back(total + bytes as u64);
         self.cache_bytes += bytes;
         self.last = Some(entry.log_id);
@@ -299,9 +355,12 @@ impl Log {
         for (_, entry) in self.cache.split_off(&keep_to) {
             self.cache_bytes -= entry_bytes(&entry);
         }
-        let first = self.purged.map_or(0, |id| id.index + 1);
-        self.bytes_up_to.truncate(keep_to.saturating_sub(first) as usize);
-        self.last = last.or(self.purged);
+        self.bytes_up_to
+            .truncate(keep_to.saturating_sub(self.first) as usize);
+        // Behind the end there is nothing to cut off.
+        if self.last.is_some_and(|id| id.index >= keep_to) {
+            self.last = last.or(self.purged);
+        }
     }
 
     fn purge(&mut self, upto: LogId) {
@@ -309,13 +368,14 @@ impl Log {
         for entry in std::mem::replace(&mut self.cache, kept).values() {
             self.cache_bytes -= entry_bytes(entry);
         }
-        let first = self.purged.map_or(0, |id| id.index + 1);
-        for _ in first..=upto.index {
+        while self.first <= upto.index {
             match self.bytes_up_to.pop_front() {
                 Some(bytes) => self.bytes_purged = bytes,
                 None => break,
             }
+            self.first += 1;
         }
+        self.first = self.first.max(upto.index + 1);
         self.purged = self.purged.max(Some(upto));
         self.last = self.last.max(self.purged);
     }
@@ -355,12 +415,19 @@ impl RaftLogReader<Types> for LogStore {
         self.read(lower(&range)..upper(&range), usize::MAX).await
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
         self.read(start..end, REPLICATION_BYTES_MAX).await
     }
 
     /// In pieces, so that a long stretch to be applied is never all in memory.
-    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -369,7 +436,12 @@ impl RaftLogReader<Types> for LogStore {
             if from >= to {
                 return None;
             }
-            let piece = store.read(from..to.min(from.saturating_add(APPLY_ENTRIES_MAX)), REPLICATION_BYTES_MAX).await;
+            let piece = store
+                .read(
+                    from..to.min(from.saturating_add(APPLY_ENTRIES_MAX)),
+                    REPLICATION_BYTES_MAX,
+                )
+                .await;
             let (items, next): (Vec<io::Result<Entry>>, u64) = match piece {
                 Ok(entries) => {
                     let next = entries.last().map_or(to, |entry| entry.log_id.index + 1);
@@ -392,7 +464,10 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
         let log = self.shared.lock();
-        Ok(LogState { last_purged_log_id: log.purged, last_log_id: log.last })
+        Ok(LogState {
+            last_purged_log_id: log.purged,
+            last_log_id: log.last,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -412,7 +487,12 @@ impl RaftLogStorage<Types> for LogStore {
         self.shared.lock().committed = committed;
         let mut batch = Batch::new();
         batch.put(COMMITTED_KEY, codec::encode(&committed.map(Position::from)));
-        self.shared.enqueue(Write { batch, synced: Synced::No, first_index: None, done: Done::Nobody });
+        self.shared.enqueue(Write {
+            batch,
+            synced: Synced::No,
+            first_index: None,
+            done: Done::Nobody,
+        });
         Ok(())
     }
 
@@ -435,14 +515,22 @@ impl RaftLogStorage<Types> for LogStore {
                 log.add(entry);
             }
         }
-        self.shared.enqueue(Write { batch, synced: Synced::Yes, first_index, done: Done::Append(callback) });
+        self.shared.enqueue(Write {
+            batch,
+            synced: Synced::Yes,
+            first_index,
+            done: Done::Append(callback),
+        });
         Ok(())
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         self.shared.lock().truncate(last_log_id);
         let mut batch = Batch::new();
-        batch.delete_range(entry_key(last_log_id.map_or(0, |id| id.index + 1)), AFTER_ENTRIES);
+        batch.delete_range(
+            entry_key(last_log_id.map_or(0, |id| id.index + 1)),
+            AFTER_ENTRIES,
+        );
         self.shared.written(batch, Synced::Yes).await
     }
 
@@ -452,7 +540,12 @@ impl RaftLogStorage<Types> for LogStore {
         let mut batch = Batch::new();
         batch.put(PURGED_KEY, codec::encode(&Position::from(log_id)));
         batch.delete_range(entry_key(0), entry_key(log_id.index + 1));
-        self.shared.enqueue(Write { batch, synced: Synced::No, first_index: None, done: Done::Nobody });
+        self.shared.enqueue(Write {
+            batch,
+            synced: Synced::No,
+            first_index: None,
+            done: Done::Nobody,
+        });
         Ok(())
     }
 }
@@ -471,14 +564,17 @@ fn load(disk: &dyn Disk) -> io::Result<Log> {
         log.committed = codec::decode::<Option<Position>>(&bytes)?.map(LogId::from);
     }
     log.last = log.purged;
-    let first = log.purged.map_or(0, |id| id.index + 1);
-    let range = Range::new(entry_key(first), AFTER_ENTRIES);
+    log.first = log.purged.map_or(0, |id| id.index + 1);
+    let range = Range::new(entry_key(log.first), AFTER_ENTRIES);
     for pair in disk.iterate(&range, Order::Ascending).map_err(io_error)? {
         let (key, value) = pair.map_err(io_error)?;
         let entry = checked_entry(&key, &value)?;
         let expected = log.last.map_or(0, |id| id.index + 1);
         if entry.log_id.index != expected {
-            return Err(corrupt(&key, &format!("entry {expected} should come before it")));
+            return Err(corrupt(
+                &key,
+                &format!("entry {expected} should come before it"),
+            ));
         }
         log.add(entry);
         log.evict();
@@ -492,7 +588,7 @@ fn read_disk(disk: &dyn Disk, from: u64, to: u64, bytes_max: usize) -> io::Resul
     let mut bytes = 0_usize;
     for pair in disk.iterate(&range, Order::Ascending).map_err(io_error)? {
         let (key, value) = pair.map_err(io_error)?;
-        bytes = bytes.saturating_add(value.len());
+        bytes = bytes.saturating_add(value.len() - CHECKSUM_BYTES.min(value.len()));
         if !entries.is_empty() && bytes > bytes_max {
             break;
         }
@@ -534,7 +630,10 @@ fn checksum(key: &[u8], bytes: &[u8]) -> u32 {
 }
 
 fn corrupt(key: &[u8], detail: &str) -> io::Error {
-    let index = key.get(1..).and_then(|index| index.try_into().ok()).map(u64::from_be_bytes);
+    let index = key
+        .get(1..)
+        .and_then(|index| index.try_into().ok())
+        .map(u64::from_be_bytes);
     let what = match index {
         Some(index) => format!("entry {index} of the Raft log"),
         None => format!("key {} of the Raft log", key.escape_ascii()),
@@ -561,9 +660,15 @@ fn cut(entries: &mut Vec<Entry>, bytes_max: usize) {
 }
 
 fn consecutive(entries: &[Entry]) -> io::Result<()> {
-    match entries.windows(2).find(|pair| pair[0].log_id.index + 1 != pair[1].log_id.index) {
+    match entries
+        .windows(2)
+        .find(|pair| pair[0].log_id.index + 1 != pair[1].log_id.index)
+    {
         None => Ok(()),
-        Some(pair) => Err(corrupt(&entry_key(pair[0].log_id.index), "the entry behind it is missing")),
+        Some(pair) => Err(corrupt(
+            &entry_key(pair[0].log_id.index),
+            "the entry behind it is missing",
+        )),
     }
 }
 
@@ -583,3 +688,6 @@ fn upper(range: &impl RangeBounds<u64>) -> u64 {
         Bound::Unbounded => u64::MAX,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,7 +93,6 @@ pub(crate) struct Applier {
 pub(crate) struct Shared {
     machine: Arc<Mutex<Box<dyn Machine>>>,
     worker: Box<dyn Worker>,
-    directory: Arc<dyn Directory>,
     snapshots: Snapshots,
     log: LogStore,
     applied: watch::Sender<Option<Position>>,
@@ -110,18 +109,19 @@ impl Applier {
     ) -> io::Result<Self> {
         let at = machine.applied().map_err(io::Error::other)?.position;
         let clock_ms = Arc::new(AtomicU64::new(machine.clock_ms()));
-        let snapshots = Snapshots::open(directory.clone(), &machine.database())?;
+        let snapshots = Snapshots::open(directory, &machine.database())?;
         let shared = Shared {
             machine: Arc::new(Mutex::new(machine)),
             worker: runtime.worker("apply").map_err(io::Error::other)?,
             snapshots,
-            directory,
             log,
             applied: watch::Sender::new(at),
             clock_ms,
             failed: watch::Sender::new(None),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared> {
@@ -175,7 +175,9 @@ impl Shared {
     }
 
     async fn apply(&self, group: Vec<Committed>) -> io::Result<()> {
-        let Some(last) = group.last().map(|committed| committed.position) else { return Ok(()) };
+        let Some(last) = group.last().map(|committed| committed.position) else {
+            return Ok(());
+        };
         let clock = self.clock_ms.clone();
         self.with(move |machine| {
             machine.apply(group)?;
@@ -199,7 +201,10 @@ impl Shared {
                 machine.checkpoint(&name)?;
                 let membership = stored_membership(&applied)?;
                 Ok((
-                    SnapshotMeta { last_log_id: applied.position.map(LogId::from), last_membership: membership },
+                    SnapshotMeta {
+                        last_log_id: applied.position.map(LogId::from),
+                        last_membership: membership,
+                    },
                     name,
                 ))
             })
@@ -210,18 +215,23 @@ impl Shared {
 }
 
 fn stored_membership(applied: &Applied) -> Result<StoredMembership, MachineError> {
-    decode_membership(&applied.membership).map_err(|error| MachineError(format!("the membership kept: {error}")))
+    decode_membership(&applied.membership)
+        .map_err(|error| MachineError(format!("the membership kept: {error}")))
 }
 
 fn committed(entry: &Entry) -> Committed {
-    let membership = entry
-        .get_membership()
-        .map(|membership| encode_membership(&StoredMembership::new(Some(entry.log_id), membership)));
+    let membership = entry.get_membership().map(|membership| {
+        encode_membership(&StoredMembership::new(Some(entry.log_id), membership))
+    });
     let payload = match &entry.payload {
         EntryPayload::Normal(payload) => Some(payload.0.clone()),
         EntryPayload::Blank | EntryPayload::Membership(_) => None,
     };
-    Committed { position: entry.log_id.into(), payload, membership }
+    Committed {
+        position: entry.log_id.into(),
+        payload,
+        membership,
+    }
 }
 
 impl RaftStateMachine<Types> for Applier {
@@ -258,30 +268,38 @@ impl RaftStateMachine<Types> for Applier {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { shared: self.shared.clone() }
+        Builder {
+            shared: self.shared.clone(),
+        }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Snapshot) -> Result<(), io::Error> {
-        if !snapshot.is_received() {
-            // A checkpoint is taken of a flushed state, so this state has lost what it had on the disk.
-            return Err(io::Error::other(format!("the state is older than its own {}", snapshot.name())));
-        }
-        let name = snapshot.name().to_owned();
-        let directory = self.shared.directory.clone();
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Snapshot,
+    ) -> Result<(), io::Error> {
+        let snapshots = self.shared.snapshots.clone();
         let clock = self.shared.clock_ms.clone();
         let expected = meta.last_log_id.map(Position::from);
-        self.shared
+        let snapshot = self
+            .shared
             .with(move |machine| {
-                if !directory.exists(&name)? {
-                    return Err(MachineError(format!("snapshot {name} is not there any more")));
-                }
-                machine.install(&name)?;
+                // Its own checkpoint stays one: others may be sent it.
+                let snapshot = if snapshot.is_received() {
+                    snapshot
+                } else {
+                    snapshots.copy(&snapshot)?
+                };
+                machine.install(snapshot.name())?;
                 let stands = machine.applied()?.position;
                 if stands != expected {
-                    return Err(MachineError(format!("snapshot {name} holds {stands:?} in place of {expected:?}")));
+                    let name = snapshot.name();
+                    return Err(MachineError(format!(
+                        "snapshot {name} holds {stands:?} in place of {expected:?}"
+                    )));
                 }
                 clock.store(machine.clock_ms(), Ordering::Release);
-                Ok(())
+                Ok(snapshot)
             })
             .await?;
         // The database is the machine's now, and will change: what others are sent is a copy of its own.
@@ -296,7 +314,9 @@ impl RaftStateMachine<Types> for Applier {
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<SnapshotOf<Types, Snapshot>>, io::Error> {
-        let Some((meta, snapshot)) = self.shared.snapshots.current()? else { return Ok(None) };
+        let Some((meta, snapshot)) = self.shared.snapshots.current()? else {
+            return Ok(None);
+        };
         if meta.last_log_id < self.shared.log.purged() {
             return self.shared.take_snapshot().await.map(Some);
         }

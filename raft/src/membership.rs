@@ -38,19 +38,29 @@ impl Node {
             Err(_) => return Err(ChangeError::Behind),
         };
         let voters = ChangeMembers::AddVoterIds(BTreeSet::from([peer.id]));
-        self.raft().change_membership(voters, true).await.map_err(refused)?;
+        self.raft()
+            .change_membership(voters, true)
+            .await
+            .map_err(refused)?;
         Ok(())
     }
 
     /// Sends a server away, on the leader, which may be that server. Its id is used up.
     pub async fn remove_member(&self, id: NodeId) -> Result<(), ChangeError> {
-        let member = self.status().members.into_iter().find(|member| member.peer.id == id);
+        let member = self
+            .status()
+            .members
+            .into_iter()
+            .find(|member| member.peer.id == id);
         let change = match member {
             None => return Err(ChangeError::Refused(format!("server {id} is no member"))),
             Some(member) if member.voter => ChangeMembers::RemoveVoters(BTreeSet::from([id])),
             Some(_) => ChangeMembers::RemoveNodes(BTreeSet::from([id])),
         };
-        self.raft().change_membership(change, false).await.map_err(refused)?;
+        self.raft()
+            .change_membership(change, false)
+            .await
+            .map_err(refused)?;
         Ok(())
     }
 }
@@ -58,7 +68,10 @@ impl Node {
 fn refused(error: RaftError<Types, ClientWriteError<Types>>) -> ChangeError {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => ChangeError::NotLeader {
-            leader: forward.leader_id.zip(forward.leader_node).map(|(id, node)| node.peer(id)),
+            leader: forward
+                .leader_id
+                .zip(forward.leader_node)
+                .map(|(id, node)| node.peer(id)),
         },
         RaftError::APIError(error) => ChangeError::Refused(error.to_string()),
         RaftError::Fatal(_) => ChangeError::Stopped,

@@ -8,10 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use seams::{
-    ByteStream, DiskOptions, Handler, Network, NetworkError, Peer, PeerIdentity, Refusal, RefusalCode, Seams,
-    Statistics,
+    ByteStream, DiskOptions, Handler, Network, NetworkError, Peer, PeerIdentity, Refusal,
+    RefusalCode, Seams, Statistics,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,6 +37,8 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(3);
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
 /// Entries in one message to a follower; bytes bound it too, in the log store.
 const REPLICATION_ENTRIES_MAX: u64 = 1_000;
+/// The first of the first members forms the cluster; each after it does so this much later, if nobody has by then.
+const FORM_DELAY: Duration = Duration::from_secs(2);
 /// Purged at a time.
 const PURGE_ENTRIES_MIN: u64 = 256;
 /// openraft's own wait between tries to reach a server that does not answer.
@@ -80,9 +83,13 @@ pub struct Timings {
 }
 
 impl Default for Timings {
-    /// A leader that is killed is replaced after 0.7 to 0.9 s, and one that is only slow has to miss seven heartbeats.
+    /// A leader that is killed is replaced after 0.55 to 0.7 s, and one that is only slow has to miss seven heartbeats.
     fn default() -> Self {
-        Self { heartbeat_ms: 100, election_min_ms: 250, election_max_ms: 450 }
+        Self {
+            heartbeat_ms: 75,
+            election_min_ms: 200,
+            election_max_ms: 350,
+        }
     }
 }
 
@@ -135,10 +142,24 @@ pub(crate) struct Inner {
 
 impl Node {
     /// Starts a server's node: reads its log, applies again what is known to be committed, and takes its place.
-    pub async fn start(config: NodeConfig, seams: Seams, machine: Box<dyn Machine>) -> Result<Self, StartError> {
+    pub async fn start(
+        config: NodeConfig,
+        seams: Seams,
+        machine: Box<dyn Machine>,
+    ) -> Result<Self, StartError> {
         let (log, identity) = open_log(&config, &seams)?;
-        let thread = |name| seams.runtime.worker(name).map_err(|error| StartError::Raft(error.to_string()));
-        let applier = Applier::new(machine, seams.directory.clone(), &*seams.runtime, log.clone())?;
+        let thread = |name| {
+            seams
+                .runtime
+                .worker(name)
+                .map_err(|error| StartError::Raft(error.to_string()))
+        };
+        let applier = Applier::new(
+            machine,
+            seams.directory.clone(),
+            &*seams.runtime,
+            log.clone(),
+        )?;
         let machine = applier.shared();
         let wires = Arc::new(Wires {
             network: seams.network.clone(),
@@ -148,12 +169,17 @@ impl Node {
             snapshots: machine.snapshots().clone(),
             files: thread("snapshot-send")?,
         });
-        let links = Links { wires: wires.clone() };
+        let links = Links {
+            wires: wires.clone(),
+        };
         let raft_config = Arc::new(raft_config(&config)?);
         let seed = seams.entropy.next_u64();
-        let raft: Raft = Seeded::scope(seed, Raft::new(config.id, raft_config, links, log.clone(), applier))
-            .await
-            .map_err(|error| StartError::Raft(error.to_string()))?;
+        let raft: Raft = Seeded::scope(
+            seed,
+            Raft::new(config.id, raft_config, links, log.clone(), applier),
+        )
+        .await
+        .map_err(|error| StartError::Raft(error.to_string()))?;
         wires.time.follow(raft.metrics());
 
         let reads = ReadIndex::new(config.id, raft.clone(), wires.clone(), machine.applied());
@@ -165,8 +191,6 @@ impl Node {
             handlers: handlers.clone(),
             files: thread("snapshot-receive")?,
         }));
-        form(&config, &raft).await?;
-
         let (publish, status) = watch::channel(Status::of(config.id));
         let follower = Follower {
             raft: raft.clone(),
@@ -177,7 +201,18 @@ impl Node {
             snapshot_log_bytes: config.snapshot_log_bytes,
             asked: None,
         };
-        let tasks = vec![tokio::spawn(follower.run()), tokio::spawn(recovery(raft.clone(), publish))];
+        let mut tasks = vec![
+            tokio::spawn(follower.run()),
+            tokio::spawn(recovery(raft.clone(), publish)),
+        ];
+        if let Some(members) = config.bootstrap {
+            if !members.iter().any(|peer| peer.id == config.id) {
+                return Err(StartError::Config(
+                    "the first members don't include this server".to_owned(),
+                ));
+            }
+            tasks.push(tokio::spawn(form(raft.clone(), config.id, members)));
+        }
         let inner = Inner {
             id: config.id,
             raft,
@@ -191,7 +226,9 @@ impl Node {
             appends: Limits::default(),
             tasks: Mutex::new(tasks),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     pub fn id(&self) -> NodeId {
@@ -233,7 +270,11 @@ impl Node {
 
     /// About what the log's clock is now, on any server: for times inside an object's body.
     pub fn clock_estimate_ms(&self) -> u64 {
-        self.inner.wires.time.leader_ms().unwrap_or_else(|| self.inner.wires.time.estimate_ms())
+        self.inner
+            .wires
+            .time
+            .leader_ms()
+            .unwrap_or_else(|| self.inner.wires.time.estimate_ms())
     }
 
     /// Hands leadership to this member, or to the one that is furthest. Returns who leads.
@@ -244,19 +285,43 @@ impl Node {
             if metrics.current_leader != Some(self.inner.id) {
                 return Err(TransferError::NotLeader);
             }
-            let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
-            let others = metrics.membership_config.voter_ids().filter(|id| *id != self.inner.id);
+            let matched = |id: &NodeId| {
+                metrics
+                    .replication
+                    .as_ref()
+                    .and_then(|all| all.get(id).copied().flatten())
+            };
+            let others = metrics
+                .membership_config
+                .voter_ids()
+                .filter(|id| *id != self.inner.id);
             let mut candidates = others.filter(|id| to.is_none_or(|to| to == *id));
             // The first of equals, so that a simulation always chooses the same.
             let first = candidates.next().ok_or(TransferError::NobodyElse)?;
-            candidates.fold(first, |best, id| if matched(&id) > matched(&best) { id } else { best })
+            candidates.fold(first, |best, id| {
+                if matched(&id) > matched(&best) {
+                    id
+                } else {
+                    best
+                }
+            })
         };
-        self.inner.raft.trigger().transfer_leader(target).await.map_err(|_| TransferError::Stopped)?;
+        self.inner
+            .raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(|_| TransferError::Stopped)?;
         let mut status = self.watch();
         let me = self.inner.id;
-        let moved = status.wait_for(|status| status.leader.as_ref().is_some_and(|leader| leader.id != me));
+        let moved =
+            status.wait_for(|status| status.leader.as_ref().is_some_and(|leader| leader.id != me));
         match tokio::time::timeout(TRANSFER_DEADLINE, moved).await {
-            Ok(Ok(status)) => status.leader.as_ref().map(|leader| leader.id).ok_or(TransferError::Stopped),
+            Ok(Ok(status)) => status
+                .leader
+                .as_ref()
+                .map(|leader| leader.id)
+                .ok_or(TransferError::Stopped),
             Ok(Err(_)) => Err(TransferError::Stopped),
             Err(_) => Err(TransferError::TimedOut),
         }
@@ -278,7 +343,11 @@ impl Node {
 
     /// Answers calls of this method by other servers. Methods of raft's own begin with `raft.`.
     pub fn handle(&self, method: &str, handler: Arc<dyn Handler>) {
-        let mut handlers = self.inner.handlers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut handlers = self
+            .inner
+            .handlers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         handlers.insert(method.to_owned(), handler);
     }
 
@@ -306,7 +375,12 @@ impl Node {
 
     /// Takes a snapshot now.
     pub async fn snapshot(&self) -> Result<(), ReadError> {
-        self.inner.raft.trigger().snapshot().await.map_err(|_| ReadError::Stopped)
+        self.inner
+            .raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|_| ReadError::Stopped)
     }
 
     /// The log's disk counters: how often it was synced, among others.
@@ -330,7 +404,12 @@ impl Node {
 impl Inner {
     fn end(&self) {
         self.network.serve(Arc::new(Gone));
-        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for task in self
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
             task.abort();
         }
     }
@@ -360,14 +439,20 @@ fn open_log(config: &NodeConfig, seams: &Seams) -> Result<(LogStore, Identity), 
     let log = LogStore::open(disk, &*seams.runtime)?;
     let identity = match identity {
         Some(identity) => identity,
-        None if log.is_used() => return Err(refused("there is a log here, but nothing that says whose").into()),
+        None if log.is_used() => {
+            return Err(refused("there is a log here, but nothing that says whose").into());
+        }
         None => Identity::settle(directory, &*seams.entropy, &config.cluster, config.id)?,
     };
     Ok((log, identity))
 }
 
 fn raft_config(config: &NodeConfig) -> Result<Config, StartError> {
-    let Timings { heartbeat_ms, election_min_ms, election_max_ms } = config.timings;
+    let Timings {
+        heartbeat_ms,
+        election_min_ms,
+        election_max_ms,
+    } = config.timings;
     let raft = Config {
         cluster_name: config.cluster.clone(),
         heartbeat_interval: heartbeat_ms,
@@ -384,22 +469,23 @@ fn raft_config(config: &NodeConfig) -> Result<Config, StartError> {
         enable_leader_restore: Some(false),
         ..Config::default()
     };
-    raft.validate().map_err(|error| StartError::Config(error.to_string()))
+    raft.validate()
+        .map_err(|error| StartError::Config(error.to_string()))
 }
 
-/// Forms the cluster, on a disk that is new. Every first member does it, with the same members.
-async fn form(config: &NodeConfig, raft: &Raft) -> Result<(), StartError> {
-    let Some(members) = &config.bootstrap else { return Ok(()) };
-    let failed = |error: String| StartError::Raft(error);
-    if raft.is_initialized().await.map_err(|error| failed(error.to_string()))? {
-        return Ok(());
-    }
-    let nodes: BTreeMap<NodeId, Address> = members.iter().map(|peer| (peer.id, Address::from(peer))).collect();
+/// Forms the cluster, on a disk that is new. Any first member may, for all are given the same; but if all did at once they
+/// would all stand for election at once.
+async fn form(raft: Raft, id: NodeId, members: Vec<Peer>) {
+    let rank = members.iter().filter(|peer| peer.id < id).count() as u32;
+    tokio::time::sleep(FORM_DELAY * rank).await;
+    let nodes: BTreeMap<NodeId, Address> = members
+        .iter()
+        .map(|peer| (peer.id, Address::from(peer)))
+        .collect();
     match raft.initialize(nodes).await {
-        Ok(()) => Ok(()),
-        // Another was quicker, and its leader has reached this one between the question and the act.
-        Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
-        Err(error) => Err(failed(error.to_string())),
+        // Another has, or it was long ago.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+        Err(error) => tracing::error!(%error, "the cluster can't be formed"),
     }
 }
 
@@ -474,11 +560,16 @@ struct Gone;
 #[async_trait]
 impl Handler for Gone {
     async fn call(&self, _: &PeerIdentity, _: &str, _: Bytes) -> Result<Bytes, Refusal> {
-        Err(Refusal::new(RefusalCode::Unavailable, "this server has stopped"))
+        Err(Refusal::new(
+            RefusalCode::Unavailable,
+            "this server has stopped",
+        ))
     }
 
     async fn stream(&self, _: &PeerIdentity, _: &str, _: Bytes) -> Result<ByteStream, Refusal> {
-        Err(Refusal::new(RefusalCode::Unavailable, "this server has stopped"))
+        Err(Refusal::new(
+            RefusalCode::Unavailable,
+            "this server has stopped",
+        ))
     }
 }
-

@@ -57,8 +57,20 @@ struct Waiting {
 }
 
 impl ReadIndex {
-    pub(crate) fn new(id: NodeId, raft: Raft, wires: Arc<Wires>, applied: watch::Receiver<Option<Position>>) -> Self {
-        Self { id, raft, wires, applied, any: Arc::default(), leader: Arc::default() }
+    pub(crate) fn new(
+        id: NodeId,
+        raft: Raft,
+        wires: Arc<Wires>,
+        applied: watch::Receiver<Option<Position>>,
+    ) -> Self {
+        Self {
+            id,
+            raft,
+            wires,
+            applied,
+            any: Arc::default(),
+            leader: Arc::default(),
+        }
     }
 
     /// An index that covers all that was acknowledged before the call, and that is applied here.
@@ -68,7 +80,9 @@ impl ReadIndex {
             let confirmed = self.wait(&self.any, false).await?;
             index = Some(confirmed);
             let mut applied = self.applied.clone();
-            let reached = applied.wait_for(|at| at.is_some_and(|at| at.index >= confirmed)).await;
+            let reached = applied
+                .wait_for(|at| at.is_some_and(|at| at.index >= confirmed))
+                .await;
             reached.map(|_| confirmed).map_err(|_| ReadError::Stopped)
         };
         match tokio::time::timeout(READ_DEADLINE, whole).await {
@@ -126,7 +140,12 @@ impl ReadIndex {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             let leader = metrics.current_leader;
-            leader.and_then(|id| metrics.membership_config.get_node(&id).map(|node| node.peer(id)))
+            leader.and_then(|id| {
+                metrics
+                    .membership_config
+                    .get_node(&id)
+                    .map(|node| node.peer(id))
+            })
         };
         match leader {
             Some(leader) if as_leader || leader.id == self.id => self.confirm().await,

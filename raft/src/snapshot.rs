@@ -61,8 +61,14 @@ struct Held {
 
 impl Snapshot {
     fn new(directory: &Arc<dyn Directory>, name: String, obsolete: bool) -> Self {
-        let held = Held { directory: directory.clone(), name, obsolete: AtomicBool::new(obsolete) };
-        Self { held: Arc::new(held) }
+        let held = Held {
+            directory: directory.clone(),
+            name,
+            obsolete: AtomicBool::new(obsolete),
+        };
+        Self {
+            held: Arc::new(held),
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -107,7 +113,10 @@ pub(crate) struct FlatMeta {
 
 impl From<&SnapshotMeta> for FlatMeta {
     fn from(meta: &SnapshotMeta) -> Self {
-        Self { last: meta.last_log_id.map(Position::from), membership: (&meta.last_membership).into() }
+        Self {
+            last: meta.last_log_id.map(Position::from),
+            membership: (&meta.last_membership).into(),
+        }
     }
 }
 
@@ -115,7 +124,10 @@ impl TryFrom<FlatMeta> for SnapshotMeta {
     type Error = io::Error;
 
     fn try_from(flat: FlatMeta) -> io::Result<Self> {
-        Ok(Self { last_log_id: flat.last.map(LogId::from), last_membership: flat.membership.try_into()? })
+        Ok(Self {
+            last_log_id: flat.last.map(LogId::from),
+            last_membership: flat.membership.try_into()?,
+        })
     }
 }
 
@@ -123,14 +135,19 @@ impl Snapshots {
     /// Finds the newest, and removes what a crash has left; the machine's own database may be one that was received.
     pub(crate) fn open(directory: Arc<dyn Directory>, machine: &str) -> io::Result<Self> {
         let mut current = None;
-        if let Some(bytes) = directory.read_file(POINTER_FILE).map_err(io::Error::other)? {
+        if let Some(bytes) = directory
+            .read_file(POINTER_FILE)
+            .map_err(io::Error::other)?
+        {
             let pointer: Pointer = codec::decode(&bytes)?;
             if directory.exists(&pointer.name).map_err(io::Error::other)? {
                 let snapshot = Snapshot::new(&directory, pointer.name, false);
                 current = Some((pointer.meta.try_into()?, snapshot));
             }
         }
-        let kept = current.as_ref().map(|(_, snapshot): &(SnapshotMeta, Snapshot)| snapshot.name().to_owned());
+        let kept = current
+            .as_ref()
+            .map(|(_, snapshot): &(SnapshotMeta, Snapshot)| snapshot.name().to_owned());
         for name in directory.list().map_err(io::Error::other)? {
             let taken = name.starts_with(TAKEN_PREFIX) && Some(&name) != kept.as_ref();
             let received = name.starts_with(RECEIVED_PREFIX) && name != machine;
@@ -138,8 +155,14 @@ impl Snapshots {
                 directory.remove(&name).map_err(io::Error::other)?;
             }
         }
-        let state = State { current, incoming: None };
-        Ok(Self { directory, state: Arc::new(Mutex::new(state)) })
+        let state = State {
+            current,
+            incoming: None,
+        };
+        Ok(Self {
+            directory,
+            state: Arc::new(Mutex::new(state)),
+        })
     }
 
     /// What a checkpoint taken here is called.
@@ -161,10 +184,18 @@ impl Snapshots {
 
     /// Makes a whole checkpoint the newest snapshot.
     pub(crate) fn publish(&self, meta: &SnapshotMeta, name: String) -> io::Result<Snapshot> {
-        let pointer = Pointer { name: name.clone(), meta: meta.into() };
-        self.directory.write_file(POINTER_FILE, &codec::encode(&pointer)).map_err(io::Error::other)?;
+        let pointer = Pointer {
+            name: name.clone(),
+            meta: meta.into(),
+        };
+        self.directory
+            .write_file(POINTER_FILE, &codec::encode(&pointer))
+            .map_err(io::Error::other)?;
         let snapshot = Snapshot::new(&self.directory, name, false);
-        let before = self.lock().current.replace((meta.clone(), snapshot.clone()));
+        let before = self
+            .lock()
+            .current
+            .replace((meta.clone(), snapshot.clone()));
         if let Some((_, before)) = before {
             before.held.obsolete.store(true, Ordering::Release);
         }
@@ -177,25 +208,68 @@ impl Snapshots {
 
     /// A snapshot's files, to be sent.
     pub(crate) fn files(&self, snapshot: &Snapshot) -> Result<Vec<FileInfo>, DiskError> {
-        let mut files = self.directory.files(snapshot.name())?;
+        let mut files = snapshot.held.directory.files(snapshot.name())?;
         // What RocksDB writes for people, and its lock, are no part of the database.
         files.retain(|file| !file.name.starts_with("LOG") && file.name != "LOCK");
         Ok(files)
     }
 
-    pub(crate) fn read(&self, snapshot: &Snapshot, file: &str, offset: u64) -> Result<Bytes, DiskError> {
-        self.directory.read_at(snapshot.name(), file, offset, CHUNK_BYTES)
+    pub(crate) fn read(
+        &self,
+        snapshot: &Snapshot,
+        file: &str,
+        offset: u64,
+    ) -> Result<Bytes, DiskError> {
+        snapshot
+            .held
+            .directory
+            .read_at(snapshot.name(), file, offset, CHUNK_BYTES)
+    }
+
+    /// A copy of a checkpoint, as if it had been received.
+    pub(crate) fn copy(&self, snapshot: &Snapshot) -> Result<Snapshot, DiskError> {
+        let name = format!("{RECEIVED_PREFIX}{}", snapshot.name());
+        self.directory.remove(&name)?;
+        let copy = Snapshot::new(&self.directory, name, true);
+        for file in self.files(snapshot)? {
+            let mut offset = 0;
+            loop {
+                let content = self.read(snapshot, &file.name, offset)?;
+                self.directory
+                    .append_at(copy.name(), &file.name, offset, &content)?;
+                offset += content.len() as u64;
+                if content.is_empty() || offset >= file.len {
+                    break;
+                }
+            }
+        }
+        self.directory.sync(copy.name())?;
+        Ok(copy)
     }
 
     /// Begins to receive one, in place of any other that was under way.
-    pub(crate) fn receive(&self, transfer: u64, meta: FlatMeta, files: Vec<(String, u64)>) -> io::Result<()> {
+    pub(crate) fn receive(
+        &self,
+        transfer: u64,
+        meta: FlatMeta,
+        files: Vec<(String, u64)>,
+    ) -> io::Result<()> {
         if files.len() > FILES_MAX {
-            return Err(io::Error::other(format!("{} files are too many for a snapshot", files.len())));
+            return Err(io::Error::other(format!(
+                "{} files are too many for a snapshot",
+                files.len()
+            )));
         }
         let name = format!("{RECEIVED_PREFIX}{transfer:016x}");
         let snapshot = Snapshot::new(&self.directory, name, true);
         let expected = files.into_iter().collect::<BTreeMap<_, _>>();
-        let incoming = Incoming { transfer, meta, expected, received: BTreeMap::new(), snapshot };
+        let incoming = Incoming {
+            transfer,
+            meta,
+            expected,
+            received: BTreeMap::new(),
+            snapshot,
+        };
         self.lock().incoming = Some(incoming);
         Ok(())
     }
@@ -214,7 +288,9 @@ impl Snapshots {
             state.incoming(transfer)?.complete()?;
             state.incoming.take().ok_or_else(|| unknown(transfer))?
         };
-        self.directory.sync(incoming.snapshot.name()).map_err(io::Error::other)?;
+        self.directory
+            .sync(incoming.snapshot.name())
+            .map_err(io::Error::other)?;
         Ok((incoming.meta.try_into()?, incoming.snapshot))
     }
 
@@ -225,12 +301,17 @@ impl Snapshots {
 
 impl State {
     fn incoming(&mut self, transfer: u64) -> io::Result<&mut Incoming> {
-        self.incoming.as_mut().filter(|incoming| incoming.transfer == transfer).ok_or_else(|| unknown(transfer))
+        self.incoming
+            .as_mut()
+            .filter(|incoming| incoming.transfer == transfer)
+            .ok_or_else(|| unknown(transfer))
     }
 }
 
 fn unknown(transfer: u64) -> io::Error {
-    io::Error::other(format!("snapshot transfer {transfer:016x} is not under way here"))
+    io::Error::other(format!(
+        "snapshot transfer {transfer:016x} is not under way here"
+    ))
 }
 
 /// A piece of a file on its way.
@@ -255,8 +336,15 @@ struct Incoming {
 
 impl Incoming {
     fn take(&mut self, chunk: &Chunk, directory: &dyn Directory) -> io::Result<()> {
-        let refuse = |why: &str| Err(io::Error::other(format!("{} at {}: {why}", chunk.file, chunk.offset)));
-        let Some(len) = self.expected.get(&chunk.file) else { return refuse("no file of this snapshot") };
+        let refuse = |why: &str| {
+            Err(io::Error::other(format!(
+                "{} at {}: {why}",
+                chunk.file, chunk.offset
+            )))
+        };
+        let Some(len) = self.expected.get(&chunk.file) else {
+            return refuse("no file of this snapshot");
+        };
         if digest(&chunk.content) != chunk.sha256 {
             return refuse("its SHA-256 does not match");
         }
@@ -265,16 +353,27 @@ impl Incoming {
             return refuse("longer than announced");
         }
         directory
-            .append_at(self.snapshot.name(), &chunk.file, chunk.offset, &chunk.content)
+            .append_at(
+                self.snapshot.name(),
+                &chunk.file,
+                chunk.offset,
+                &chunk.content,
+            )
             .map_err(io::Error::other)?;
         self.received.insert(chunk.file.clone(), end);
         Ok(())
     }
 
     fn complete(&self) -> io::Result<()> {
-        match self.expected.iter().find(|(file, len)| self.received.get(*file) != Some(len)) {
+        match self
+            .expected
+            .iter()
+            .find(|(file, len)| self.received.get(*file) != Some(len))
+        {
             None => Ok(()),
-            Some((file, len)) => Err(io::Error::other(format!("{file} is not complete: {len} bytes were announced"))),
+            Some((file, len)) => Err(io::Error::other(format!(
+                "{file} is not complete: {len} bytes were announced"
+            ))),
         }
     }
 }

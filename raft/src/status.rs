@@ -75,9 +75,14 @@ impl Status {
         let voters: Vec<NodeId> = membership.voter_ids().collect();
         self.members = membership
             .nodes()
-            .map(|(id, node)| Member { peer: node.peer(*id), voter: voters.contains(id) })
+            .map(|(id, node)| Member {
+                peer: node.peer(*id),
+                voter: voters.contains(id),
+            })
             .collect();
-        let leader = metrics.current_leader.and_then(|id| membership.get_node(&id).map(|node| node.peer(id)));
+        let leader = metrics
+            .current_leader
+            .and_then(|id| membership.get_node(&id).map(|node| node.peer(id)));
         let role = match metrics.state {
             ServerState::Learner => Role::Learner,
             ServerState::Follower => Role::Follower,

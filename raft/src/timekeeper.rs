@@ -11,7 +11,8 @@ use crate::clock::{LogClock, Monotonic};
 use crate::machine;
 use crate::types::{NodeId, Types};
 
-pub(crate) type Metrics = openraft::type_config::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>;
+pub(crate) type Metrics =
+    openraft::type_config::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>;
 
 pub(crate) struct Timekeeper {
     clock: Mutex<LogClock>,
@@ -24,7 +25,13 @@ pub(crate) struct Timekeeper {
 
 impl Timekeeper {
     pub(crate) fn new(wall: Arc<dyn Clock>, machine: Arc<machine::Shared>) -> Self {
-        Self { clock: Mutex::default(), wall, origin: Instant::now(), machine, metrics: OnceLock::new() }
+        Self {
+            clock: Mutex::default(),
+            wall,
+            origin: Instant::now(),
+            machine,
+            metrics: OnceLock::new(),
+        }
     }
 
     pub(crate) fn follow(&self, metrics: Metrics) {
@@ -50,7 +57,9 @@ impl Timekeeper {
         let term = {
             let metrics = metrics.borrow_watched();
             let leads = metrics.state == ServerState::Leader;
-            let established = metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term);
+            let established = metrics
+                .last_applied
+                .is_some_and(|id| id.leader_id.term == metrics.current_term);
             if !(leads && established) {
                 return None;
             }

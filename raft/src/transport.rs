@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::type_config::alias::SnapshotOf;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use openraft::type_config::alias::SnapshotOf;
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use seams::{Entropy, Network, NetworkError, Peer};
 use serde::de::DeserializeOwned;
@@ -102,8 +102,14 @@ pub(crate) struct Transfer {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Transferred {
     Accepted,
-    VoteChanged { expected: FlatVote, actual: FlatVote },
-    NotFlushed { expected: Option<Position>, actual: Option<Position> },
+    VoteChanged {
+        expected: FlatVote,
+        actual: FlatVote,
+    },
+    NotFlushed {
+        expected: Option<Position>,
+        actual: Option<Position>,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -141,10 +147,20 @@ impl Wires {
         body: Q,
         deadline: Duration,
     ) -> Result<A, NetworkError> {
-        let message = Message { from: self.acquaintances.me().clone(), body };
-        let answer = self.network.call(to, method, codec::encode(&message), deadline).await?;
-        let wrong = |reason: String| NetworkError::Unreachable { peer: to.to_string(), reason };
-        let answer: Message<A> = codec::decode(&answer).map_err(|error| wrong(error.to_string()))?;
+        let message = Message {
+            from: self.acquaintances.me().clone(),
+            body,
+        };
+        let answer = self
+            .network
+            .call(to, method, codec::encode(&message), deadline)
+            .await?;
+        let wrong = |reason: String| NetworkError::Unreachable {
+            peer: to.to_string(),
+            reason,
+        };
+        let answer: Message<A> =
+            codec::decode(&answer).map_err(|error| wrong(error.to_string()))?;
         self.acquaintances.check(&answer.from).map_err(wrong)?;
         Ok(answer.body)
     }
@@ -159,7 +175,10 @@ impl RaftNetworkFactory<Types> for Links {
     type Network = Link;
 
     async fn new_client(&mut self, target: NodeId, node: &Address) -> Link {
-        Link { wires: self.wires.clone(), to: node.peer(target) }
+        Link {
+            wires: self.wires.clone(),
+            to: node.peer(target),
+        }
     }
 }
 
@@ -177,10 +196,13 @@ impl Link {
         deadline: Duration,
     ) -> Result<A, Unreachable<Types>> {
         // Every failure counts as unreachable, also a refusal or a timeout: openraft then waits before it tries again.
-        self.wires.ask(&self.to, method, body, deadline).await.map_err(|error| {
-            tracing::debug!(%error, method, "no answer");
-            Unreachable::new(&error)
-        })
+        self.wires
+            .ask(&self.to, method, body, deadline)
+            .await
+            .map_err(|error| {
+                tracing::debug!(%error, method, "no answer");
+                Unreachable::new(&error)
+            })
     }
 
     async fn ask_vote(
@@ -195,10 +217,18 @@ impl Link {
             transfer: rpc.leadership_transfer,
         };
         let voted: Voted = self.ask(method, body, option.hard_ttl()).await?;
-        Ok(VoteResponse::new(Vote::from(voted.vote), voted.last.map(LogId::from), voted.granted))
+        Ok(VoteResponse::new(
+            Vote::from(voted.vote),
+            voted.last.map(LogId::from),
+            voted.granted,
+        ))
     }
 
-    async fn send_snapshot(&self, vote: Vote, snapshot: SnapshotOf<Types, Snapshot>) -> Result<Vote, StreamingError<Types>> {
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: SnapshotOf<Types, Snapshot>,
+    ) -> Result<Vote, StreamingError<Types>> {
         let transfer = self.wires.entropy.next_u64();
         let files = {
             let (snapshots, data) = (self.wires.snapshots.clone(), snapshot.snapshot.clone());
@@ -208,7 +238,10 @@ impl Link {
             transfer,
             vote: (&vote).into(),
             meta: (&snapshot.meta).into(),
-            files: files.iter().map(|file| (file.name.clone(), file.len)).collect(),
+            files: files
+                .iter()
+                .map(|file| (file.name.clone(), file.len))
+                .collect(),
         };
         let seen: FlatVote = self.ask(SNAPSHOT_BEGIN, begin, CHUNK_DEADLINE).await?;
         let seen = Vote::from(seen);
@@ -218,11 +251,22 @@ impl Link {
         for file in files {
             let mut offset = 0;
             loop {
-                let (snapshots, data, name) =
-                    (self.wires.snapshots.clone(), snapshot.snapshot.clone(), file.name.clone());
-                let content = self.read(move || snapshots.read(&data, &name, offset)).await?;
+                let (snapshots, data, name) = (
+                    self.wires.snapshots.clone(),
+                    snapshot.snapshot.clone(),
+                    file.name.clone(),
+                );
+                let content = self
+                    .read(move || snapshots.read(&data, &name, offset))
+                    .await?;
                 let len = content.len() as u64;
-                let chunk = Chunk { transfer, file: file.name.clone(), offset, sha256: digest(&content), content };
+                let chunk = Chunk {
+                    transfer,
+                    file: file.name.clone(),
+                    offset,
+                    sha256: digest(&content),
+                    content,
+                };
                 let (): () = self.ask(SNAPSHOT_CHUNK, chunk, CHUNK_DEADLINE).await?;
                 offset += len;
                 if offset >= file.len || len == 0 {
@@ -230,7 +274,10 @@ impl Link {
                 }
             }
         }
-        let end = SnapshotEnd { transfer, vote: (&vote).into() };
+        let end = SnapshotEnd {
+            transfer,
+            vote: (&vote).into(),
+        };
         let seen: FlatVote = self.ask(SNAPSHOT_END, end, INSTALL_DEADLINE).await?;
         Ok(seen.into())
     }
@@ -257,7 +304,11 @@ impl RaftNetworkV2<Types> for Link {
         rpc: AppendEntriesRequest<Types>,
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let deadline = if rpc.entries.is_empty() { EMPTY_APPEND_DEADLINE } else { APPEND_DEADLINE };
+        let deadline = if rpc.entries.is_empty() {
+            EMPTY_APPEND_DEADLINE
+        } else {
+            APPEND_DEADLINE
+        };
         let body = Append {
             clock_ms: self.wires.time.leader_ms(),
             known: self.wires.acquaintances.known(),
@@ -270,7 +321,9 @@ impl RaftNetworkV2<Types> for Link {
         self.wires.time.answered(self.to.id, appended.wall_ms);
         Ok(match appended.outcome {
             AppendOutcome::Success => AppendEntriesResponse::Success,
-            AppendOutcome::Partial(upto) => AppendEntriesResponse::PartialSuccess(upto.map(LogId::from)),
+            AppendOutcome::Partial(upto) => {
+                AppendEntriesResponse::PartialSuccess(upto.map(LogId::from))
+            }
             AppendOutcome::Conflict => AppendEntriesResponse::Conflict,
             AppendOutcome::HigherVote(vote) => AppendEntriesResponse::HigherVote(vote.into()),
         })
@@ -323,12 +376,17 @@ impl RaftNetworkV2<Types> for Link {
         Ok(match transferred {
             Transferred::Accepted => Ok(()),
             Transferred::VoteChanged { expected, actual } => {
-                Err(TransferLeaderError::VoteChanged { expected: expected.into(), actual: actual.into() })
+                Err(TransferLeaderError::VoteChanged {
+                    expected: expected.into(),
+                    actual: actual.into(),
+                })
             }
-            Transferred::NotFlushed { expected, actual } => Err(TransferLeaderError::LogNotFlushed {
-                expected: expected.map(LogId::from),
-                actual: actual.map(LogId::from),
-            }),
+            Transferred::NotFlushed { expected, actual } => {
+                Err(TransferLeaderError::LogNotFlushed {
+                    expected: expected.map(LogId::from),
+                    actual: actual.map(LogId::from),
+                })
+            }
         })
     }
 }

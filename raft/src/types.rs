@@ -7,8 +7,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use openraft::impls::leader_id_std;
-use openraft::type_config::alias::CommittedLeaderIdOf;
 use openraft::rt::deterministic_rng::DeterministicRng;
+use openraft::type_config::alias::CommittedLeaderIdOf;
 use seams::Peer;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 pub type NodeId = u64;
 
 /// An entry's place in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Position {
     /// The term of the leader that appended it.
     pub term: u64,
@@ -46,13 +48,20 @@ pub struct Address {
 
 impl Address {
     pub(crate) fn peer(&self, id: NodeId) -> Peer {
-        Peer { id, name: self.name.clone(), address: self.address.clone() }
+        Peer {
+            id,
+            name: self.name.clone(),
+            address: self.address.clone(),
+        }
     }
 }
 
 impl From<&Peer> for Address {
     fn from(peer: &Peer) -> Self {
-        Self { name: peer.name.clone(), address: peer.address.clone() }
+        Self {
+            name: peer.name.clone(),
+            address: peer.address.clone(),
+        }
     }
 }
 
@@ -89,12 +98,18 @@ pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Type
 
 impl From<LogId> for Position {
     fn from(id: LogId) -> Self {
-        Self { term: id.leader_id.term, index: id.index }
+        Self {
+            term: id.leader_id.term,
+            index: id.index,
+        }
     }
 }
 
 impl From<Position> for LogId {
     fn from(position: Position) -> Self {
-        LogId::new(CommittedLeaderIdOf::<Types>::new(position.term), position.index)
+        LogId::new(
+            CommittedLeaderIdOf::<Types>::new(position.term),
+            position.index,
+        )
     }
 }

@@ -27,7 +27,10 @@ async fn many_append_at_once_and_all_apply_the_same() {
     positions.dedup();
     assert_eq!(positions.len(), 500, "each has a position of its own");
     let syncs = leader.log_statistics().wal_syncs - before;
-    assert!(syncs < 250, "{syncs} syncs for 500 appends at once: they must be shared");
+    assert!(
+        syncs < 250,
+        "{syncs} syncs for 500 appends at once: they must be shared"
+    );
 
     cluster.applied(positions[499].index).await;
     let all: Vec<_> = cluster.seen.values().map(|seen| seen.payloads()).collect();
@@ -41,12 +44,22 @@ async fn many_append_at_once_and_all_apply_the_same() {
 async fn every_acknowledgement_follows_a_sync_on_a_majority() {
     let cluster = Cluster::start(3, |_| {}).await;
     let leader = cluster.node(cluster.leader().await).clone();
-    let syncs = || cluster.nodes.values().map(|node| node.log_statistics().wal_syncs).collect::<Vec<_>>();
+    let syncs = || {
+        cluster
+            .nodes
+            .values()
+            .map(|node| node.log_statistics().wal_syncs)
+            .collect::<Vec<_>>()
+    };
     for number in 0..50 {
         let before = syncs();
         leader.append(payload(number), None).await.unwrap();
         let after = syncs();
-        let synced = before.iter().zip(&after).filter(|(before, after)| after > before).count();
+        let synced = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| after > before)
+            .count();
         assert!(synced >= 2, "append {number}: {before:?} then {after:?}");
     }
 }
@@ -92,10 +105,15 @@ async fn all_killed_at_once_come_back_with_all_that_was_acknowledged() {
         cluster.kill(id);
     }
     for id in 1..=3 {
-        cluster.run(id, Some((1..=3).map(peer).collect())).await.unwrap();
+        cluster
+            .run(id, Some((1..=3).map(peer).collect()))
+            .await
+            .unwrap();
     }
     for node in cluster.nodes.values() {
-        tokio::time::timeout(Duration::from_secs(30), node.recovered()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), node.recovered())
+            .await
+            .unwrap();
     }
     let want: Vec<_> = (0..30).map(payload).collect();
     for (id, seen) in &cluster.seen {
@@ -126,14 +144,20 @@ async fn one_that_lags_behind_the_log_is_rebuilt_from_a_snapshot() {
     .await;
     cluster.run(lagging, None).await.unwrap();
     cluster.applied(last.index).await;
-    assert_eq!(cluster.seen[&lagging].payloads(), cluster.seen[&leader].payloads());
+    assert_eq!(
+        cluster.seen[&lagging].payloads(),
+        cluster.seen[&leader].payloads()
+    );
 
     // It goes on from there, also after another start.
     cluster.kill(lagging);
     let next = cluster.append(payload(301)).await;
     cluster.run(lagging, None).await.unwrap();
     cluster.applied(next.index).await;
-    assert_eq!(cluster.seen[&lagging].payloads(), cluster.seen[&leader].payloads());
+    assert_eq!(
+        cluster.seen[&lagging].payloads(),
+        cluster.seen[&leader].payloads()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,10 +166,19 @@ async fn leadership_moves_on_request_and_on_a_clean_stop() {
     let first = cluster.leader().await;
     cluster.append(payload(0)).await;
     let second = (1..=3).find(|id| *id != first).unwrap();
-    assert_eq!(cluster.node(second).transfer_leadership(None).await, Err(TransferError::NotLeader));
-    assert_eq!(cluster.node(first).transfer_leadership(Some(9)).await, Err(TransferError::NobodyElse));
+    assert_eq!(
+        cluster.node(second).transfer_leadership(None).await,
+        Err(TransferError::NotLeader)
+    );
+    assert_eq!(
+        cluster.node(first).transfer_leadership(Some(9)).await,
+        Err(TransferError::NobodyElse)
+    );
     let began = Instant::now();
-    assert_eq!(cluster.node(first).transfer_leadership(Some(second)).await, Ok(second));
+    assert_eq!(
+        cluster.node(first).transfer_leadership(Some(second)).await,
+        Ok(second)
+    );
     println!("hand-over: {} ms", began.elapsed().as_millis());
     assert_eq!(cluster.leader().await, second);
 
@@ -166,7 +199,10 @@ async fn a_read_on_any_server_sees_what_was_acknowledged() {
         for (id, node) in &cluster.nodes {
             let index = eventually(async || node.read_index().await.ok()).await;
             assert!(index >= position.index, "server {id}");
-            assert!(cluster.seen[id].payloads().contains(&payload(number)), "server {id}");
+            assert!(
+                cluster.seen[id].payloads().contains(&payload(number)),
+                "server {id}"
+            );
         }
     }
     let node = cluster.node(1);
@@ -200,18 +236,32 @@ async fn appends_that_can_not_be_are_refused() {
     let node = cluster.node(leader);
     let term = node.status().term;
     match follower.append(payload(0), None).await {
-        Err(AppendError::NotLeader { leader: Some(named) }) => assert_eq!(named, peer(leader)),
+        Err(AppendError::NotLeader {
+            leader: Some(named),
+        }) => assert_eq!(named, peer(leader)),
         other => panic!("{other:?}"),
     }
     assert_eq!(
         node.append(payload(0), Some(term + 1)).await,
-        Err(AppendError::TermMoved { asked: term + 1, term })
+        Err(AppendError::TermMoved {
+            asked: term + 1,
+            term
+        })
     );
     let bytes = ENTRY_BYTES_MAX + 1;
-    assert_eq!(node.append(Bytes::from(vec![0; bytes]), None).await, Err(AppendError::TooLarge { bytes }));
-    let position = node.append(Bytes::from(vec![7; ENTRY_BYTES_MAX]), Some(term)).await.unwrap();
+    assert_eq!(
+        node.append(Bytes::from(vec![0; bytes]), None).await,
+        Err(AppendError::TooLarge { bytes })
+    );
+    let position = node
+        .append(Bytes::from(vec![7; ENTRY_BYTES_MAX]), Some(term))
+        .await
+        .unwrap();
     cluster.applied(position.index).await;
-    assert_eq!(cluster.seen[&follower.id()].payloads(), [vec![7; ENTRY_BYTES_MAX]]);
+    assert_eq!(
+        cluster.seen[&follower.id()].payloads(),
+        [vec![7; ENTRY_BYTES_MAX]]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,7 +277,11 @@ async fn a_member_joins_and_one_leaves() {
     let position = cluster.append(payload(1)).await;
     cluster.applied(position.index).await;
     let members = cluster.node(4).status().members;
-    assert!(members.iter().all(|member| member.voter && member.peer.id != gone));
+    assert!(
+        members
+            .iter()
+            .all(|member| member.voter && member.peer.id != gone)
+    );
     assert_eq!(members.len(), 3);
 }
 
@@ -237,10 +291,19 @@ async fn a_known_id_on_an_empty_disk_takes_no_part() {
     cluster.append(payload(0)).await;
     let leader = cluster.leader().await;
     let wiped = (1..=3).find(|id| *id != leader).unwrap();
-    eventually(async || cluster.seen[&wiped].payloads().contains(&payload(0)).then_some(())).await;
+    eventually(async || {
+        cluster.seen[&wiped]
+            .payloads()
+            .contains(&payload(0))
+            .then_some(())
+    })
+    .await;
     cluster.kill(wiped);
     cluster.folders.remove(&wiped);
-    cluster.run(wiped, Some((1..=3).map(peer).collect())).await.unwrap();
+    cluster
+        .run(wiped, Some((1..=3).map(peer).collect()))
+        .await
+        .unwrap();
     cluster.append(payload(1)).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let status = cluster.node(wiped).status();
@@ -250,10 +313,8 @@ async fn a_known_id_on_an_empty_disk_takes_no_part() {
 
     // With its log alone taken away it does not even start.
     cluster.kill(wiped);
-    let directory = eventually(async || {
-        seams::FileDirectory::open(cluster.folders[&wiped].path()).ok()
-    })
-    .await;
+    let directory =
+        eventually(async || seams::FileDirectory::open(cluster.folders[&wiped].path()).ok()).await;
     seams::Directory::remove(&directory, "log").unwrap();
     drop(directory);
     let refused = cluster.run(wiped, None).await.unwrap_err();
@@ -269,7 +330,11 @@ async fn a_machine_that_can_not_apply_stops_its_node() {
     cluster.append(payload(0)).await;
     let mut watch = cluster.node(failing).watch();
     let failed = watch.wait_for(|status| status.failed.is_some());
-    let status = tokio::time::timeout(Duration::from_secs(10), failed).await.unwrap().unwrap().clone();
+    let status = tokio::time::timeout(Duration::from_secs(10), failed)
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
     assert!(status.failed.unwrap().contains("as the test wants"));
     cluster.append(payload(1)).await;
 }
@@ -287,6 +352,10 @@ async fn the_clock_goes_on_under_the_next_leader() {
             assert!(node.id() == leader || node.clock_ms().is_none());
             assert!(node.clock_estimate_ms().abs_diff(now) < 5_000);
         }
-        cluster.node(leader).transfer_leadership(None).await.unwrap();
+        cluster
+            .node(leader)
+            .transfer_leadership(None)
+            .await
+            .unwrap();
     }
 }

@@ -20,7 +20,9 @@ impl Seen {
     /// All payloads applied, in the order of the log.
     pub fn payloads(&self) -> Vec<Bytes> {
         let disk = self.disk.lock().unwrap().clone().unwrap();
-        let pairs = disk.scan(&Range::prefix("p/"), Order::Ascending, usize::MAX).unwrap();
+        let pairs = disk
+            .scan(&Range::prefix("p/"), Order::Ascending, usize::MAX)
+            .unwrap();
         pairs.into_iter().map(|(_, payload)| payload).collect()
     }
 }
@@ -35,23 +37,38 @@ pub struct Keeper {
 
 impl Keeper {
     pub fn open(directory: Arc<dyn Directory>, seen: Seen) -> Self {
-        let name = directory.read_file(POINTER).unwrap().map_or("state".into(), |name| String::from_utf8(name).unwrap());
+        let name = directory
+            .read_file(POINTER)
+            .unwrap()
+            .map_or("state".into(), |name| String::from_utf8(name).unwrap());
         let disk = directory.open(&name, &DiskOptions::without_wal()).unwrap();
         *seen.disk.lock().unwrap() = Some(disk.clone());
-        Self { directory, name, disk, flushed: None, seen }
+        Self {
+            directory,
+            name,
+            disk,
+            flushed: None,
+            seen,
+        }
     }
 
     fn position(&self) -> Option<Position> {
         let bytes = self.disk.get(b"m/position").unwrap()?;
         let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
-        Some(Position { term: number(0), index: number(8) })
+        Some(Position {
+            term: number(0),
+            index: number(8),
+        })
     }
 }
 
 impl Machine for Keeper {
     fn applied(&self) -> Result<Applied, MachineError> {
         let membership = self.disk.get(b"m/membership")?.unwrap_or_default();
-        Ok(Applied { position: self.position(), membership })
+        Ok(Applied {
+            position: self.position(),
+            membership,
+        })
     }
 
     fn apply(&mut self, group: Vec<Committed>) -> Result<(), MachineError> {
@@ -70,7 +87,10 @@ impl Machine for Keeper {
             if let Some(membership) = committed.membership {
                 batch.put(&b"m/membership"[..], membership);
             }
-            batch.put(&b"m/position"[..], [term.to_be_bytes(), index.to_be_bytes()].concat());
+            batch.put(
+                &b"m/position"[..],
+                [term.to_be_bytes(), index.to_be_bytes()].concat(),
+            );
         }
         Ok(self.disk.write(batch, Synced::No)?)
     }

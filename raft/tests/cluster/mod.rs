@@ -26,7 +26,11 @@ pub struct Cluster {
 }
 
 pub fn peer(id: NodeId) -> Peer {
-    Peer { id, name: format!("server-{id}"), address: format!("memory:{id}") }
+    Peer {
+        id,
+        name: format!("server-{id}"),
+        address: format!("memory:{id}"),
+    }
 }
 
 impl Cluster {
@@ -40,14 +44,24 @@ impl Cluster {
             configure,
         };
         for id in 1..=size {
-            cluster.run(id, Some((1..=size).map(peer).collect())).await.unwrap();
+            cluster
+                .run(id, Some((1..=size).map(peer).collect()))
+                .await
+                .unwrap();
         }
         cluster
     }
 
     /// Starts a server, anew or again.
-    pub async fn run(&mut self, id: NodeId, bootstrap: Option<Vec<Peer>>) -> Result<(), StartError> {
-        let folder = self.folders.entry(id).or_insert_with(|| tempfile::tempdir().unwrap());
+    pub async fn run(
+        &mut self,
+        id: NodeId,
+        bootstrap: Option<Vec<Peer>>,
+    ) -> Result<(), StartError> {
+        let folder = self
+            .folders
+            .entry(id)
+            .or_insert_with(|| tempfile::tempdir().unwrap());
         let directory = Arc::new(open(folder).await);
         let seen = Seen::default();
         let machine = Keeper::open(directory.clone(), seen.clone());
@@ -82,11 +96,19 @@ impl Cluster {
     pub async fn leader(&self) -> NodeId {
         let found = eventually(async || {
             let statuses: Vec<Status> = self.nodes.values().map(Node::status).collect();
-            let leader = statuses.iter().filter(|status| status.leads()).max_by_key(|status| status.term)?;
+            let leader = statuses
+                .iter()
+                .filter(|status| status.leads())
+                .max_by_key(|status| status.term)?;
             let followed = statuses.iter().filter(|status| {
-                status.term == leader.term && status.leader.as_ref().is_some_and(|peer| peer.id == leader.id)
+                status.term == leader.term
+                    && status
+                        .leader
+                        .as_ref()
+                        .is_some_and(|peer| peer.id == leader.id)
             });
-            (followed.count() * 2 > leader.members.len() && leader.members.len() > 0).then_some(leader.id)
+            (followed.count() * 2 > leader.members.len() && leader.members.len() > 0)
+                .then_some(leader.id)
         });
         found.await
     }
@@ -98,7 +120,10 @@ impl Cluster {
             let leader = self.nodes.values().find(|node| node.status().leads())?;
             match timeout(Duration::from_secs(2), leader.append(payload.clone(), None)).await {
                 Ok(Ok(position)) => Some(position),
-                Ok(Err(AppendError::NotLeader { .. } | AppendError::Unknown | AppendError::Stopped)) | Err(_) => None,
+                Ok(Err(
+                    AppendError::NotLeader { .. } | AppendError::Unknown | AppendError::Stopped,
+                ))
+                | Err(_) => None,
                 Ok(Err(error)) => panic!("{error}"),
             }
         })
@@ -110,7 +135,10 @@ impl Cluster {
         for node in self.nodes.values() {
             let mut applied = node.applied();
             let reached = applied.wait_for(|at| at.is_some_and(|at| at.index >= index));
-            timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("server {}: {:?}", node.id(), node.status())).unwrap();
+            timeout(PATIENCE, reached)
+                .await
+                .unwrap_or_else(|_| panic!("server {}: {:?}", node.id(), node.status()))
+                .unwrap();
         }
     }
 }
@@ -126,7 +154,10 @@ pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
         if let Some(value) = attempt().await {
             return value;
         }
-        assert!(Instant::now() < deadline, "it did not happen in {PATIENCE:?}");
+        assert!(
+            Instant::now() < deadline,
+            "it did not happen in {PATIENCE:?}"
+        );
         sleep(Duration::from_millis(10)).await;
     }
 }
