@@ -14,10 +14,12 @@ SHELL := /bin/bash
 CACHE := $(or $(RECKON_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/reckon)
 export RECKON_CACHE := $(CACHE)
 export CARGO_TARGET_DIR := $(CACHE)/target
-export ROCKSDB_LIB_DIR := $(CACHE)/rocksdb
 export ROCKSDB_STATIC := 1
 # These would override what .cargo/config.toml sets, and build everything twice.
 unexport RUSTFLAGS CC CXX
+
+# `.ci/rocksdb` builds the library if the cache has none, and says where it is.
+CARGO := ROCKSDB_LIB_DIR=$$(.ci/rocksdb) && export ROCKSDB_LIB_DIR && cargo
 
 RECKON := $(CARGO_TARGET_DIR)/debug/reckon
 # Flags for `reckon up`: make up ARGS='--agents 0 --simulated-nodes 100'
@@ -25,7 +27,7 @@ ARGS :=
 AGENTLESS := $(filter --agents=0,$(subst --agents 0,--agents=0,$(ARGS)))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help up test build lint exchanges packages-build packages-run packages-test rocksdb sudo
+.PHONY: help up test build lint exchanges packages-build packages-run packages-test sudo
 
 help:
 	@echo "make up [ARGS=…]   build, and start a cluster on this machine ('reckon up ARGS'; see 'reckon up --help')"
@@ -40,24 +42,21 @@ up: $(if $(AGENTLESS),,packages-run) build
 # The tests come last: the runner's closing lines are what counts.
 test: packages-run packages-test sudo lint build exchanges
 	@kubectl=$$(.ci/kubectl); echo "kubectl: $$kubectl"; export RECKON_KUBECTL=$$kubectl; \
-	if [ -n "$(SUDO)" ]; then (while kill -0 $$$$ 2>/dev/null; do sudo -n -v; sleep 50; done) & fi; \
+	if [ -n "$(SUDO)" ]; then (while kill -0 $$$$ 2>/dev/null; do sudo -n -v; sleep 50; done) >/dev/null 2>&1 & fi; \
 	if cargo nextest --version >/dev/null 2>&1; \
-	then cargo nextest run --workspace --locked --no-fail-fast; \
-	else cargo test --workspace --locked --no-fail-fast; fi
+	then $(CARGO) nextest run --workspace --locked --no-fail-fast; \
+	else $(CARGO) test --workspace --locked --no-fail-fast; fi
 
-build: packages-build rocksdb
-	cargo build --locked
+build: packages-build
+	@$(CARGO) build --locked
 
-lint: packages-build rocksdb
+lint: packages-build
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
 
 exchanges: build packages-test
 	@.ci/exchanges $(RECKON)
-
-rocksdb: packages-build
-	@.ci/rocksdb
 
 packages-build packages-run packages-test: packages-%:
 	@.ci/packages $*
