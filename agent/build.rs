@@ -3,6 +3,9 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=agent.proto");
     let files = protox::compile(["agent.proto"], ["."])?;
-    tonic_prost_build::configure().build_client(true).build_server(true).compile_fds(files)?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_server(true)
+        .compile_fds(files)?;
     Ok(())
 }

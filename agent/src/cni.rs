@@ -23,12 +23,17 @@ pub struct Names {
 
 impl Names {
     pub fn derive(cluster: &str, agent: &str) -> Self {
-        Names { digest: Sha256::digest(format!("{cluster}\0{agent}")).into() }
+        Names {
+            digest: Sha256::digest(format!("{cluster}\0{agent}")).into(),
+        }
     }
 
     /// Eight hexadecimal digits.
     pub fn id(&self) -> String {
-        self.digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+        self.digest[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// At most 15 characters, as the kernel has it.
@@ -43,7 +48,12 @@ impl Names {
 
     /// The first free subnet from the derived one on.
     fn subnet(&self, taken: impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
-        let first = u32::from_le_bytes([self.digest[4], self.digest[5], self.digest[6], self.digest[7]]);
+        let first = u32::from_le_bytes([
+            self.digest[4],
+            self.digest[5],
+            self.digest[6],
+            self.digest[7],
+        ]);
         let base = u32::from(Ipv4Addr::new(10, 128, 0, 0));
         (0..SUBNETS)
             .map(|step| Ipv4Addr::from(base + ((first.wrapping_add(step) % SUBNETS) << 8)))
@@ -70,9 +80,13 @@ pub fn configure(names: &Names, dir: &Path) -> io::Result<Network> {
         _ => {
             let routes = routes(&fs::read_to_string("/proc/net/route").unwrap_or_default());
             let taken = |subnet: Ipv4Addr| {
-                routes.iter().any(|(net, mask)| u32::from(subnet) & mask == net & mask || net & 0xffff_ff00 == u32::from(subnet))
+                routes.iter().any(|(net, mask)| {
+                    u32::from(subnet) & mask == net & mask || net & 0xffff_ff00 == u32::from(subnet)
+                })
             };
-            let subnet = names.subnet(taken).ok_or_else(|| io::Error::other("no free subnet in 10.128.0.0/9"))?;
+            let subnet = names
+                .subnet(taken)
+                .ok_or_else(|| io::Error::other("no free subnet in 10.128.0.0/9"))?;
             let subnet = format!("{subnet}/24");
             fs::write(&chosen, &subnet)?;
             subnet
@@ -100,13 +114,21 @@ pub fn configure(names: &Names, dir: &Path) -> io::Result<Network> {
     });
     let text = serde_json::to_string_pretty(&list).map_err(io::Error::other)?;
     if fs::read_to_string(&file).is_ok_and(|held| held == text) {
-        return Ok(Network { bridge: names.bridge(), subnet, config_dir });
+        return Ok(Network {
+            bridge: names.bridge(),
+            subnet,
+            config_dir,
+        });
     }
     // containerd watches the directory: it must never see half a file.
     let fresh = dir.join("conflist.new");
     fs::write(&fresh, text)?;
     fs::rename(fresh, file)?;
-    Ok(Network { bridge: names.bridge(), subnet, config_dir })
+    Ok(Network {
+        bridge: names.bridge(),
+        subnet,
+        config_dir,
+    })
 }
 
 /// (network, mask) of each route but the default one. /proc/net/route: hexadecimal, in the host's byte order.
@@ -129,6 +151,7 @@ pub fn remove(network: &Network, names: &Names, dir: &Path) {
         run("ip", &["link", "delete", &network.bridge, "type", "bridge"]);
     }
     remove_rules(names);
+    remove_port_chains();
     let _ = fs::remove_dir_all(dir.join("addresses"));
     let _ = fs::remove_file(dir.join("subnet"));
 }
@@ -136,19 +159,79 @@ pub fn remove(network: &Network, names: &Names, dir: &Path) {
 /// The bridge plugin takes a pod's rules away with the pod. Those of pods whose removal it did not see carry our network's name
 /// in their comment; each is a rule and a chain of its own.
 fn remove_rules(names: &Names) {
-    let Some(rules) = output("iptables", &["-w", "5", "-t", "nat", "-S"]) else { return };
+    let Some(rules) = output("iptables", &["-w", "5", "-t", "nat", "-S"]) else {
+        return;
+    };
     let ours = format!("name: \"reckon-{}\"", names.id());
     let escaped = ours.replace('"', "\\\"");
-    for rule in rules.lines().filter(|line| line.contains(&ours) || line.contains(&escaped)) {
-        let Some(spec) = rule.strip_prefix("-A ") else { continue };
-        let mut arguments = vec!["-w".to_owned(), "5".to_owned(), "-t".to_owned(), "nat".to_owned(), "-D".to_owned()];
+    for rule in rules
+        .lines()
+        .filter(|line| line.contains(&ours) || line.contains(&escaped))
+    {
+        let Some(spec) = rule.strip_prefix("-A ") else {
+            continue;
+        };
+        let mut arguments = vec![
+            "-w".to_owned(),
+            "5".to_owned(),
+            "-t".to_owned(),
+            "nat".to_owned(),
+            "-D".to_owned(),
+        ];
         arguments.extend(split_quoted(spec));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         run("iptables", &arguments);
-        let chain = spec.split_whitespace().skip_while(|word| *word != "-j").nth(1);
+        let chain = spec
+            .split_whitespace()
+            .skip_while(|word| *word != "-j")
+            .nth(1);
         if let Some(chain) = chain.filter(|chain| chain.starts_with("CNI-")) {
             run("iptables", &["-w", "5", "-t", "nat", "-F", chain]);
             run("iptables", &["-w", "5", "-t", "nat", "-X", chain]);
+        }
+    }
+}
+
+/// The portmap plugin's chains are shared by all on the machine and left by it for good; once no port is mapped they are of no use. Whoever
+/// maps a port makes them anew.
+fn remove_port_chains() {
+    for program in ["iptables", "ip6tables"] {
+        let nat =
+            |arguments: &[&str]| run(program, &[&["-w", "5", "-t", "nat"], arguments].concat());
+        let Some(rules) = output(program, &["-w", "5", "-t", "nat", "-S"]) else {
+            continue;
+        };
+        let rules: Vec<&str> = rules.lines().collect();
+        let mapped = |rule: &&str| {
+            rule.starts_with("-A CNI-HOSTPORT-DNAT ") || rule.starts_with("-N CNI-DN-")
+        };
+        if !rules.iter().any(|rule| *rule == "-N CNI-HOSTPORT-DNAT") || rules.iter().any(mapped) {
+            continue;
+        }
+        let chains = [
+            "CNI-HOSTPORT-DNAT",
+            "CNI-HOSTPORT-MASQ",
+            "CNI-HOSTPORT-SETMARK",
+        ];
+        let jumps = |rule: &&&str| {
+            chains
+                .iter()
+                .any(|chain| rule.ends_with(&format!("-j {chain}")))
+        };
+        for rule in rules
+            .iter()
+            .filter(jumps)
+            .filter_map(|rule| rule.strip_prefix("-A "))
+        {
+            let words = split_quoted(rule);
+            let words: Vec<&str> = std::iter::once("-D")
+                .chain(words.iter().map(String::as_str))
+                .collect();
+            nat(&words);
+        }
+        for chain in chains {
+            nat(&["-F", chain]);
+            nat(&["-X", chain]);
         }
     }
 }
@@ -181,7 +264,10 @@ fn run(program: &str, arguments: &[&str]) {
 
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
@@ -190,7 +276,10 @@ mod tests {
 
     #[test]
     fn names_are_stable_and_short() {
-        let (one, other) = (Names::derive("c1", "agent-1"), Names::derive("c1", "agent-2"));
+        let (one, other) = (
+            Names::derive("c1", "agent-1"),
+            Names::derive("c1", "agent-2"),
+        );
         assert_eq!(one, Names::derive("c1", "agent-1"));
         assert_ne!(one.bridge(), other.bridge());
         assert!(one.bridge().len() <= 15, "{}", one.bridge());
@@ -202,7 +291,10 @@ mod tests {
         let first = names.subnet(|_| false).unwrap();
         let next = names.subnet(|subnet| subnet == first).unwrap();
         assert_eq!(u32::from(next), u32::from(first) + 256);
-        assert!(first.octets()[0] == 10 && first.octets()[1] >= 128, "{first}");
+        assert!(
+            first.octets()[0] == 10 && first.octets()[1] >= 128,
+            "{first}"
+        );
         assert_eq!(names.subnet(|_| true), None);
     }
 
@@ -213,7 +305,10 @@ mod tests {
         let network = configure(&names, dir.path()).unwrap();
         fs::write(dir.path().join("subnet"), "10.200.1.0/24").unwrap();
         let again = configure(&names, dir.path()).unwrap();
-        assert_eq!((again.subnet.as_str(), &again.bridge), ("10.200.1.0/24", &network.bridge));
+        assert_eq!(
+            (again.subnet.as_str(), &again.bridge),
+            ("10.200.1.0/24", &network.bridge)
+        );
         let text = fs::read_to_string(network.config_dir.join("10-reckon.conflist")).unwrap();
         assert!(text.contains("10.200.1.0/24"), "{text}");
     }
@@ -225,8 +320,20 @@ mod tests {
                      eth0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\n";
         assert_eq!(routes(table), [(0xac11_0000, 0xffff_0000)]);
         assert_eq!(
-            split_quoted(r#"POSTROUTING -s 10.1.0.2/32 -m comment --comment "name: \"x\" id: \"y\"" -j CNI-1"#),
-            ["POSTROUTING", "-s", "10.1.0.2/32", "-m", "comment", "--comment", "name: \"x\" id: \"y\"", "-j", "CNI-1"]
+            split_quoted(
+                r#"POSTROUTING -s 10.1.0.2/32 -m comment --comment "name: \"x\" id: \"y\"" -j CNI-1"#
+            ),
+            [
+                "POSTROUTING",
+                "-s",
+                "10.1.0.2/32",
+                "-m",
+                "comment",
+                "--comment",
+                "name: \"x\" id: \"y\"",
+                "-j",
+                "CNI-1"
+            ]
         );
     }
 }

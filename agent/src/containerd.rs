@@ -27,11 +27,16 @@ const LONGEST_SOCKET: usize = 107 - 6;
 /// How long containerd may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// Its log is put aside at a start when it is larger; one such is kept.
+const MAX_LOG_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Error)]
 pub enum ContainerdError {
     #[error("{missing} is not installed: apt-get install {package}")]
-    NotInstalled { missing: String, package: &'static str },
+    NotInstalled {
+        missing: String,
+        package: &'static str,
+    },
     #[error("running containers needs root")]
     NotRoot,
     #[error("{path}: {error}")]
@@ -56,7 +61,10 @@ pub struct Installed {
 /// Looks for everything before anything is started; the error names the Debian package to install.
 pub fn find_installed() -> Result<Installed, ContainerdError> {
     let need = |program: &str, package: &'static str| {
-        find(program).ok_or_else(|| ContainerdError::NotInstalled { missing: program.to_owned(), package })
+        find(program).ok_or_else(|| ContainerdError::NotInstalled {
+            missing: program.to_owned(),
+            package,
+        })
     };
     let containerd = need("containerd", "containerd")?;
     let ctr = need("ctr", "containerd")?;
@@ -78,15 +86,27 @@ pub fn find_installed() -> Result<Installed, ContainerdError> {
     let output = std::process::Command::new(&containerd)
         .arg("--version")
         .output()
-        .map_err(|error| ContainerdError::Io { path: containerd.clone(), error })?;
+        .map_err(|error| ContainerdError::Io {
+            path: containerd.clone(),
+            error,
+        })?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (major, minor) = version(&text).ok_or(ContainerdError::Version(text))?;
-    Ok(Installed { containerd, ctr, cni_bin, major, minor })
+    Ok(Installed {
+        containerd,
+        ctr,
+        cni_bin,
+        major,
+        minor,
+    })
 }
 
 /// `containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1` -> (1, 6).
 fn version(text: &str) -> Option<(u32, u32)> {
-    let word = text.split_whitespace().map(|word| word.trim_start_matches('v')).find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    let word = text
+        .split_whitespace()
+        .map(|word| word.trim_start_matches('v'))
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let mut parts = word.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
@@ -95,10 +115,20 @@ fn version(text: &str) -> Option<(u32, u32)> {
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
-        .chain(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
+        .chain([
+            "/usr/local/sbin",
+            "/usr/local/bin",
+            "/usr/sbin",
+            "/usr/bin",
+            "/sbin",
+            "/bin",
+        ])
         .filter(|dir| !dir.is_empty())
         .map(|dir| Path::new(dir).join(program))
-        .find(|path| fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0))
+        .find(|path| {
+            fs::metadata(path)
+                .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+        })
 }
 
 pub struct Containerd {
@@ -130,7 +160,11 @@ impl Containerd {
             Path::new("/run/reckon").join(name)
         };
         fs::create_dir_all(&run_dir).map_err(io(&run_dir))?;
-        let snapshotter = if overlay_works(&dir) { "overlayfs" } else { "native" };
+        let snapshotter = if overlay_works(&dir) {
+            "overlayfs"
+        } else {
+            "native"
+        };
         let text = config::render(&config::Settings {
             installed: &installed,
             root: &dir.join("root"),
@@ -142,7 +176,12 @@ impl Containerd {
         });
         let file = dir.join("config.toml");
         fs::write(&file, text).map_err(io(&file))?;
-        let containerd = Containerd { installed, dir, run_dir, snapshotter };
+        let containerd = Containerd {
+            installed,
+            dir,
+            run_dir,
+            snapshotter,
+        };
         containerd.ensure_running().await?;
         Ok(containerd)
     }
@@ -198,8 +237,18 @@ impl Containerd {
 
     fn spawn(&self) -> Result<(), ContainerdError> {
         let path = self.log();
-        let io = |error| ContainerdError::Io { path: path.clone(), error };
-        let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
+        let io = |error| ContainerdError::Io {
+            path: path.clone(),
+            error,
+        };
+        if fs::metadata(&path).is_ok_and(|log| log.len() > MAX_LOG_BYTES) {
+            fs::rename(&path, path.with_extension("log.old")).map_err(io)?;
+        }
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(io)?;
         // setsid: neither a Ctrl-C at the agent's terminal nor the agent's end may reach it.
         let mut child = std::process::Command::new("setsid")
             .arg(&self.installed.containerd)
@@ -254,7 +303,9 @@ fn start_time(pid: i32) -> Option<String> {
 fn overlay_works(dir: &Path) -> bool {
     let probe = dir.join("overlay-probe");
     let part = |name: &str| probe.join(name);
-    let made = ["lower", "upper", "work", "merged"].iter().all(|name| fs::create_dir_all(part(name)).is_ok());
+    let made = ["lower", "upper", "work", "merged"]
+        .iter()
+        .all(|name| fs::create_dir_all(part(name)).is_ok());
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
         part("lower").display(),
@@ -284,8 +335,14 @@ mod tests {
     #[test]
     fn versions() {
         for (text, expected) in [
-            ("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+b1", Some((1, 6))),
-            ("containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7", Some((2, 1))),
+            (
+                "containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+b1",
+                Some((1, 6)),
+            ),
+            (
+                "containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7",
+                Some((2, 1)),
+            ),
             ("containerd containerd.io 1.7.27 05044ec", Some((1, 7))),
             ("nonsense", None),
         ] {

@@ -4,11 +4,12 @@
 //! A dialer connects once and reports failure; it never retries, chooses a server or looks into messages: that is `link`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -60,15 +61,21 @@ pub struct Credentials {
 /// cost one socket.
 pub struct TonicDialer {
     tls: ClientTlsConfig,
-    channels: Mutex<HashMap<String, Channel>>,
+    channels: Arc<Mutex<HashMap<String, Channel>>>,
 }
 
 impl TonicDialer {
     pub fn new(credentials: &Credentials) -> Self {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&credentials.ca_pem))
-            .identity(Identity::from_pem(&credentials.certificate_pem, &credentials.key_pem));
-        TonicDialer { tls, channels: Mutex::new(HashMap::new()) }
+            .identity(Identity::from_pem(
+                &credentials.certificate_pem,
+                &credentials.key_pem,
+            ));
+        TonicDialer {
+            tls,
+            channels: Arc::default(),
+        }
     }
 
     async fn channel(&self, server: &str) -> Result<Channel, DialError> {
@@ -87,7 +94,10 @@ impl TonicDialer {
             .tcp_nodelay(true)
             .connect()
             .await
-            .map_err(|error| DialError::Unreachable { server: server.to_owned(), reason: describe(&error) })?;
+            .map_err(|error| DialError::Unreachable {
+                server: server.to_owned(),
+                reason: describe(&error),
+            })?;
         channels.insert(server.to_owned(), channel.clone());
         Ok(channel)
     }
@@ -102,23 +112,32 @@ impl Dialer for TonicDialer {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let (up, sent) = mpsc::channel(UP_QUEUE);
-        match client.session(ReceiverStream::new(sent)).await {
-            Ok(response) => {
-                let down = response.into_inner().map(|item| {
-                    item.map_err(|status| DialError::Broken(format!("{:?}: {}", status.code(), status.message())))
-                });
-                Ok(Connection { up, down: down.boxed() })
+        let (channels, server) = (self.channels.clone(), server.to_owned());
+        // A server may wait for Hello before it answers at all: so the answer is awaited with the first message.
+        let open = async move {
+            match client.session(ReceiverStream::new(sent)).await {
+                Ok(response) => Ok(response
+                    .into_inner()
+                    .map_err(|status| DialError::Broken(told(&status)))),
+                Err(status) => {
+                    // The connection may be what is broken: the next dial makes a new one.
+                    channels.lock().await.remove(&server);
+                    Err(DialError::Unreachable {
+                        server,
+                        reason: told(&status),
+                    })
+                }
             }
-            Err(status) => {
-                // The connection may be what is broken: the next dial makes a new one.
-                self.channels.lock().await.remove(server);
-                Err(DialError::Unreachable {
-                    server: server.to_owned(),
-                    reason: format!("{:?}: {}", status.code(), status.message()),
-                })
-            }
-        }
+        };
+        Ok(Connection {
+            up,
+            down: futures::stream::once(open).try_flatten().boxed(),
+        })
     }
+}
+
+fn told(status: &tonic::Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
 }
 
 /// An error with its causes: tonic's own text is "transport error" and no more.
@@ -132,3 +151,7 @@ fn describe(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "dial_tests.rs"]
+mod tests;

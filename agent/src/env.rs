@@ -44,16 +44,25 @@ pub fn environment(
         }
     };
     for from in &container.env_from {
-        let references = [(Source::ConfigMap, &from.config_map_ref), (Source::Secret, &from.secret_ref)];
+        let references = [
+            (Source::ConfigMap, &from.config_map_ref),
+            (Source::Secret, &from.secret_ref),
+        ];
         for (source, reference) in references {
             let Some(reference) = reference else { continue };
-            let Some(data) = objects.get_optional(source, namespace, &reference.name, reference.optional)? else {
+            let Some(data) =
+                objects.get_optional(source, namespace, &reference.name, reference.optional)?
+            else {
                 continue;
             };
             for (key, value) in data.iter() {
                 let name = format!("{}{key}", from.prefix);
                 if !name.contains('=') {
-                    set(&mut values, name, String::from_utf8_lossy(value).into_owned());
+                    set(
+                        &mut values,
+                        name,
+                        String::from_utf8_lossy(value).into_owned(),
+                    );
                 }
             }
         }
@@ -67,7 +76,10 @@ pub fn environment(
             set(&mut values, variable.name.clone(), value);
         }
     }
-    Ok(names.into_iter().map(|name| (name.clone(), values.remove(&name).unwrap_or_default())).collect())
+    Ok(names
+        .into_iter()
+        .map(|name| (name.clone(), values.remove(&name).unwrap_or_default()))
+        .collect())
 }
 
 fn from_source(
@@ -82,18 +94,27 @@ fn from_source(
     if let Some(resource) = &source.resource_field_ref {
         return resource_value(resource, Some(container), downward).map(Some);
     }
-    let references =
-        [(Source::ConfigMap, &source.config_map_key_ref), (Source::Secret, &source.secret_key_ref)];
+    let references = [
+        (Source::ConfigMap, &source.config_map_key_ref),
+        (Source::Secret, &source.secret_key_ref),
+    ];
     for (kind, reference) in references {
         let Some(reference) = reference else { continue };
         let namespace = &downward.pod.metadata.namespace;
-        let Some(data) = objects.get_optional(kind, namespace, &reference.name, reference.optional)? else {
+        let Some(data) =
+            objects.get_optional(kind, namespace, &reference.name, reference.optional)?
+        else {
             return Ok(None);
         };
         return match data.get(&reference.key) {
             Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
             None if reference.optional => Ok(None),
-            None => Err(Missing::NoKey(kind.word(), format!("{namespace}/{}", reference.name), reference.key.clone()).into()),
+            None => Err(Missing::NoKey(
+                kind.word(),
+                format!("{namespace}/{}", reference.name),
+                reference.key.clone(),
+            )
+            .into()),
         };
     }
     Ok(Some(String::new()))
@@ -110,7 +131,10 @@ pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> String {
         if let Some(after) = rest.strip_prefix("$$") {
             expanded.push('$');
             rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix("$(").and_then(|inner| inner.split_once(')')) {
+        } else if let Some((name, after)) = rest
+            .strip_prefix("$(")
+            .and_then(|inner| inner.split_once(')'))
+        {
             match lookup(name) {
                 Some(value) => expanded.push_str(&value),
                 None => expanded.push_str(&rest[..name.len() + 3]),
@@ -129,7 +153,10 @@ pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> String {
 pub fn field_value(path: &str, downward: &Downward<'_>) -> Result<String, EnvError> {
     let pod = downward.pod;
     let subscript = |map: &BTreeMap<String, String>, prefix: &str| {
-        let key = path.strip_prefix(prefix)?.strip_prefix("['")?.strip_suffix("']")?;
+        let key = path
+            .strip_prefix(prefix)?
+            .strip_prefix("['")?
+            .strip_suffix("']")?;
         Some(map.get(key).cloned().unwrap_or_default())
     };
     let value = match path {
@@ -152,7 +179,10 @@ pub fn field_value(path: &str, downward: &Downward<'_>) -> Result<String, EnvErr
 
 /// `key="value"`, a line each, values quoted as Go quotes them.
 fn lines(map: &BTreeMap<String, String>) -> String {
-    map.iter().map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join("\n")
+    map.iter()
+        .map(|(key, value)| format!("{key}={value:?}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// A request or limit in units of its divisor, rounded up. A missing limit is the node's.
@@ -173,7 +203,9 @@ pub fn resource_value(
         "requests" => container.resources.requests.get(resource),
         _ => return Err(unsupported()),
     };
-    let divisor = quantity::milli(&reference.divisor).filter(|divisor| *divisor > 0).unwrap_or(1000);
+    let divisor = quantity::milli(&reference.divisor)
+        .filter(|divisor| *divisor > 0)
+        .unwrap_or(1000);
     let milli = match (held.and_then(quantity::milli), list, resource) {
         (Some(milli), _, _) => milli,
         (None, "limits", "cpu") => downward.allocatable_cpu_milli,
@@ -224,7 +256,10 @@ mod tests {
             name: name.into(),
         };
         objects.set(key("configmaps", "m"), Some(&json!({"data": {"k": "v"}})));
-        objects.set(key("secrets", "s"), Some(&json!({"data": {"k": "c2VjcmV0"}})));
+        objects.set(
+            key("secrets", "s"),
+            Some(&json!({"data": {"k": "c2VjcmV0"}})),
+        );
         objects.set(key("secrets", "nope"), None);
         objects
     }
@@ -241,32 +276,68 @@ mod tests {
             allocatable_memory: 1024,
         };
         let found = environment(&pod.spec.containers[0], &downward, &objects()).unwrap();
-        let found: Vec<String> = found.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let found: Vec<String> = found
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         assert_eq!(
             found,
             [
-                "M_k=own", "A=1", "B=1-v-$(NOPE)-$(A)-$", "C=own", "IP=10.1.2.3", "APP=web", "CPU=2", "CPU_M=1500",
-                "MEM=64", "LIMIT=1024", "S=secret",
+                "M_k=own",
+                "A=1",
+                "B=1-v-$(NOPE)-$(A)-$",
+                "C=own",
+                "IP=10.1.2.3",
+                "APP=web",
+                "CPU=2",
+                "CPU_M=1500",
+                "MEM=64",
+                "LIMIT=1024",
+                "S=secret",
             ]
         );
-        assert_eq!(field_value("metadata.labels", &downward).unwrap(), "app=\"web\"\ntier=\"a\\\"b\"");
-        assert_eq!(field_value("spec.hatch", &downward), Err(EnvError::Field("spec.hatch".into())));
+        assert_eq!(
+            field_value("metadata.labels", &downward).unwrap(),
+            "app=\"web\"\ntier=\"a\\\"b\""
+        );
+        assert_eq!(
+            field_value("spec.hatch", &downward),
+            Err(EnvError::Field("spec.hatch".into()))
+        );
     }
 
     #[test]
     fn what_is_missing_has_kubernetes_words() {
         let pod = pod();
-        let downward =
-            Downward { pod: &pod, pod_ips: &[], host_ip: "", allocatable_cpu_milli: 0, allocatable_memory: 0 };
+        let downward = Downward {
+            pod: &pod,
+            pod_ips: &[],
+            host_ip: "",
+            allocatable_cpu_milli: 0,
+            allocatable_memory: 0,
+        };
         let error = |source: serde_json::Value| {
-            let container: Container =
-                serde_json::from_value(json!({"name": "c", "env": [{"name": "X", "valueFrom": source}]})).unwrap();
-            environment(&container, &downward, &objects()).unwrap_err().to_string()
+            let container: Container = serde_json::from_value(
+                json!({"name": "c", "env": [{"name": "X", "valueFrom": source}]}),
+            )
+            .unwrap();
+            environment(&container, &downward, &objects())
+                .unwrap_err()
+                .to_string()
         };
         for (source, expected) in [
-            (json!({"secretKeyRef": {"name": "s", "key": "none"}}), "couldn't find key none in secret d/s"),
-            (json!({"secretKeyRef": {"name": "nope", "key": "k"}}), "secret \"nope\" not found"),
-            (json!({"configMapKeyRef": {"name": "later", "key": "k"}}), "configmap \"later\" has not arrived yet"),
+            (
+                json!({"secretKeyRef": {"name": "s", "key": "none"}}),
+                "couldn't find key none in secret d/s",
+            ),
+            (
+                json!({"secretKeyRef": {"name": "nope", "key": "k"}}),
+                "secret \"nope\" not found",
+            ),
+            (
+                json!({"configMapKeyRef": {"name": "later", "key": "k"}}),
+                "configmap \"later\" has not arrived yet",
+            ),
         ] {
             assert_eq!(error(source), expected);
         }

@@ -14,9 +14,11 @@ impl Jitter {
 
     /// A jitter of its own for `name`, from the same seed.
     pub fn of(seed: u64, name: &str) -> Self {
-        let mixed = name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let mixed = name
+            .bytes()
+            .fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
         Jitter(mixed)
     }
 

@@ -20,8 +20,11 @@ use crate::session::{Command, Refusal, Seen, Session, StreamCommand};
 /// The first wait after all servers were tried; doubles up to the longest.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 pub const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
-/// How long a dial, and then a Welcome, may take.
+/// How long a dial may take.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server may take until its Welcome: it writes the session's opening and the Node first, and a thousand nodes may ask at once.
+/// A server that has died is noticed sooner, by the connection.
+pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(25);
 /// Stream messages that wait to be sent. Past it the streams wait, reports do not.
 pub const STREAM_QUEUE: usize = 32;
 
@@ -50,8 +53,17 @@ pub async fn keep(
     describe: DescribeNode,
     remember: Remember,
 ) {
-    let LinkConfig { node_name, simulated, servers, seen, mut jitter } = config;
-    assert!(!servers.is_empty(), "an agent has at least one server to dial");
+    let LinkConfig {
+        node_name,
+        simulated,
+        servers,
+        seen,
+        mut jitter,
+    } = config;
+    assert!(
+        !servers.is_empty(),
+        "an agent has at least one server to dial"
+    );
     let mut session = Session::new(seen);
     let mut next = jitter.below(servers.len() as u64) as usize;
     let mut failures = 0u32;
@@ -64,13 +76,22 @@ pub async fn keep(
             Err(_) => "no answer to the dial".to_owned(),
             Ok(Err(error)) => error.to_string(),
             Ok(Ok(connection)) => {
-                let link = Link { session: &mut session, outbox: &outbox, commands: &commands, remember: &remember };
+                let link = Link {
+                    session: &mut session,
+                    outbox: &outbox,
+                    commands: &commands,
+                    remember: &remember,
+                };
                 link.serve(connection, hello, &mut streams).await
             }
         };
         if session.is_open() {
             failures = 0;
-            if commands.send(Command::Stream(StreamCommand::CloseAll)).await.is_err() {
+            if commands
+                .send(Command::Stream(StreamCommand::CloseAll))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -86,7 +107,9 @@ pub async fn keep(
 /// The wait before the next dial: short while there are servers not yet tried.
 fn backoff(failures: u32, servers: usize) -> Duration {
     let rounds = failures.saturating_sub(1) / servers as u32;
-    BACKOFF_FIRST.saturating_mul(1 << rounds.min(10)).min(BACKOFF_LONGEST)
+    BACKOFF_FIRST
+        .saturating_mul(1 << rounds.min(10))
+        .min(BACKOFF_LONGEST)
 }
 
 struct Link<'a> {
@@ -108,7 +131,7 @@ impl Link<'_> {
         if send(&up, Kind::Hello(hello), DIAL_TIMEOUT).await.is_err() {
             return "closed before Hello".to_owned();
         }
-        match timeout(DIAL_TIMEOUT, down.next()).await {
+        match timeout(WELCOME_TIMEOUT, down.next()).await {
             Err(_) => return "no Welcome".to_owned(),
             Ok(message) => {
                 if let Err(reason) = self.receive(message).await {
@@ -175,7 +198,10 @@ impl Link<'_> {
         let command = match self.session.receive(message) {
             Ok(Some(command)) => command,
             Ok(None) => return Ok(()),
-            Err(refusal @ (Refusal::OtherCluster { .. } | Refusal::Fenced(_) | Refusal::Protocol(_))) => {
+            Err(
+                refusal
+                @ (Refusal::OtherCluster { .. } | Refusal::Fenced(_) | Refusal::Protocol(_)),
+            ) => {
                 tracing::warn!(%refusal, "session refused");
                 return Err(refusal.to_string());
             }
@@ -184,7 +210,10 @@ impl Link<'_> {
         if matches!(command, Command::Welcomed { .. } | Command::Complete { .. }) {
             (self.remember)(self.session.seen());
         }
-        self.commands.send(command).await.map_err(|_| "the agent stops".to_owned())
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| "the agent stops".to_owned())
     }
 }
 

@@ -53,7 +53,14 @@ pub fn attempts(pod_dir: &Path, container: &str) -> Vec<u32> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".log")?.parse().ok())
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_str()?
+                .strip_suffix(".log")?
+                .parse()
+                .ok()
+        })
         .collect();
     found.sort_unstable_by_key(|attempt| std::cmp::Reverse(*attempt));
     found
@@ -73,7 +80,12 @@ pub async fn read(
         Some(lines) => start_of_tail(&files, lines).await?,
         None => (0, 0),
     };
-    let mut out = Output { wanted, sink, pending: Vec::new(), left: wanted.limit_bytes };
+    let mut out = Output {
+        wanted,
+        sink,
+        pending: Vec::new(),
+        left: wanted.limit_bytes,
+    };
     while index < files.len() {
         let last = index + 1 == files.len();
         let mut reader = match open(&files[index], offset).await {
@@ -92,7 +104,10 @@ pub async fn read(
             }
             Err(error) => return Err(error),
         };
-        match out.copy(&mut reader, path, wanted.follow && last, &alive).await? {
+        match out
+            .copy(&mut reader, path, wanted.follow && last, &alive)
+            .await?
+        {
             Copied::Enough => return out.flush().await.map(drop),
             Copied::Rotated => offset = 0,
             Copied::End => (index, offset) = (index + 1, 0),
@@ -126,7 +141,12 @@ async fn start_of_tail(files: &[PathBuf], lines: u64) -> io::Result<(usize, u64)
             let mut block = vec![0; (end - start) as usize];
             file.seek(SeekFrom::Start(start)).await?;
             file.read_exact(&mut block).await?;
-            for (at, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            for (at, _) in block
+                .iter()
+                .enumerate()
+                .rev()
+                .filter(|(_, byte)| **byte == b'\n')
+            {
                 if std::mem::take(&mut last) {
                     continue;
                 }
@@ -179,7 +199,10 @@ impl Output<'_> {
             // Asked before the read: what was written before the container ended, or before the runtime took the new file, is read after.
             let last_round = !follow || rotated || !alive();
             loop {
-                let read = (&mut *reader).take(LONGEST_LINE).read_until(b'\n', &mut line).await?;
+                let read = (&mut *reader)
+                    .take(LONGEST_LINE)
+                    .read_until(b'\n', &mut line)
+                    .await?;
                 if read == 0 {
                     break;
                 }
@@ -199,7 +222,11 @@ impl Output<'_> {
                 if !line.is_empty() && !self.line(&line).await? {
                     return Ok(Copied::Enough);
                 }
-                return Ok(if rotated { Copied::Rotated } else { Copied::End });
+                return Ok(if rotated {
+                    Copied::Rotated
+                } else {
+                    Copied::End
+                });
             }
             rotated = rotated_away(reader, path).await?;
             tokio::select! {
@@ -210,7 +237,9 @@ impl Output<'_> {
     }
 
     async fn line(&mut self, line: &[u8]) -> io::Result<bool> {
-        let Some(parsed) = parse(line) else { return Ok(true) };
+        let Some(parsed) = parse(line) else {
+            return Ok(true);
+        };
         if let Some(since) = self.wanted.since
             && parsed.time().is_some_and(|time| time < since)
         {
@@ -231,7 +260,11 @@ impl Output<'_> {
             self.flush().await?;
             return Ok(false);
         }
-        if self.pending.len() >= CHUNK { self.flush().await } else { Ok(true) }
+        if self.pending.len() >= CHUNK {
+            self.flush().await
+        } else {
+            Ok(true)
+        }
     }
 
     /// False: nobody listens any more.
@@ -242,7 +275,11 @@ impl Output<'_> {
         if let Some(left) = &mut self.left {
             *left -= self.pending.len() as u64;
         }
-        Ok(self.sink.send(Bytes::from(std::mem::take(&mut self.pending))).await.is_ok())
+        Ok(self
+            .sink
+            .send(Bytes::from(std::mem::take(&mut self.pending)))
+            .await
+            .is_ok())
     }
 }
 
@@ -267,7 +304,9 @@ struct Line<'a> {
 impl Line<'_> {
     fn time(&self) -> Option<Timestamp> {
         let text = std::str::from_utf8(self.stamp).ok()?;
-        chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
+        chrono::DateTime::parse_from_rfc3339(text)
+            .ok()
+            .map(|time| time.to_utc())
     }
 }
 
@@ -277,13 +316,20 @@ fn parse(line: &[u8]) -> Option<Line<'_>> {
     let mut fields = line.splitn(4, |byte| *byte == b' ');
     let (stamp, _stream, tags) = (fields.next()?, fields.next()?, fields.next()?);
     let text = fields.next().unwrap_or_default();
-    Some(Line { stamp, whole: tags.split(|byte| *byte == b':').next()? != b"P", text })
+    Some(Line {
+        stamp,
+        whole: tags.split(|byte| *byte == b':').next()? != b"P",
+        text,
+    })
 }
 
 /// The last part of a log's text, for termination messages (`FallbackToLogsOnError`: 2 KiB or 80 lines, whichever is less).
 pub async fn tail(path: &Path) -> String {
     const MOST: usize = 2048;
-    let wanted = Wanted { tail_lines: Some(80), ..Wanted::default() };
+    let wanted = Wanted {
+        tail_lines: Some(80),
+        ..Wanted::default()
+    };
     let (sink, mut chunks) = mpsc::channel(4);
     let path = path.to_owned();
     let reading = tokio::spawn(async move { read(&path, &wanted, || false, sink).await });

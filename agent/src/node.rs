@@ -75,7 +75,13 @@ impl Machine {
     }
 
     /// The status now. `before` is the one before: a condition that holds keeps its time.
-    pub fn status(&self, data_dir: &Path, health: &Health, now: Timestamp, before: &Value) -> Value {
+    pub fn status(
+        &self,
+        data_dir: &Path,
+        health: &Health,
+        now: Timestamp,
+        before: &Value,
+    ) -> Value {
         let capacity = json!({
             "cpu": cpu(self.cpu_milli),
             "memory": format!("{}Ki", self.memory_bytes / 1024),
@@ -84,7 +90,10 @@ impl Machine {
         });
         // What is kept back for evictions is not to be had by pods.
         let mut allocatable = capacity.clone();
-        allocatable["memory"] = json!(format!("{}Ki", (self.memory_bytes - LOW_MEMORY as i64).max(0) / 1024));
+        allocatable["memory"] = json!(format!(
+            "{}Ki",
+            (self.memory_bytes - LOW_MEMORY as i64).max(0) / 1024
+        ));
         allocatable["ephemeral-storage"] =
             json!((self.disk_bytes / 100 * (100 - LOW_DISK_PERCENT)).to_string());
         json!({
@@ -118,7 +127,11 @@ fn conditions(data_dir: &Path, health: &Health, now: Timestamp, before: &Value) 
     let pids = free_pids().is_some_and(|free| free < LOW_PIDS);
     let one = |kind: &str, holds: bool, reason: &str, message: &str| {
         let truth = if holds { "True" } else { "False" };
-        let previous = before["conditions"].as_array().into_iter().flatten().find(|held| held["type"] == kind);
+        let previous = before["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|held| held["type"] == kind);
         let since = previous
             .filter(|held| held["status"] == truth)
             .and_then(|held| held["lastTransitionTime"].as_str())
@@ -134,8 +147,14 @@ fn conditions(data_dir: &Path, health: &Health, now: Timestamp, before: &Value) 
         pressure(
             "MemoryPressure",
             memory,
-            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
-            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            (
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            ),
+            (
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
         ),
         pressure(
             "DiskPressure",
@@ -146,11 +165,22 @@ fn conditions(data_dir: &Path, health: &Health, now: Timestamp, before: &Value) 
         pressure(
             "PIDPressure",
             pids,
-            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
-            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            (
+                "KubeletHasInsufficientPID",
+                "kubelet has insufficient PID available",
+            ),
+            (
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available",
+            ),
         ),
         match health {
-            Ok(()) => one("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+            Ok(()) => one(
+                "Ready",
+                true,
+                "KubeletReady",
+                "kubelet is posting ready status",
+            ),
             Err(message) => one("Ready", false, "KubeletNotReady", message),
         },
     ]
@@ -166,7 +196,11 @@ pub fn without_heartbeat(status: &Value) -> Value {
 }
 
 fn cpu(milli: i64) -> String {
-    if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{milli}m") }
+    if milli % 1000 == 0 {
+        (milli / 1000).to_string()
+    } else {
+        format!("{milli}m")
+    }
 }
 
 fn architecture() -> &'static str {
@@ -178,12 +212,17 @@ fn architecture() -> &'static str {
 }
 
 fn line(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 fn os_image() -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
     name.unwrap_or("Linux").trim_matches('"').to_owned()
 }
 
@@ -191,19 +230,33 @@ fn os_image() -> String {
 fn meminfo(field: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let rest = text.lines().find_map(|line| line.strip_prefix(field))?;
-    rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    rest.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }
 
 /// Total and free bytes of the file system.
 fn disk(path: &Path) -> Option<(u64, u64)> {
     let stat = nix::sys::statvfs::statvfs(path).ok()?;
-    Some((stat.blocks() * stat.fragment_size(), stat.blocks_available() * stat.fragment_size()))
+    Some((
+        stat.blocks() * stat.fragment_size(),
+        stat.blocks_available() * stat.fragment_size(),
+    ))
 }
 
 fn free_pids() -> Option<u64> {
     let most: u64 = line("/proc/sys/kernel/pid_max").parse().ok()?;
     // The fourth field of loadavg: runnable/all tasks.
-    let tasks: u64 = line("/proc/loadavg").split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
+    let tasks: u64 = line("/proc/loadavg")
+        .split_whitespace()
+        .nth(3)?
+        .split_once('/')?
+        .1
+        .parse()
+        .ok()?;
     Some(most.saturating_sub(tasks))
 }
 
@@ -229,18 +282,39 @@ mod tests {
         let machine = Machine::look("n1", dir.path(), None, 110);
         let early = Timestamp::UNIX_EPOCH;
         let status = machine.status(dir.path(), &Ok(()), early, &Value::Null);
-        assert!(machine.memory_bytes > 0 && machine.cpu_milli >= 1000 && machine.disk_bytes > 0, "{machine:?}");
+        assert!(
+            machine.memory_bytes > 0 && machine.cpu_milli >= 1000 && machine.disk_bytes > 0,
+            "{machine:?}"
+        );
         let ready = |status: &Value| {
-            let ready = status["conditions"].as_array().unwrap().iter().find(|held| held["type"] == "Ready").unwrap().clone();
-            (ready["status"].as_str().unwrap().to_owned(), ready["lastTransitionTime"].as_str().unwrap().to_owned())
+            let ready = status["conditions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|held| held["type"] == "Ready")
+                .unwrap()
+                .clone();
+            (
+                ready["status"].as_str().unwrap().to_owned(),
+                ready["lastTransitionTime"].as_str().unwrap().to_owned(),
+            )
         };
-        assert_eq!(ready(&status), ("True".into(), "1970-01-01T00:00:00Z".into()));
+        assert_eq!(
+            ready(&status),
+            ("True".into(), "1970-01-01T00:00:00Z".into())
+        );
         let later = early + chrono::TimeDelta::seconds(60);
         let same = machine.status(dir.path(), &Ok(()), later, &status);
         assert_eq!(ready(&same).1, "1970-01-01T00:00:00Z");
         assert_eq!(without_heartbeat(&same), without_heartbeat(&status));
         let broken = machine.status(dir.path(), &Err("no runtime".into()), later, &status);
-        assert_eq!(ready(&broken), ("False".into(), "1970-01-01T00:01:00Z".into()));
-        assert_eq!(machine.object(&status)["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
+        assert_eq!(
+            ready(&broken),
+            ("False".into(), "1970-01-01T00:01:00Z".into())
+        );
+        assert_eq!(
+            machine.object(&status)["metadata"]["labels"]["kubernetes.io/hostname"],
+            "n1"
+        );
     }
 }

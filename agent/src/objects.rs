@@ -1,7 +1,7 @@
 //! The ConfigMaps and Secrets that a server has sent down, as `env` and `volumes` read them. "Not there" and "not said yet" differ: a pod
 //! waits for the second, and fails (or goes on, where it is optional) for the first.
 //!
-//! Bounded by what the pods of one node refer to; `retain` drops the rest.
+//! The node's loop bounds how many are held.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
@@ -53,9 +53,15 @@ pub enum Missing {
 pub struct Objects(Arc<RwLock<BTreeMap<ObjectKey, Option<Arc<Data>>>>>);
 
 impl Objects {
-    pub fn set(&self, key: ObjectKey, object: Option<&Value>) {
+    /// Gives the number of objects held.
+    pub fn set(&self, key: ObjectKey, object: Option<&Value>) -> usize {
         let data = object.map(|object| Arc::new(read(&key.resource, object)));
-        self.0.write().expect("no holder of this lock can panic: it only moves values").insert(key, data);
+        let mut held = self
+            .0
+            .write()
+            .expect("no holder of this lock can panic: it only moves values");
+        held.insert(key, data);
+        held.len()
     }
 
     pub fn get(&self, source: Source, namespace: &str, name: &str) -> Result<Arc<Data>, Missing> {
@@ -64,7 +70,10 @@ impl Objects {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        let held = self.0.read().expect("no holder of this lock can panic: it only moves values");
+        let held = self
+            .0
+            .read()
+            .expect("no holder of this lock can panic: it only moves values");
         match held.get(&key) {
             None => Err(Missing::NotYet(source.word(), name.to_owned())),
             Some(None) => Err(Missing::NotFound(source.word(), name.to_owned())),
@@ -89,7 +98,10 @@ impl Objects {
 
     /// Keeps only what some pod refers to.
     pub fn retain(&self, wanted: impl Fn(&ObjectKey) -> bool) {
-        self.0.write().expect("no holder of this lock can panic: it only moves values").retain(|key, _| wanted(key));
+        self.0
+            .write()
+            .expect("no holder of this lock can panic: it only moves values")
+            .retain(|key, _| wanted(key));
     }
 }
 
@@ -108,20 +120,47 @@ pub fn references(pod: &Pod) -> Vec<ObjectKey> {
     };
     for container in pod.spec.containers.iter().chain(&pod.spec.init_containers) {
         for from in &container.env_from {
-            from.config_map_ref.iter().for_each(|reference| add(Source::ConfigMap, &reference.name));
-            from.secret_ref.iter().for_each(|reference| add(Source::Secret, &reference.name));
+            from.config_map_ref
+                .iter()
+                .for_each(|reference| add(Source::ConfigMap, &reference.name));
+            from.secret_ref
+                .iter()
+                .for_each(|reference| add(Source::Secret, &reference.name));
         }
-        for source in container.env.iter().filter_map(|variable| variable.value_from.as_ref()) {
-            source.config_map_key_ref.iter().for_each(|reference| add(Source::ConfigMap, &reference.name));
-            source.secret_key_ref.iter().for_each(|reference| add(Source::Secret, &reference.name));
+        for source in container
+            .env
+            .iter()
+            .filter_map(|variable| variable.value_from.as_ref())
+        {
+            source
+                .config_map_key_ref
+                .iter()
+                .for_each(|reference| add(Source::ConfigMap, &reference.name));
+            source
+                .secret_key_ref
+                .iter()
+                .for_each(|reference| add(Source::Secret, &reference.name));
         }
     }
     for volume in &pod.spec.volumes {
-        volume.config_map.iter().for_each(|source| add(Source::ConfigMap, &source.name));
-        volume.secret.iter().for_each(|source| add(Source::Secret, &source.secret_name));
-        for ProjectedSource { config_map, secret, .. } in volume.projected.iter().flat_map(|all| &all.sources) {
-            config_map.iter().for_each(|source| add(Source::ConfigMap, &source.name));
-            secret.iter().for_each(|source| add(Source::Secret, &source.secret_name));
+        volume
+            .config_map
+            .iter()
+            .for_each(|source| add(Source::ConfigMap, &source.name));
+        volume
+            .secret
+            .iter()
+            .for_each(|source| add(Source::Secret, &source.secret_name));
+        for ProjectedSource {
+            config_map, secret, ..
+        } in volume.projected.iter().flat_map(|all| &all.sources)
+        {
+            config_map
+                .iter()
+                .for_each(|source| add(Source::ConfigMap, &source.name));
+            secret
+                .iter()
+                .for_each(|source| add(Source::Secret, &source.secret_name));
         }
     }
     keys.into_iter().collect()
@@ -129,12 +168,23 @@ pub fn references(pod: &Pod) -> Vec<ObjectKey> {
 
 /// `data` of both and `binaryData` of a ConfigMap. Only a Secret's `data` and `binaryData` are base64.
 fn read(resource: &str, object: &Value) -> Data {
-    let decode = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+    let decode = |text: &str| {
+        base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .unwrap_or_default()
+    };
     let mut data = Data::new();
     for (field, encoded) in [("data", resource == "secrets"), ("binaryData", true)] {
         for (key, value) in object[field].as_object().into_iter().flatten() {
             let text = value.as_str().unwrap_or_default();
-            data.insert(key.clone(), if encoded { decode(text) } else { text.as_bytes().to_vec() });
+            data.insert(
+                key.clone(),
+                if encoded {
+                    decode(text)
+                } else {
+                    text.as_bytes().to_vec()
+                },
+            );
         }
     }
     data
@@ -166,26 +216,47 @@ mod tests {
             },
         }))
         .unwrap();
-        let found: Vec<String> =
-            references(&pod).iter().map(|key| format!("{}/{}/{}", key.resource, key.namespace, key.name)).collect();
+        let found: Vec<String> = references(&pod)
+            .iter()
+            .map(|key| format!("{}/{}/{}", key.resource, key.namespace, key.name))
+            .collect();
         assert_eq!(
             found,
-            ["configmaps/d/kube-root-ca.crt", "configmaps/d/m1", "configmaps/d/m2", "secrets/d/s1", "secrets/d/s2", "secrets/d/s3"]
+            [
+                "configmaps/d/kube-root-ca.crt",
+                "configmaps/d/m1",
+                "configmaps/d/m2",
+                "secrets/d/s1",
+                "secrets/d/s2",
+                "secrets/d/s3"
+            ]
         );
     }
 
     #[test]
     fn absent_and_unknown_differ() {
         let objects = Objects::default();
-        let key = |name: &str| ObjectKey { resource: "secrets".into(), namespace: "d".into(), name: name.into() };
+        let key = |name: &str| ObjectKey {
+            resource: "secrets".into(),
+            namespace: "d".into(),
+            name: name.into(),
+        };
         objects.set(key("there"), Some(&json!({"data": {"k": "dmFsdWU="}})));
         objects.set(key("absent"), None);
         let get = |name: &str, optional: bool| {
-            objects.get_optional(Source::Secret, "d", name, optional).map(|data| data.map(|data| data["k"].clone()))
+            objects
+                .get_optional(Source::Secret, "d", name, optional)
+                .map(|data| data.map(|data| data["k"].clone()))
         };
         assert_eq!(get("there", false), Ok(Some(b"value".to_vec())));
         assert_eq!(get("absent", true), Ok(None));
-        assert_eq!(get("absent", false), Err(Missing::NotFound("secret", "absent".into())));
-        assert_eq!(get("unknown", true), Err(Missing::NotYet("secret", "unknown".into())));
+        assert_eq!(
+            get("absent", false),
+            Err(Missing::NotFound("secret", "absent".into()))
+        );
+        assert_eq!(
+            get("unknown", true),
+            Err(Missing::NotYet("secret", "unknown".into()))
+        );
     }
 }

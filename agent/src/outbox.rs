@@ -37,7 +37,10 @@ impl Outbox {
         if inner.gone.contains_key(&report.uid) {
             return;
         }
-        let unchanged = inner.pods.get(&report.uid).is_some_and(|held| held.status == report.status);
+        let unchanged = inner
+            .pods
+            .get(&report.uid)
+            .is_some_and(|held| held.status == report.status);
         let uid = report.uid.clone();
         inner.pods.insert(uid.clone(), report);
         if !unchanged {
@@ -94,7 +97,12 @@ impl Outbox {
     /// A new session: everything is to be said again.
     pub fn resend_all(&self) {
         let mut inner = self.lock();
-        let uids: Vec<String> = inner.pods.keys().chain(inner.gone.keys()).cloned().collect();
+        let uids: Vec<String> = inner
+            .pods
+            .keys()
+            .chain(inner.gone.keys())
+            .cloned()
+            .collect();
         inner.unsent.extend(uids);
         inner.node_unsent = inner.node.is_some();
         drop(inner);
@@ -107,18 +115,26 @@ impl Outbox {
         if inner.node_unsent {
             inner.node_unsent = false;
             if let Some(status) = inner.node.clone() {
-                return Some(AgentMessage { kind: Some(Kind::NodeStatus(status)) });
+                return Some(AgentMessage {
+                    kind: Some(Kind::NodeStatus(status)),
+                });
             }
         }
         while let Some(uid) = inner.unsent.pop_first() {
             if let Some(gone) = inner.gone.get(&uid) {
-                return Some(AgentMessage { kind: Some(Kind::PodGone(gone.clone())) });
+                return Some(AgentMessage {
+                    kind: Some(Kind::PodGone(gone.clone())),
+                });
             }
             if let Some(status) = inner.pods.get(&uid) {
-                return Some(AgentMessage { kind: Some(Kind::PodStatus(status.clone())) });
+                return Some(AgentMessage {
+                    kind: Some(Kind::PodStatus(status.clone())),
+                });
             }
         }
-        inner.events.pop_front().map(|event| AgentMessage { kind: Some(Kind::PodEvent(event)) })
+        inner.events.pop_front().map(|event| AgentMessage {
+            kind: Some(Kind::PodEvent(event)),
+        })
     }
 
     /// Returns when there may be something to take.
@@ -127,7 +143,9 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no holder of this lock can panic: it only moves values")
+        self.inner
+            .lock()
+            .expect("no holder of this lock can panic: it only moves values")
     }
 }
 
@@ -136,20 +154,33 @@ mod tests {
     use super::*;
 
     fn status(uid: &str, text: &str) -> proto::PodStatus {
-        proto::PodStatus { uid: uid.into(), status: text.into(), ..Default::default() }
+        proto::PodStatus {
+            uid: uid.into(),
+            status: text.into(),
+            ..Default::default()
+        }
     }
 
     fn gone(uid: &str) -> proto::PodGone {
-        proto::PodGone { uid: uid.into(), ..Default::default() }
+        proto::PodGone {
+            uid: uid.into(),
+            ..Default::default()
+        }
     }
 
     fn drain(outbox: &Outbox) -> Vec<String> {
         let mut all = Vec::new();
         while let Some(message) = outbox.take() {
             all.push(match message.kind.unwrap() {
-                Kind::PodStatus(report) => format!("{}={}", report.uid, String::from_utf8(report.status).unwrap()),
+                Kind::PodStatus(report) => format!(
+                    "{}={}",
+                    report.uid,
+                    String::from_utf8(report.status).unwrap()
+                ),
                 Kind::PodGone(report) => format!("{} gone", report.uid),
-                Kind::NodeStatus(report) => format!("node={}", String::from_utf8(report.status).unwrap()),
+                Kind::NodeStatus(report) => {
+                    format!("node={}", String::from_utf8(report.status).unwrap())
+                }
                 Kind::PodEvent(event) => format!("event {}", event.reason),
                 other => format!("{other:?}"),
             });
@@ -164,7 +195,10 @@ mod tests {
         outbox.pod_status(status("b", "1"));
         outbox.pod_status(status("a", "2"));
         outbox.node_status(b"n".to_vec());
-        outbox.event(proto::PodEvent { reason: "Pulled".into(), ..Default::default() });
+        outbox.event(proto::PodEvent {
+            reason: "Pulled".into(),
+            ..Default::default()
+        });
         assert_eq!(drain(&outbox), ["node=n", "a=2", "b=1", "event Pulled"]);
         outbox.pod_status(status("a", "2"));
         assert_eq!(drain(&outbox), Vec::<String>::new());

@@ -25,14 +25,27 @@ const KEEP_ENDED: usize = 2;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     PrepareVolumes,
-    RunSandbox { attempt: u32 },
+    RunSandbox {
+        attempt: u32,
+    },
     /// Image, creation, start and postStart of one attempt.
-    StartContainer { name: String, sandbox_id: String, attempt: u32, backoff_s: u32 },
+    StartContainer {
+        name: String,
+        sandbox_id: String,
+        attempt: u32,
+        backoff_s: u32,
+    },
     /// All of them at once.
     StopContainers(Vec<Stop>),
-    RemoveContainer { id: String },
-    StopSandbox { id: String },
-    RemoveSandbox { id: String },
+    RemoveContainer {
+        id: String,
+    },
+    StopSandbox {
+        id: String,
+    },
+    RemoveSandbox {
+        id: String,
+    },
     /// Volumes, mounts, logs.
     CleanUp,
     /// Nothing is left: say so.
@@ -72,7 +85,9 @@ pub struct Input<'a> {
 pub fn plan(input: &Input<'_>) -> Plan {
     match input.fate {
         Fate::Stop { since, grace_s } => {
-            let elapsed = (input.now - since).num_seconds().clamp(0, i64::from(u32::MAX)) as u32;
+            let elapsed = (input.now - since)
+                .num_seconds()
+                .clamp(0, i64::from(u32::MAX)) as u32;
             input.tear_down(grace_s.saturating_sub(elapsed), true)
         }
         Fate::Run if input.memory.ended || input.memory.deadline_exceeded => {
@@ -85,7 +100,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
 /// What decides whether a running container still is what its spec asks for. Only the image of a pod's container may change.
 pub fn spec_hash(container: &pod::Container) -> String {
     let digest = Sha256::digest(format!("{}\0{}", container.name, container.image));
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// What comes next for a container, by what its newest attempt shows.
@@ -93,11 +111,18 @@ pub fn spec_hash(container: &pod::Container) -> String {
 pub enum Next<'a> {
     /// It runs, or is being made.
     Keep(&'a Container),
-    Start { attempt: u32, backoff_s: u32 },
+    Start {
+        attempt: u32,
+        backoff_s: u32,
+    },
     /// It starts again, but not before.
-    BackOff { until: Timestamp },
+    BackOff {
+        until: Timestamp,
+    },
     /// It has ended and stays so.
-    Done { exit_code: i32 },
+    Done {
+        exit_code: i32,
+    },
 }
 
 impl<'a> Input<'a> {
@@ -107,12 +132,20 @@ impl<'a> Input<'a> {
     }
 
     fn newest_sandbox(&self) -> Option<&'a Sandbox> {
-        self.observed.sandboxes.iter().max_by_key(|sandbox| sandbox.attempt)
+        self.observed
+            .sandboxes
+            .iter()
+            .max_by_key(|sandbox| sandbox.attempt)
     }
 
     /// A container's attempts, the newest first.
     pub fn attempts(&self, name: &str) -> Vec<&'a Container> {
-        let mut all: Vec<_> = self.observed.containers.iter().filter(|container| container.name == name).collect();
+        let mut all: Vec<_> = self
+            .observed
+            .containers
+            .iter()
+            .filter(|container| container.name == name)
+            .collect();
         all.sort_by_key(|container| std::cmp::Reverse((container.attempt, container.created_at)));
         all
     }
@@ -133,7 +166,10 @@ impl<'a> Input<'a> {
     /// What comes next for an attempt, the restart policy being `policy`.
     pub fn next(&self, name: &str, policy: RestartPolicy) -> Next<'a> {
         let Some(latest) = self.latest(name) else {
-            return Next::Start { attempt: 0, backoff_s: 0 };
+            return Next::Start {
+                attempt: 0,
+                backoff_s: 0,
+            };
         };
         if latest.state != State::Exited {
             return Next::Keep(latest);
@@ -144,7 +180,9 @@ impl<'a> Input<'a> {
             RestartPolicy::Never => false,
         };
         if !again {
-            return Next::Done { exit_code: latest.exit_code };
+            return Next::Done {
+                exit_code: latest.exit_code,
+            };
         }
         let finished = latest.finished_at.unwrap_or(latest.created_at);
         let lived_long = self.now - latest.created_at > TimeDelta::seconds(BACKOFF_RESET_S);
@@ -157,7 +195,10 @@ impl<'a> Input<'a> {
         } else {
             (latest.backoff_s * 2).clamp(BACKOFF_FIRST_S, BACKOFF_LONGEST_S)
         };
-        Next::Start { attempt: latest.attempt + 1, backoff_s }
+        Next::Start {
+            attempt: latest.attempt + 1,
+            backoff_s,
+        }
     }
 
     fn verdict(&self, id: &str) -> Option<&'a Verdict> {
@@ -167,17 +208,23 @@ impl<'a> Input<'a> {
     /// Whether its startup probe, if it has one, has passed.
     pub fn is_started(&self, spec: &pod::Container, container: &Container) -> bool {
         container.state == State::Running
-            && self.verdict(&container.id).map_or(spec.startup_probe.is_none(), |verdict| verdict.started)
+            && self
+                .verdict(&container.id)
+                .map_or(spec.startup_probe.is_none(), |verdict| verdict.started)
     }
 
     pub fn is_ready(&self, spec: &pod::Container, container: &Container) -> bool {
         self.is_started(spec, container)
-            && self.verdict(&container.id).map_or(spec.readiness_probe.is_none(), |verdict| verdict.ready)
+            && self
+                .verdict(&container.id)
+                .map_or(spec.readiness_probe.is_none(), |verdict| verdict.ready)
     }
 
     /// An init container is through: ended well in this sandbox, or, a sidecar, started. All are once a main container was made here.
     pub fn init_is_through(&self, spec: &pod::Container) -> bool {
-        let Some(sandbox) = self.current_sandbox() else { return false };
+        let Some(sandbox) = self.current_sandbox() else {
+            return false;
+        };
         if self.mains_have_begun(sandbox) {
             return true;
         }
@@ -192,7 +239,12 @@ impl<'a> Input<'a> {
     fn mains_have_begun(&self, sandbox: &Sandbox) -> bool {
         self.observed.containers.iter().any(|container| {
             container.sandbox_id == sandbox.id
-                && self.pod.spec.containers.iter().any(|spec| spec.name == container.name)
+                && self
+                    .pod
+                    .spec
+                    .containers
+                    .iter()
+                    .any(|spec| spec.name == container.name)
         })
     }
 
@@ -231,7 +283,10 @@ impl<'a> Input<'a> {
     fn make_sandbox(&self, plan: &mut Plan) {
         // Everything has ended in a pod that does not restart: a new sandbox would have nothing to hold.
         let done = |spec: &pod::Container| {
-            matches!(self.next(&spec.name, self.policy_of(spec, false)), Next::Done { .. })
+            matches!(
+                self.next(&spec.name, self.policy_of(spec, false)),
+                Next::Done { .. }
+            )
         };
         if self.pod.spec.containers.iter().all(done) {
             plan.ended = true;
@@ -246,38 +301,63 @@ impl<'a> Input<'a> {
             return;
         }
         if let Some(old) = self.newest_sandbox() {
-            plan.actions.push(Action::StopSandbox { id: old.id.clone() });
+            plan.actions
+                .push(Action::StopSandbox { id: old.id.clone() });
         }
         if !self.memory.volumes_ready {
             plan.actions.push(Action::PrepareVolumes);
         }
-        let attempt = self.newest_sandbox().map_or(0, |sandbox| sandbox.attempt + 1);
+        let attempt = self
+            .newest_sandbox()
+            .map_or(0, |sandbox| sandbox.attempt + 1);
         plan.actions.push(Action::RunSandbox { attempt });
     }
 
     /// What older sandboxes and attempts have left.
     fn drop_the_old(&self, sandbox: &Sandbox, plan: &mut Plan) {
-        let stale = self.stops(|container| container.sandbox_id != sandbox.id, 0, "its sandbox was replaced");
+        let stale = self.stops(
+            |container| container.sandbox_id != sandbox.id,
+            0,
+            "its sandbox was replaced",
+        );
         if !stale.is_empty() {
             plan.actions.push(Action::StopContainers(stale));
         }
         let mut dropped: Vec<&str> = Vec::new();
-        for spec in self.pod.spec.init_containers.iter().chain(&self.pod.spec.containers) {
+        for spec in self
+            .pod
+            .spec
+            .init_containers
+            .iter()
+            .chain(&self.pod.spec.containers)
+        {
             let attempts = self.attempts(&spec.name);
-            for old in attempts.iter().skip(KEEP_ENDED).filter(|container| container.state == State::Exited) {
-                plan.actions.push(Action::RemoveContainer { id: old.id.clone() });
+            for old in attempts
+                .iter()
+                .skip(KEEP_ENDED)
+                .filter(|container| container.state == State::Exited)
+            {
+                plan.actions
+                    .push(Action::RemoveContainer { id: old.id.clone() });
                 dropped.push(&old.id);
             }
         }
-        for old in self.observed.sandboxes.iter().filter(|old| old.id != sandbox.id) {
+        for old in self
+            .observed
+            .sandboxes
+            .iter()
+            .filter(|old| old.id != sandbox.id)
+        {
             if old.ready {
-                plan.actions.push(Action::StopSandbox { id: old.id.clone() });
+                plan.actions
+                    .push(Action::StopSandbox { id: old.id.clone() });
             }
             let in_use = |container: &Container| {
                 container.sandbox_id == old.id && !dropped.contains(&container.id.as_str())
             };
             if !self.observed.containers.iter().any(in_use) {
-                plan.actions.push(Action::RemoveSandbox { id: old.id.clone() });
+                plan.actions
+                    .push(Action::RemoveSandbox { id: old.id.clone() });
             }
         }
     }
@@ -287,7 +367,10 @@ impl<'a> Input<'a> {
         let begun = self.mains_have_begun(sandbox);
         for spec in &self.pod.spec.init_containers {
             if spec.is_sidecar() {
-                if self.latest(&spec.name).is_some_and(|latest| latest.sandbox_id != sandbox.id) {
+                if self
+                    .latest(&spec.name)
+                    .is_some_and(|latest| latest.sandbox_id != sandbox.id)
+                {
                     self.start(spec, self.after_other_sandbox(spec), sandbox, plan);
                 } else {
                     self.run_one(spec, RestartPolicy::Always, sandbox, plan);
@@ -325,7 +408,13 @@ impl<'a> Input<'a> {
     }
 
     /// Moves one container on. True: it has ended for good.
-    fn run_one(&self, spec: &pod::Container, policy: RestartPolicy, sandbox: &Sandbox, plan: &mut Plan) -> bool {
+    fn run_one(
+        &self,
+        spec: &pod::Container,
+        policy: RestartPolicy,
+        sandbox: &Sandbox,
+        plan: &mut Plan,
+    ) -> bool {
         let next = self.next(&spec.name, policy);
         match next {
             Next::Keep(container) => self.keep(spec, container, plan),
@@ -340,22 +429,49 @@ impl<'a> Input<'a> {
     fn keep(&self, spec: &pod::Container, container: &Container, plan: &mut Plan) {
         if container.state == State::Created {
             // No action is under way while a plan is made, so whoever was to start it has died.
-            plan.actions.push(Action::RemoveContainer { id: container.id.clone() });
+            plan.actions.push(Action::RemoveContainer {
+                id: container.id.clone(),
+            });
             return;
         }
-        let failed = self.verdict(&container.id).and_then(|verdict| verdict.failed);
+        let failed = self
+            .verdict(&container.id)
+            .and_then(|verdict| verdict.failed);
         let (why, grace) = if let Some(probe) = failed {
-            let own = if probe == "startup" { &spec.startup_probe } else { &spec.liveness_probe };
-            let own = own.as_ref().and_then(|probe| probe.termination_grace_period_seconds);
-            (format!("Container {} failed {probe} probe, will be restarted", spec.name), own)
+            let own = if probe == "startup" {
+                &spec.startup_probe
+            } else {
+                &spec.liveness_probe
+            };
+            let own = own
+                .as_ref()
+                .and_then(|probe| probe.termination_grace_period_seconds);
+            (
+                format!(
+                    "Container {} failed {probe} probe, will be restarted",
+                    spec.name
+                ),
+                own,
+            )
         } else if container.spec_hash != spec_hash(spec) {
-            (format!("Container {} definition changed, will be restarted", spec.name), None)
+            (
+                format!(
+                    "Container {} definition changed, will be restarted",
+                    spec.name
+                ),
+                None,
+            )
         } else if container.state == State::Unknown {
-            (format!("Container {} is in an unknown state", spec.name), None)
+            (
+                format!("Container {} is in an unknown state", spec.name),
+                None,
+            )
         } else {
             return;
         };
-        let grace_s = grace.map_or(self.pod.grace_s(), |seconds| seconds.clamp(0, i64::from(u32::MAX)) as u32);
+        let grace_s = grace.map_or(self.pod.grace_s(), |seconds| {
+            seconds.clamp(0, i64::from(u32::MAX)) as u32
+        });
         let hook = !self.memory.hooked.contains(&container.id);
         plan.actions.push(Action::StopContainers(vec![Stop {
             id: container.id.clone(),
@@ -367,7 +483,9 @@ impl<'a> Input<'a> {
     }
 
     fn start(&self, spec: &pod::Container, next: Next<'_>, sandbox: &Sandbox, plan: &mut Plan) {
-        let Next::Start { attempt, backoff_s } = next else { return };
+        let Next::Start { attempt, backoff_s } = next else {
+            return;
+        };
         if self.wait_for(self.memory.problems.get(&spec.name), plan) {
             return;
         }
@@ -391,12 +509,17 @@ impl<'a> Input<'a> {
     }
 
     fn is_sidecar(&self, name: &str) -> bool {
-        self.pod.spec.init_containers.iter().any(|spec| spec.name == name && spec.is_sidecar())
+        self.pod
+            .spec
+            .init_containers
+            .iter()
+            .any(|spec| spec.name == name && spec.is_sidecar())
     }
 
     /// Stops for all that has not ended and passes.
     fn stops(&self, passes: impl Fn(&Container) -> bool, grace_s: u32, why: &str) -> Vec<Stop> {
-        let alive = |container: &&Container| matches!(container.state, State::Running | State::Unknown);
+        let alive =
+            |container: &&Container| matches!(container.state, State::Running | State::Unknown);
         let stop = |container: &Container| Stop {
             id: container.id.clone(),
             name: container.name.clone(),
@@ -404,40 +527,74 @@ impl<'a> Input<'a> {
             hook: grace_s > 0 && !self.memory.hooked.contains(&container.id),
             why: format!("Stopping container {}: {why}", container.name),
         };
-        self.observed.containers.iter().filter(alive).filter(|container| passes(container)).map(stop).collect()
+        self.observed
+            .containers
+            .iter()
+            .filter(alive)
+            .filter(|container| passes(container))
+            .map(stop)
+            .collect()
     }
 
     /// Stops everything in order; `remove` leaves nothing, else the ended containers stay for their logs.
     fn tear_down(&self, grace_s: u32, remove: bool) -> Plan {
-        let mut plan = Plan { ended: !remove, ..Plan::default() };
-        let why = if remove { "the pod is being deleted" } else { "the pod has ended" };
+        let mut plan = Plan {
+            ended: !remove,
+            ..Plan::default()
+        };
+        let why = if remove {
+            "the pod is being deleted"
+        } else {
+            "the pod has ended"
+        };
         let mains = self.stops(|container| !self.is_sidecar(&container.name), grace_s, why);
         if !mains.is_empty() {
             plan.actions.push(Action::StopContainers(mains));
             return plan;
         }
-        for spec in self.pod.spec.init_containers.iter().rev().filter(|spec| spec.is_sidecar()) {
+        for spec in self
+            .pod
+            .spec
+            .init_containers
+            .iter()
+            .rev()
+            .filter(|spec| spec.is_sidecar())
+        {
             let sidecar = self.stops(|container| container.name == spec.name, grace_s, why);
             if !sidecar.is_empty() {
                 plan.actions.push(Action::StopContainers(sidecar));
                 return plan;
             }
         }
-        let ready: Vec<&Sandbox> = self.observed.sandboxes.iter().filter(|sandbox| sandbox.ready).collect();
+        let ready: Vec<&Sandbox> = self
+            .observed
+            .sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.ready)
+            .collect();
         if !ready.is_empty() {
-            plan.actions.extend(ready.iter().map(|sandbox| Action::StopSandbox { id: sandbox.id.clone() }));
+            plan.actions
+                .extend(ready.iter().map(|sandbox| Action::StopSandbox {
+                    id: sandbox.id.clone(),
+                }));
             return plan;
         }
         if !remove {
             return plan;
         }
         for container in &self.observed.containers {
-            plan.actions.push(Action::RemoveContainer { id: container.id.clone() });
+            plan.actions.push(Action::RemoveContainer {
+                id: container.id.clone(),
+            });
         }
         for sandbox in &self.observed.sandboxes {
             // Its network may be held although its process is gone: stopping twice does no harm.
-            plan.actions.push(Action::StopSandbox { id: sandbox.id.clone() });
-            plan.actions.push(Action::RemoveSandbox { id: sandbox.id.clone() });
+            plan.actions.push(Action::StopSandbox {
+                id: sandbox.id.clone(),
+            });
+            plan.actions.push(Action::RemoveSandbox {
+                id: sandbox.id.clone(),
+            });
         }
         if plan.actions.is_empty() {
             plan.actions = vec![Action::CleanUp, Action::Gone];

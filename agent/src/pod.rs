@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Pod {
     pub metadata: Meta,
@@ -41,7 +41,11 @@ impl Pod {
     }
 
     pub fn container(&self, name: &str) -> Option<&Container> {
-        self.spec.containers.iter().chain(&self.spec.init_containers).find(|container| container.name == name)
+        self.spec
+            .containers
+            .iter()
+            .chain(&self.spec.init_containers)
+            .find(|container| container.name == name)
     }
 
     /// `namespace/name`, for messages.
@@ -50,7 +54,7 @@ impl Pod {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Meta {
     pub name: String,
@@ -63,7 +67,7 @@ pub struct Meta {
     pub deletion_grace_period_seconds: Option<i64>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PodSpec {
     pub containers: Vec<Container>,
@@ -98,13 +102,13 @@ pub enum RestartPolicy {
     Never,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ReadinessGate {
     pub condition_type: String,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct DnsConfig {
     pub nameservers: Vec<String>,
@@ -112,21 +116,21 @@ pub struct DnsConfig {
     pub options: Vec<DnsOption>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct DnsOption {
     pub name: String,
     pub value: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct HostAlias {
     pub ip: String,
     pub hostnames: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PodSecurityContext {
     pub run_as_user: Option<i64>,
@@ -138,14 +142,14 @@ pub struct PodSecurityContext {
     pub seccomp_profile: Option<SeccompProfile>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Sysctl {
     pub name: String,
     pub value: String,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SeccompProfile {
     #[serde(rename = "type")]
@@ -153,7 +157,7 @@ pub struct SeccompProfile {
     pub localhost_profile: String,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Container {
     pub name: String,
@@ -192,7 +196,13 @@ impl Container {
         match self.image_pull_policy.as_deref() {
             Some(policy) if !policy.is_empty() => policy,
             _ if self.image.contains('@') => "IfNotPresent",
-            _ => match self.image.rsplit('/').next().unwrap_or_default().split_once(':') {
+            _ => match self
+                .image
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .split_once(':')
+            {
                 None | Some((_, "latest")) => "Always",
                 Some(_) => "IfNotPresent",
             },
@@ -200,7 +210,7 @@ impl Container {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EnvVar {
     pub name: String,
@@ -208,7 +218,7 @@ pub struct EnvVar {
     pub value_from: Option<EnvSource>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EnvSource {
     pub field_ref: Option<FieldRef>,
@@ -217,13 +227,13 @@ pub struct EnvSource {
     pub secret_key_ref: Option<KeyRef>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct FieldRef {
     pub field_path: String,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ResourceFieldRef {
     pub container_name: String,
@@ -231,7 +241,7 @@ pub struct ResourceFieldRef {
     pub divisor: Value,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct KeyRef {
     pub name: String,
@@ -239,7 +249,7 @@ pub struct KeyRef {
     pub optional: bool,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EnvFrom {
     pub prefix: String,
@@ -247,14 +257,14 @@ pub struct EnvFrom {
     pub secret_ref: Option<ObjectRef>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ObjectRef {
     pub name: String,
     pub optional: bool,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ContainerPort {
     pub name: String,
@@ -265,14 +275,14 @@ pub struct ContainerPort {
     pub protocol: String,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Resources {
     pub requests: BTreeMap<String, Value>,
     pub limits: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct VolumeMount {
     pub name: String,
@@ -283,7 +293,7 @@ pub struct VolumeMount {
     pub mount_propagation: String,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Volume {
     pub name: String,
@@ -296,14 +306,14 @@ pub struct Volume {
     pub downward_api: Option<DownwardVolume>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EmptyDir {
     pub medium: String,
     pub size_limit: Value,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct HostPath {
     pub path: String,
@@ -311,7 +321,7 @@ pub struct HostPath {
     pub kind: String,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ConfigMapVolume {
     pub name: String,
@@ -320,7 +330,7 @@ pub struct ConfigMapVolume {
     pub optional: bool,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SecretVolume {
     /// `secretName` in a volume, `name` in a projection.
@@ -331,7 +341,7 @@ pub struct SecretVolume {
     pub optional: bool,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Item {
     pub key: String,
@@ -339,14 +349,14 @@ pub struct Item {
     pub mode: Option<u32>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Projected {
     pub sources: Vec<ProjectedSource>,
     pub default_mode: Option<u32>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ProjectedSource {
     pub config_map: Option<ConfigMapVolume>,
@@ -356,14 +366,14 @@ pub struct ProjectedSource {
     pub service_account_token: Option<Value>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct DownwardVolume {
     pub items: Vec<DownwardItem>,
     pub default_mode: Option<u32>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct DownwardItem {
     pub path: String,
@@ -386,14 +396,14 @@ pub struct Probe {
     pub termination_grace_period_seconds: Option<i64>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Lifecycle {
     pub post_start: Option<Hook>,
     pub pre_stop: Option<Hook>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Hook {
     pub exec: Option<Exec>,
@@ -401,7 +411,7 @@ pub struct Hook {
     pub sleep: Option<Sleep>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Sleep {
     pub seconds: u64,
@@ -465,7 +475,7 @@ impl Port {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SecurityContext {
     pub run_as_user: Option<i64>,
@@ -478,7 +488,7 @@ pub struct SecurityContext {
     pub seccomp_profile: Option<SeccompProfile>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Capabilities {
     pub add: Vec<String>,
@@ -524,8 +534,11 @@ mod tests {
             ("busybox@sha256:00", None, "IfNotPresent"),
             ("busybox", Some("Never"), "Never"),
         ] {
-            let container =
-                Container { image: image.into(), image_pull_policy: set.map(str::to_owned), ..Default::default() };
+            let container = Container {
+                image: image.into(),
+                image_pull_policy: set.map(str::to_owned),
+                ..Default::default()
+            };
             assert_eq!(container.pull_policy(), expected, "{image}");
         }
     }

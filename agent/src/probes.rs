@@ -47,14 +47,20 @@ pub fn has_any(spec: &Container) -> bool {
 /// no pod out of its Services.
 pub fn initial(spec: &Container, was_started: bool, was_ready: bool) -> Verdict {
     let started = spec.startup_probe.is_none() || was_started;
-    Verdict { started, ready: started && (spec.readiness_probe.is_none() || was_ready), failed: None }
+    Verdict {
+        started,
+        ready: started && (spec.readiness_probe.is_none() || was_ready),
+        failed: None,
+    }
 }
 
 /// Probes until it is aborted, or the container is given up. `age` is how long the container has run.
 pub async fn run(target: Target, from: Verdict, age: Duration, findings: mpsc::Sender<Finding>) {
     let begin = Instant::now();
     let delay = |probe: &Probe| {
-        begin + Duration::from_secs(u64::from(probe.initial_delay_seconds.unwrap_or(0))).saturating_sub(age)
+        begin
+            + Duration::from_secs(u64::from(probe.initial_delay_seconds.unwrap_or(0)))
+                .saturating_sub(age)
     };
     let mut state = from;
     if let Some(probe) = target.spec.startup_probe.clone().filter(|_| !state.started) {
@@ -94,7 +100,9 @@ async fn steady(
     let live = target.spec.liveness_probe.clone();
     let ready = target.spec.readiness_probe.clone();
     let mut live_tally = live.as_ref().map(|probe| Tally::new(probe, Some(true)));
-    let mut ready_tally = ready.as_ref().map(|probe| Tally::new(probe, Some(state.ready)));
+    let mut ready_tally = ready
+        .as_ref()
+        .map(|probe| Tally::new(probe, Some(state.ready)));
     let mut live_at = live.as_ref().map(&delay);
     let mut ready_at = ready.as_ref().map(&delay);
     loop {
@@ -108,7 +116,9 @@ async fn steady(
         } else {
             (&ready, &mut ready_tally, &mut ready_at, "Readiness")
         };
-        let (Some(probe), Some(tally), Some(due)) = (probe, tally, at) else { return };
+        let (Some(probe), Some(tally), Some(due)) = (probe, tally, at) else {
+            return;
+        };
         sleep_until(*due).await;
         let answer = ask::ask(target, probe).await;
         let outcome = tally.count(answer.ok);
@@ -134,7 +144,11 @@ async fn tell(
     verdict: Verdict,
     complaint: Option<String>,
 ) -> bool {
-    let finding = Finding { container_id: target.container_id.clone(), verdict, complaint };
+    let finding = Finding {
+        container_id: target.container_id.clone(),
+        verdict,
+        complaint,
+    };
     findings.send(finding).await.is_ok()
 }
 
@@ -165,9 +179,17 @@ impl Tally {
 
     /// The result when it changes.
     fn count(&mut self, ok: bool) -> Option<bool> {
-        self.in_a_row = if self.last == Some(ok) { self.in_a_row.saturating_add(1) } else { 1 };
+        self.in_a_row = if self.last == Some(ok) {
+            self.in_a_row.saturating_add(1)
+        } else {
+            1
+        };
         self.last = Some(ok);
-        let threshold = if ok { self.success_threshold } else { self.failure_threshold };
+        let threshold = if ok {
+            self.success_threshold
+        } else {
+            self.failure_threshold
+        };
         if self.in_a_row < threshold || self.held == Some(ok) {
             return None;
         }
@@ -181,7 +203,11 @@ mod tests {
     use super::*;
 
     fn check(success: u32, failure: u32, held: Option<bool>, answers: &str, expected: &str) {
-        let probe = Probe { success_threshold: Some(success), failure_threshold: Some(failure), ..Default::default() };
+        let probe = Probe {
+            success_threshold: Some(success),
+            failure_threshold: Some(failure),
+            ..Default::default()
+        };
         let mut tally = Tally::new(&probe, held);
         let found: String = answers
             .chars()
@@ -191,7 +217,10 @@ mod tests {
                 Some(false) => 'N',
             })
             .collect();
-        assert_eq!(found, expected, "success {success} failure {failure} held {held:?} {answers}");
+        assert_eq!(
+            found, expected,
+            "success {success} failure {failure} held {held:?} {answers}"
+        );
     }
 
     #[test]

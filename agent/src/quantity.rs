@@ -19,7 +19,9 @@ pub fn whole(value: &Value) -> Option<i64> {
 
 fn parse(text: &str) -> Option<i64> {
     let text = text.trim();
-    let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-'))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let factor: f64 = match suffix {
         "n" => 1e-9,

@@ -2,6 +2,7 @@
 //! what changes by itself. On the way out, what `StopMode` says.
 
 mod node_loop;
+mod rounds;
 mod stop;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use crate::WallClock;
 use crate::cni::{self, Names, Network};
 use crate::containerd::{self, Containerd, ContainerdError};
 use crate::dial::Dialer;
@@ -31,11 +33,10 @@ use crate::runtime::cri::CriRuntime;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use crate::session::Seen;
 use crate::worker::NodeContext;
-use crate::WallClock;
 use node_loop::NodeLoop;
 
-/// Commands that wait for the agent. Past it its link, and so its server, waits.
-const COMMAND_QUEUE: usize = 256;
+/// Commands that wait for the agent: a snapshot of a full node with its objects. Past it its link, and so its server, waits.
+const COMMAND_QUEUE: usize = 1024;
 
 /// Everything that an agent is told at its start.
 #[derive(Clone)]
@@ -61,6 +62,31 @@ pub struct AgentConfig {
     pub wall_clock: WallClock,
     /// With `StopMode::RemoveAll`: the most that a pod's processes get between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
+}
+
+impl AgentConfig {
+    /// With the usual values for the rest.
+    pub fn new(
+        node_name: &str,
+        cluster: &str,
+        data_dir: PathBuf,
+        servers: Vec<String>,
+        wall_clock: WallClock,
+    ) -> Self {
+        AgentConfig {
+            node_name: node_name.to_owned(),
+            cluster: cluster.to_owned(),
+            images_dir: data_dir.join("images"),
+            data_dir,
+            servers,
+            node_ip: None,
+            pods: 110,
+            labels: Vec::new(),
+            seed: u64::from(std::process::id()),
+            wall_clock,
+            stop_grace: Duration::from_secs(10),
+        }
+    }
 }
 
 /// What becomes of the pods when the agent stops.
@@ -93,7 +119,7 @@ pub fn preflight() -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Runs until `shutdown` says how to stop. `ready` is called once containers can be run.
+/// Runs until `shutdown` says how to stop. Fails before anything is started where something is missing.
 pub async fn run(
     config: AgentConfig,
     dialer: Arc<dyn Dialer>,
@@ -117,8 +143,11 @@ struct Agent {
 }
 
 impl Agent {
-    /// Brings up what the node stands on. Fails before anything is started where something is missing.
-    async fn prepare(mut config: AgentConfig, installed: containerd::Installed) -> Result<Self, AgentError> {
+    /// Brings up what the node stands on.
+    async fn prepare(
+        mut config: AgentConfig,
+        installed: containerd::Installed,
+    ) -> Result<Self, AgentError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |error| AgentError::Io { path, error }
@@ -127,12 +156,19 @@ impl Agent {
             fs::create_dir_all(dir).map_err(io(dir))?;
         }
         // Absolute: containerd and CNI run elsewhere.
-        config.data_dir = config.data_dir.canonicalize().map_err(io(&config.data_dir))?;
-        config.images_dir = config.images_dir.canonicalize().map_err(io(&config.images_dir))?;
+        config.data_dir = config
+            .data_dir
+            .canonicalize()
+            .map_err(io(&config.data_dir))?;
+        config.images_dir = config
+            .images_dir
+            .canonicalize()
+            .map_err(io(&config.images_dir))?;
         let data = config.data_dir.clone();
         let lock_path = data.join("agent.lock");
         let lock = fs::File::create(&lock_path).map_err(io(&lock_path))?;
-        lock.try_lock().map_err(|_| AgentError::InUse(data.clone()))?;
+        lock.try_lock()
+            .map_err(|_| AgentError::InUse(data.clone()))?;
         let pause = data.join("pause.tar");
         if !pause.exists() {
             images::build_pause(&pause)?;
@@ -140,8 +176,14 @@ impl Agent {
         let names = Names::derive(&config.cluster, &config.node_name);
         let cni_dir = data.join("cni");
         let network = cni::configure(&names, &cni_dir).map_err(io(&cni_dir))?;
-        let containerd =
-            Containerd::start(installed, &data.join("containerd"), &names.id(), &network.config_dir, images::PAUSE_IMAGE).await?;
+        let containerd = Containerd::start(
+            installed,
+            &data.join("containerd"),
+            &names.id(),
+            &network.config_dir,
+            images::PAUSE_IMAGE,
+        )
+        .await?;
         let runtime: Arc<dyn ContainerRuntime> = Arc::new(CriRuntime::new(&containerd.socket()));
         let record = data.join("containerd").join("imported.json");
         let importer = Importer::new(
@@ -172,11 +214,25 @@ impl Agent {
             wall_clock: config.wall_clock.clone(),
             views: Mutex::default(),
         });
-        Ok(Agent { config, _lock: lock, names, network, containerd: Arc::new(containerd), importer, context, machine })
+        Ok(Agent {
+            config,
+            _lock: lock,
+            names,
+            network,
+            containerd: Arc::new(containerd),
+            importer,
+            context,
+            machine,
+        })
     }
 
     fn machine(config: &AgentConfig, network: &Network, runtime_version: String) -> Machine {
-        let mut machine = Machine::look(&config.node_name, &config.data_dir, config.node_ip, config.pods);
+        let mut machine = Machine::look(
+            &config.node_name,
+            &config.data_dir,
+            config.node_ip,
+            config.pods,
+        );
         machine.pod_cidr = network.subnet.clone();
         machine.runtime_version = runtime_version;
         machine.labels = config.labels.clone();
@@ -208,35 +264,61 @@ impl Agent {
             self.describe(&health, &status),
             self.remember(),
         ));
-        let importer = tokio::spawn(node_loop::import_forever(self.importer));
+        let rounds = [
+            tokio::spawn(rounds::import(self.importer)),
+            tokio::spawn(rounds::rotate_logs(self.context.clone())),
+        ];
         let mut node = NodeLoop::new(
             self.context.clone(),
             self.machine.clone(),
             self.config.data_dir.clone(),
-            self.containerd.clone(),
             health,
             status,
             streams,
         );
+        let (listed, looks) = mpsc::channel(1);
+        let lister = tokio::spawn(rounds::list(
+            self.context.clone(),
+            self.containerd.clone(),
+            listed,
+        ));
         let mode = tokio::select! {
             mode = shutdown => mode,
-            () = node.run(received) => StopMode::LeavePods,
+            () = node.run(received, looks) => StopMode::LeavePods,
         };
         // From here on nothing is reported: what the servers know of the pods stays as it was.
         session.abort();
-        importer.abort();
         let _ = (&mut session).await;
-        let _ = importer.await;
+        for round in rounds.into_iter().chain([lister]) {
+            round.abort();
+            let _ = round.await;
+        }
         if mode == StopMode::RemoveAll {
             let pods = node.halt(self.config.stop_grace).await;
-            stop::remove_all(&self.context, &self.containerd, &self.network, &self.names, &self.config.data_dir, pods).await?;
+            stop::remove_all(
+                &self.context,
+                &self.containerd,
+                &self.network,
+                &self.names,
+                &self.config.data_dir,
+                pods,
+            )
+            .await?;
         }
         Ok(())
     }
 
-    fn describe(&self, health: &Arc<Mutex<Health>>, status: &Arc<Mutex<Value>>) -> link::DescribeNode {
+    fn describe(
+        &self,
+        health: &Arc<Mutex<Health>>,
+        status: &Arc<Mutex<Value>>,
+    ) -> link::DescribeNode {
         let (machine, dir) = (self.machine.clone(), self.config.data_dir.clone());
-        let (health, status, clock) = (health.clone(), status.clone(), self.config.wall_clock.clone());
+        let (health, status, clock) = (
+            health.clone(),
+            status.clone(),
+            self.config.wall_clock.clone(),
+        );
         Arc::new(move || {
             const MOVES: &str = "no holder of this lock can panic: it only moves values";
             let before = status.lock().expect(MOVES).clone();

@@ -84,7 +84,12 @@ pub trait ContainerRuntime: Send + Sync {
     /// SIGTERM (or the image's own signal), and SIGKILL after the grace; returns when it has ended.
     async fn stop_container(&self, id: &str, grace_s: u32) -> Result<(), RuntimeError>;
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError>;
-    async fn exec(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError>;
+    async fn exec(
+        &self,
+        id: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutput, RuntimeError>;
     /// The log file was renamed: write to a new one under the old name.
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError>;
     async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError>;

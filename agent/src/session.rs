@@ -30,25 +30,52 @@ pub struct Seen {
 /// What the server's messages amount to, once they have passed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    Welcomed { epoch: u64, cluster_id: String },
+    Welcomed {
+        epoch: u64,
+        cluster_id: String,
+    },
     /// A pod to run, or one of this node's that has changed.
-    Assign { pod: Value, revision: u64 },
+    Assign {
+        pod: Value,
+        revision: u64,
+    },
     /// The pod's object is gone.
-    Remove { uid: String, namespace: String, name: String },
+    Remove {
+        uid: String,
+        namespace: String,
+        name: String,
+    },
     /// A ConfigMap, Secret or Service; `None`: it does not exist.
-    Object { key: ObjectKey, object: Option<Value> },
+    Object {
+        key: ObjectKey,
+        object: Option<Value>,
+    },
     /// All this node's pods were named: these. What else runs may go.
-    Complete { uids: BTreeSet<String> },
+    Complete {
+        uids: BTreeSet<String>,
+    },
     Stream(StreamCommand),
     /// The status was refused for good: it is not sent again until it changes.
-    StatusRejected { uid: String, reason: String },
+    StatusRejected {
+        uid: String,
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum StreamCommand {
-    Open { id: u64, credit_bytes: u64, logs: proto::Logs },
-    Credit { id: u64, bytes: u64 },
-    Close { id: u64 },
+    Open {
+        id: u64,
+        credit_bytes: u64,
+        logs: proto::Logs,
+    },
+    Credit {
+        id: u64,
+        bytes: u64,
+    },
+    Close {
+        id: u64,
+    },
     /// The session that carried the streams is over.
     CloseAll,
 }
@@ -160,7 +187,10 @@ impl Session {
                 Err(Refusal::Fenced(fenced.reason))
             }
             (Phase::Opening, Kind::Welcome(welcome)) => self.welcome(welcome).map(Some),
-            (Phase::Opening, other) => Err(Refusal::Protocol(format!("{} before Welcome", name_of(&other)))),
+            (Phase::Opening, other) => Err(Refusal::Protocol(format!(
+                "{} before Welcome",
+                name_of(&other)
+            ))),
             (_, Kind::Welcome(_)) => Err(Refusal::Protocol("a second Welcome".to_owned())),
             (_, Kind::PodAssigned(assigned)) => self.assigned(assigned),
             (_, Kind::PodRemoved(removed)) => Ok(self.removed(removed)),
@@ -179,60 +209,98 @@ impl Session {
             }
             (_, Kind::StreamOpen(open)) => Ok(match open.kind {
                 Some(proto::stream_open::Kind::Logs(logs)) => {
-                    Some(Command::Stream(StreamCommand::Open { id: open.id, credit_bytes: open.credit_bytes, logs }))
+                    Some(Command::Stream(StreamCommand::Open {
+                        id: open.id,
+                        credit_bytes: open.credit_bytes,
+                        logs,
+                    }))
                 }
                 None => None,
             }),
-            (_, Kind::StreamCredit(credit)) => {
-                Ok(Some(Command::Stream(StreamCommand::Credit { id: credit.id, bytes: credit.bytes })))
+            (_, Kind::StreamCredit(credit)) => Ok(Some(Command::Stream(StreamCommand::Credit {
+                id: credit.id,
+                bytes: credit.bytes,
+            }))),
+            (_, Kind::StreamClose(close)) => {
+                Ok(Some(Command::Stream(StreamCommand::Close { id: close.id })))
             }
-            (_, Kind::StreamClose(close)) => Ok(Some(Command::Stream(StreamCommand::Close { id: close.id }))),
-            (_, Kind::PodStatusRejected(rejected)) => {
-                Ok(Some(Command::StatusRejected { uid: rejected.uid, reason: rejected.reason }))
-            }
+            (_, Kind::PodStatusRejected(rejected)) => Ok(Some(Command::StatusRejected {
+                uid: rejected.uid,
+                reason: rejected.reason,
+            })),
         }
     }
 
     fn welcome(&mut self, welcome: proto::Welcome) -> Result<Command, Refusal> {
         if !self.seen.cluster_id.is_empty() && self.seen.cluster_id != welcome.cluster_id {
-            return Err(Refusal::OtherCluster { ours: self.seen.cluster_id.clone(), theirs: welcome.cluster_id });
+            return Err(Refusal::OtherCluster {
+                ours: self.seen.cluster_id.clone(),
+                theirs: welcome.cluster_id,
+            });
         }
         if welcome.epoch <= self.seen.epoch {
-            return Err(Refusal::OldEpoch { ours: self.seen.epoch, theirs: welcome.epoch });
+            return Err(Refusal::OldEpoch {
+                ours: self.seen.epoch,
+                theirs: welcome.epoch,
+            });
         }
         if welcome.revision < self.seen.revision {
-            return Err(Refusal::Behind { ours: self.seen.revision, theirs: welcome.revision });
+            return Err(Refusal::Behind {
+                ours: self.seen.revision,
+                theirs: welcome.revision,
+            });
         }
-        self.seen = Seen { cluster_id: welcome.cluster_id.clone(), epoch: welcome.epoch, revision: welcome.revision };
+        self.seen = Seen {
+            cluster_id: welcome.cluster_id.clone(),
+            epoch: welcome.epoch,
+            revision: welcome.revision,
+        };
         self.heartbeat_ms = or_default(welcome.heartbeat_ms, DEFAULT_HEARTBEAT_MS);
-        self.session_timeout_ms = or_default(welcome.session_timeout_ms, DEFAULT_SESSION_TIMEOUT_MS);
+        self.session_timeout_ms =
+            or_default(welcome.session_timeout_ms, DEFAULT_SESSION_TIMEOUT_MS);
         self.phase = Phase::Snapshot;
         self.named.clear();
-        Ok(Command::Welcomed { epoch: welcome.epoch, cluster_id: welcome.cluster_id })
+        Ok(Command::Welcomed {
+            epoch: welcome.epoch,
+            cluster_id: welcome.cluster_id,
+        })
     }
 
     fn assigned(&mut self, assigned: proto::PodAssigned) -> Result<Option<Command>, Refusal> {
         let pod: Value = serde_json::from_slice(&assigned.pod)
             .map_err(|error| Refusal::Protocol(format!("a pod that is no JSON: {error}")))?;
-        let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let text = |field: &str| {
+            pod["metadata"][field]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
         let (key, uid) = ((text("namespace"), text("name")), text("uid"));
         if uid.is_empty() || key.1.is_empty() {
             return Err(Refusal::Protocol("a pod without name or uid".to_owned()));
         }
-        if self.removed.get(&key).is_some_and(|revision| assigned.revision <= *revision) {
+        if self
+            .removed
+            .get(&key)
+            .is_some_and(|revision| assigned.revision <= *revision)
+        {
             return Ok(None);
         }
         if self.phase == Phase::Snapshot {
             self.named.insert(uid.clone());
         }
         if let Some((held, revision)) = self.pods.get(&key)
-            && (assigned.revision < *revision || (assigned.revision == *revision && self.phase == Phase::Live && *held == uid))
+            && (assigned.revision < *revision
+                || (assigned.revision == *revision && self.phase == Phase::Live && *held == uid))
         {
             return Ok(None);
         }
         self.advance(assigned.revision);
         self.pods.insert(key, (uid, assigned.revision));
-        Ok(Some(Command::Assign { pod, revision: assigned.revision }))
+        Ok(Some(Command::Assign {
+            pod,
+            revision: assigned.revision,
+        }))
     }
 
     fn removed(&mut self, removed: proto::PodRemoved) -> Option<Command> {
@@ -249,25 +317,40 @@ impl Session {
         }
         self.advance(removed.revision);
         self.named.remove(&removed.uid);
-        Some(Command::Remove { uid: removed.uid, namespace: removed.namespace, name: removed.name })
+        Some(Command::Remove {
+            uid: removed.uid,
+            namespace: removed.namespace,
+            name: removed.name,
+        })
     }
 
     fn object(&mut self, object: proto::Object) -> Result<Option<Command>, Refusal> {
-        let key = ObjectKey { resource: object.resource, namespace: object.namespace, name: object.name };
-        if self.objects.get(&key).is_some_and(|revision| object.revision < *revision) {
+        let key = ObjectKey {
+            resource: object.resource,
+            namespace: object.namespace,
+            name: object.name,
+        };
+        if self
+            .objects
+            .get(&key)
+            .is_some_and(|revision| object.revision < *revision)
+        {
             return Ok(None);
         }
         let body = match object.json {
             None => None,
-            Some(bytes) => Some(
-                serde_json::from_slice(&bytes)
-                    .map_err(|error| Refusal::Protocol(format!("{} {}: no JSON: {error}", key.resource, key.name)))?,
-            ),
+            Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(|error| {
+                Refusal::Protocol(format!("{} {}: no JSON: {error}", key.resource, key.name))
+            })?),
         };
         self.advance(object.revision);
         self.objects.insert(key.clone(), object.revision);
         if self.objects.len() > MAX_TOMBSTONES
-            && let Some(oldest) = self.objects.iter().min_by_key(|(_, revision)| **revision).map(|(key, _)| key.clone())
+            && let Some(oldest) = self
+                .objects
+                .iter()
+                .min_by_key(|(_, revision)| **revision)
+                .map(|(key, _)| key.clone())
         {
             self.objects.remove(&oldest);
         }
@@ -280,7 +363,11 @@ impl Session {
 
     fn forget_oldest(&mut self) {
         if self.removed.len() > MAX_TOMBSTONES
-            && let Some(oldest) = self.removed.iter().min_by_key(|(_, revision)| **revision).map(|(key, _)| key.clone())
+            && let Some(oldest) = self
+                .removed
+                .iter()
+                .min_by_key(|(_, revision)| **revision)
+                .map(|(key, _)| key.clone())
         {
             self.removed.remove(&oldest);
         }
@@ -316,16 +403,29 @@ mod tests {
     }
 
     fn welcome(epoch: u64, revision: u64) -> proto::ServerMessage {
-        message(Kind::Welcome(proto::Welcome { epoch, cluster_id: "c".into(), revision, ..Default::default() }))
+        message(Kind::Welcome(proto::Welcome {
+            epoch,
+            cluster_id: "c".into(),
+            revision,
+            ..Default::default()
+        }))
     }
 
     fn pod(name: &str, uid: &str, revision: u64) -> proto::ServerMessage {
         let body = serde_json::json!({"metadata": {"namespace": "d", "name": name, "uid": uid}});
-        message(Kind::PodAssigned(proto::PodAssigned { pod: body.to_string().into_bytes(), revision }))
+        message(Kind::PodAssigned(proto::PodAssigned {
+            pod: body.to_string().into_bytes(),
+            revision,
+        }))
     }
 
     fn gone(name: &str, uid: &str, revision: u64) -> proto::ServerMessage {
-        message(Kind::PodRemoved(proto::PodRemoved { namespace: "d".into(), name: name.into(), uid: uid.into(), revision }))
+        message(Kind::PodRemoved(proto::PodRemoved {
+            namespace: "d".into(),
+            name: name.into(),
+            uid: uid.into(),
+            revision,
+        }))
     }
 
     fn end(revision: u64) -> proto::ServerMessage {
@@ -338,11 +438,17 @@ mod tests {
             Ok(None) => "-".into(),
             Ok(Some(Command::Welcomed { epoch, .. })) => format!("welcomed {epoch}"),
             Ok(Some(Command::Assign { pod, revision })) => {
-                format!("assign {}@{revision}", pod["metadata"]["uid"].as_str().unwrap())
+                format!(
+                    "assign {}@{revision}",
+                    pod["metadata"]["uid"].as_str().unwrap()
+                )
             }
             Ok(Some(Command::Remove { uid, .. })) => format!("remove {uid}"),
             Ok(Some(Command::Complete { uids })) => {
-                format!("complete {}", uids.into_iter().collect::<Vec<_>>().join(","))
+                format!(
+                    "complete {}",
+                    uids.into_iter().collect::<Vec<_>>().join(",")
+                )
             }
             Ok(Some(other)) => format!("{other:?}"),
             Err(Refusal::OldEpoch { .. }) => "old epoch".into(),
@@ -355,7 +461,11 @@ mod tests {
     fn check(seen: Seen, script: &[(proto::ServerMessage, &str)]) -> Session {
         let mut session = Session::new(seen);
         for (at, (message, expected)) in script.iter().enumerate() {
-            assert_eq!(&word(session.receive(message.clone())), expected, "step {at}: {message:?}");
+            assert_eq!(
+                &word(session.receive(message.clone())),
+                expected,
+                "step {at}: {message:?}"
+            );
         }
         session
     }
@@ -379,27 +489,59 @@ mod tests {
                 (pod("b", "u3", 15), "assign u3@15"),
             ],
         );
-        assert_eq!(session.seen(), &Seen { cluster_id: "c".into(), epoch: 5, revision: 15 });
+        assert_eq!(
+            session.seen(),
+            &Seen {
+                cluster_id: "c".into(),
+                epoch: 5,
+                revision: 15
+            }
+        );
     }
 
     #[test]
     fn what_is_older_is_refused() {
-        let seen = Seen { cluster_id: "c".into(), epoch: 5, revision: 10 };
+        let seen = Seen {
+            cluster_id: "c".into(),
+            epoch: 5,
+            revision: 10,
+        };
         check(seen.clone(), &[(welcome(5, 20), "old epoch")]);
         check(seen.clone(), &[(welcome(4, 20), "old epoch")]);
         check(seen.clone(), &[(welcome(6, 9), "behind")]);
-        check(seen.clone(), &[(pod("a", "u", 11), "protocol: PodAssigned before Welcome")]);
-        check(seen.clone(), &[(welcome(6, 10), "welcomed 6"), (welcome(7, 11), "protocol: a second Welcome")]);
         check(
-            Seen { cluster_id: "other".into(), ..seen },
-            &[(welcome(6, 10), "the server belongs to cluster c, this agent to other")],
+            seen.clone(),
+            &[(pod("a", "u", 11), "protocol: PodAssigned before Welcome")],
+        );
+        check(
+            seen.clone(),
+            &[
+                (welcome(6, 10), "welcomed 6"),
+                (welcome(7, 11), "protocol: a second Welcome"),
+            ],
+        );
+        check(
+            Seen {
+                cluster_id: "other".into(),
+                ..seen
+            },
+            &[(
+                welcome(6, 10),
+                "the server belongs to cluster c, this agent to other",
+            )],
         );
     }
 
     #[test]
     fn a_fence_raises_the_epoch() {
-        let fence = message(Kind::Fenced(proto::Fenced { reason: "taken over".into(), epoch: 9 }));
-        let mut session = check(Seen::default(), &[(welcome(5, 1), "welcomed 5"), (fence, "fenced taken over")]);
+        let fence = message(Kind::Fenced(proto::Fenced {
+            reason: "taken over".into(),
+            epoch: 9,
+        }));
+        let mut session = check(
+            Seen::default(),
+            &[(welcome(5, 1), "welcomed 5"), (fence, "fenced taken over")],
+        );
         session.reopen();
         assert_eq!(word(session.receive(welcome(9, 1))), "old epoch");
     }
@@ -408,7 +550,11 @@ mod tests {
     fn a_second_snapshot_names_again_what_is_held() {
         let mut session = check(
             Seen::default(),
-            &[(welcome(5, 10), "welcomed 5"), (pod("a", "u1", 8), "assign u1@8"), (end(10), "complete u1")],
+            &[
+                (welcome(5, 10), "welcomed 5"),
+                (pod("a", "u1", 8), "assign u1@8"),
+                (end(10), "complete u1"),
+            ],
         );
         session.reopen();
         for (message, expected) in [

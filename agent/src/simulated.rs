@@ -60,11 +60,24 @@ impl Default for SimulatedConfig {
 }
 
 /// Runs all the nodes until the future is dropped. A node that is dropped comes back with nothing, as one whose machine was lost.
-pub async fn run_simulated(config: SimulatedConfig, dialer: Arc<dyn Dialer>, wall_clock: WallClock) {
-    assert!(config.count <= MOST_NODES, "simulated nodes have addresses for {MOST_NODES} nodes, not {}", config.count);
+pub async fn run_simulated(
+    config: SimulatedConfig,
+    dialer: Arc<dyn Dialer>,
+    wall_clock: WallClock,
+) {
+    assert!(
+        config.count <= MOST_NODES,
+        "simulated nodes have addresses for {MOST_NODES} nodes, not {}",
+        config.count
+    );
     let mut nodes = tokio::task::JoinSet::new();
     for index in 1..=config.count {
-        nodes.spawn(run_simulated_node(config.clone(), index, dialer.clone(), wall_clock.clone()));
+        nodes.spawn(run_simulated_node(
+            config.clone(),
+            index,
+            dialer.clone(),
+            wall_clock.clone(),
+        ));
     }
     while nodes.join_next().await.is_some() {}
 }
@@ -166,9 +179,24 @@ fn with_conditions(node: &Value, now: Timestamp) -> Value {
     };
     let mut node = node.clone();
     node["status"]["conditions"] = json!([
-        condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "simulated"),
-        condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "simulated"),
-        condition("PIDPressure", "False", "KubeletHasSufficientPID", "simulated"),
+        condition(
+            "MemoryPressure",
+            "False",
+            "KubeletHasSufficientMemory",
+            "simulated"
+        ),
+        condition(
+            "DiskPressure",
+            "False",
+            "KubeletHasNoDiskPressure",
+            "simulated"
+        ),
+        condition(
+            "PIDPressure",
+            "False",
+            "KubeletHasSufficientPID",
+            "simulated"
+        ),
         condition("Ready", "True", "KubeletReady", "simulated"),
     ]);
     node
@@ -220,7 +248,12 @@ impl SimulatedNode {
             Command::Assign { pod, revision } => self.assign(pod, revision),
             Command::Remove { uid, .. } => self.forget(&uid),
             Command::Complete { uids } => {
-                let unnamed: Vec<String> = self.pods.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+                let unnamed: Vec<String> = self
+                    .pods
+                    .keys()
+                    .filter(|uid| !uids.contains(*uid))
+                    .cloned()
+                    .collect();
                 for uid in unnamed {
                     self.forget(&uid);
                 }
@@ -244,9 +277,13 @@ impl SimulatedNode {
     }
 
     fn assign(&mut self, object: Value, revision: u64) {
-        let Some(uid) = object["metadata"]["uid"].as_str().map(str::to_owned) else { return };
+        let Some(uid) = object["metadata"]["uid"].as_str().map(str::to_owned) else {
+            return;
+        };
         let deleted = !object["metadata"]["deletionTimestamp"].is_null();
-        let grace = object["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0);
+        let grace = object["metadata"]["deletionGracePeriodSeconds"]
+            .as_u64()
+            .unwrap_or(0);
         let fresh = !self.pods.contains_key(&uid);
         let (now, wall) = (Instant::now(), (self.wall_clock)());
         if fresh {
@@ -254,9 +291,17 @@ impl SimulatedNode {
             let status = &object["status"];
             // A node that came back: what it had reported running still is.
             let started = (status["phase"] == "Running").then_some(wall);
-            let pod = SimulatedPod { object, revision, ip, arrived: wall, started, gone: false };
+            let pod = SimulatedPod {
+                object,
+                revision,
+                ip,
+                arrived: wall,
+                started,
+                gone: false,
+            };
             self.pods.insert(uid.clone(), pod);
-            self.due.insert((now + self.config.start_delay, uid.clone()));
+            self.due
+                .insert((now + self.config.start_delay, uid.clone()));
             self.report(&uid);
         } else if let Some(pod) = self.pods.get_mut(&uid) {
             pod.object = object;
@@ -278,7 +323,11 @@ impl SimulatedNode {
         let used: BTreeSet<&str> = self.pods.values().map(|pod| pod.ip.as_str()).collect();
         // 253 addresses, and at most `config.pods` pods in the scheduler's eyes: past all of them one is shared.
         for _ in 0..253 {
-            self.last_address = if self.last_address >= 254 { 2 } else { self.last_address + 1 };
+            self.last_address = if self.last_address >= 254 {
+                2
+            } else {
+                self.last_address + 1
+            };
             let candidate = address(self.index, self.last_address).to_string();
             if !used.contains(candidate.as_str()) {
                 return candidate;
@@ -289,14 +338,21 @@ impl SimulatedNode {
 
     fn proceed(&mut self, uid: &str) {
         let now = (self.wall_clock)();
-        let Some(pod) = self.pods.get_mut(uid) else { return };
+        let Some(pod) = self.pods.get_mut(uid) else {
+            return;
+        };
         if pod.gone {
             return;
         }
         if !pod.object["metadata"]["deletionTimestamp"].is_null() {
             pod.gone = true;
             let (namespace, name) = names(&pod.object);
-            self.outbox.pod_gone(proto::PodGone { namespace, name, uid: uid.to_owned(), status: Vec::new() });
+            self.outbox.pod_gone(proto::PodGone {
+                namespace,
+                name,
+                uid: uid.to_owned(),
+                status: Vec::new(),
+            });
         } else if pod.started.is_none() {
             pod.started = Some(now);
             self.report(uid);
@@ -304,7 +360,9 @@ impl SimulatedNode {
     }
 
     fn report(&self, uid: &str) {
-        let Some(pod) = self.pods.get(uid) else { return };
+        let Some(pod) = self.pods.get(uid) else {
+            return;
+        };
         let (namespace, name) = names(&pod.object);
         self.outbox.pod_status(proto::PodStatus {
             namespace,
@@ -323,7 +381,12 @@ impl SimulatedNode {
 }
 
 fn names(object: &Value) -> (String, String) {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let text = |field: &str| {
+        object["metadata"][field]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     (text("namespace"), text("name"))
 }
 
@@ -341,7 +404,11 @@ fn status(pod: &SimulatedPod, host_ip: &str) -> Value {
     }
     let changed = rfc3339(pod.started.unwrap_or(pod.arrived));
     let running = pod.started.is_some();
-    let (truth, reason) = if running { ("True", Value::Null) } else { ("False", json!("ContainersNotReady")) };
+    let (truth, reason) = if running {
+        ("True", Value::Null)
+    } else {
+        ("False", json!("ContainersNotReady"))
+    };
     let condition = |kind: &str, status: &str, reason: &Value| {
         let mut condition = json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": changed});
         if !reason.is_null() {
@@ -354,8 +421,13 @@ fn status(pod: &SimulatedPod, host_ip: &str) -> Value {
         .into_iter()
         .flatten()
         .filter(|held| {
-            !["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"]
-                .contains(&held["type"].as_str().unwrap_or_default())
+            ![
+                "PodReadyToStartContainers",
+                "Initialized",
+                "ContainersReady",
+                "Ready",
+            ]
+            .contains(&held["type"].as_str().unwrap_or_default())
         })
         .cloned()
         .collect();
@@ -380,7 +452,10 @@ fn containers(pod: &SimulatedPod, field: &str, at: &str) -> Value {
     let uid = pod.object["metadata"]["uid"].as_str().unwrap_or_default();
     let specs = pod.object["spec"][field].as_array().into_iter().flatten();
     let one = |spec: &Value| {
-        let (name, image) = (spec["name"].as_str().unwrap_or_default(), spec["image"].as_str().unwrap_or_default());
+        let (name, image) = (
+            spec["name"].as_str().unwrap_or_default(),
+            spec["image"].as_str().unwrap_or_default(),
+        );
         let running = pod.started.is_some();
         let once = field == "initContainers" && spec["restartPolicy"] != "Always";
         let id = format!("simulated://{uid}/{name}");

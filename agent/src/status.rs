@@ -11,7 +11,12 @@ use crate::pod::{self, RestartPolicy};
 use crate::{Timestamp, rfc3339};
 
 /// Conditions that this agent writes; all others are kept.
-const OURS: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
+const OURS: [&str; 4] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "ContainersReady",
+    "Ready",
+];
 
 /// The status to report. `before` is the last one that was reported, or the object's own.
 pub fn pod_status(input: &Input<'_>, host_ip: &str, before: &Value) -> Value {
@@ -19,18 +24,37 @@ pub fn pod_status(input: &Input<'_>, host_ip: &str, before: &Value) -> Value {
         Value::Object(held) => held.clone(),
         _ => Map::new(),
     };
-    for ours in ["reason", "message", "containerStatuses", "initContainerStatuses", "conditions"] {
+    for ours in [
+        "reason",
+        "message",
+        "containerStatuses",
+        "initContainerStatuses",
+        "conditions",
+    ] {
         status.remove(ours);
     }
-    let inits: Vec<Value> =
-        input.pod.spec.init_containers.iter().map(|spec| container_status(input, spec, true)).collect();
-    let mains: Vec<Value> =
-        input.pod.spec.containers.iter().map(|spec| container_status(input, spec, false)).collect();
+    let inits: Vec<Value> = input
+        .pod
+        .spec
+        .init_containers
+        .iter()
+        .map(|spec| container_status(input, spec, true))
+        .collect();
+    let mains: Vec<Value> = input
+        .pod
+        .spec
+        .containers
+        .iter()
+        .map(|spec| container_status(input, spec, false))
+        .collect();
     let phase = phase(input, &inits, &mains, before);
     status.insert("phase".into(), json!(phase));
     if input.memory.deadline_exceeded {
         status.insert("reason".into(), json!("DeadlineExceeded"));
-        status.insert("message".into(), json!("Pod was active on the node longer than the specified deadline"));
+        status.insert(
+            "message".into(),
+            json!("Pod was active on the node longer than the specified deadline"),
+        );
     }
     if let Some(generation) = input.pod.metadata.generation {
         status.insert("observedGeneration".into(), json!(generation));
@@ -57,7 +81,10 @@ fn addresses(input: &Input<'_>, host_ip: &str, status: &mut Map<String, Value>) 
     };
     if let Some(first) = ips.first() {
         status.insert("podIP".into(), json!(first));
-        status.insert("podIPs".into(), ips.iter().map(|ip| json!({"ip": ip})).collect());
+        status.insert(
+            "podIPs".into(),
+            ips.iter().map(|ip| json!({"ip": ip})).collect(),
+        );
     }
 }
 
@@ -75,13 +102,19 @@ fn phase(input: &Input<'_>, inits: &[Value], mains: &[Value], before: &Value) ->
         if spec.is_sidecar() || input.init_is_through(spec) {
             continue;
         }
-        let failed = status["state"]["terminated"]["exitCode"].as_i64().is_some_and(|code| code != 0);
+        let failed = status["state"]["terminated"]["exitCode"]
+            .as_i64()
+            .is_some_and(|code| code != 0);
         if failed && input.policy_of(spec, true) == RestartPolicy::Never {
             return "Failed";
         }
         let never_begun = mains.iter().all(|main| main["containerID"].is_null());
         if never_begun && status["state"]["terminated"]["exitCode"] != 0 {
-            return if input.memory.ended { "Failed" } else { "Pending" };
+            return if input.memory.ended {
+                "Failed"
+            } else {
+                "Pending"
+            };
         }
     }
     let (mut waiting, mut running, mut succeeded, mut failed) = (0, 0, 0, 0);
@@ -90,10 +123,18 @@ fn phase(input: &Input<'_>, inits: &[Value], mains: &[Value], before: &Value) ->
         if !state["running"].is_null() {
             running += 1;
         } else if let Some(code) = state["terminated"]["exitCode"].as_i64() {
-            if code == 0 { succeeded += 1 } else { failed += 1 }
+            if code == 0 {
+                succeeded += 1
+            } else {
+                failed += 1
+            }
         } else if let Some(code) = status["lastState"]["terminated"]["exitCode"].as_i64() {
             // It waits to be restarted: it has run.
-            if code == 0 { succeeded += 1 } else { failed += 1 }
+            if code == 0 {
+                succeeded += 1
+            } else {
+                failed += 1
+            }
         } else {
             waiting += 1;
         }
@@ -103,19 +144,44 @@ fn phase(input: &Input<'_>, inits: &[Value], mains: &[Value], before: &Value) ->
         (1.., _) if input.memory.ended => "Failed",
         (1.., _) => "Pending",
         (0, 1..) => "Running",
-        _ if input.pod.spec.restart_policy == RestartPolicy::Always && !stopping && !input.memory.ended => "Running",
+        _ if input.pod.spec.restart_policy == RestartPolicy::Always
+            && !stopping
+            && !input.memory.ended =>
+        {
+            "Running"
+        }
         _ if failed == 0 && succeeded > 0 => "Succeeded",
-        _ if input.pod.spec.restart_policy == RestartPolicy::OnFailure && !stopping && !input.memory.ended => "Running",
+        _ if input.pod.spec.restart_policy == RestartPolicy::OnFailure
+            && !stopping
+            && !input.memory.ended =>
+        {
+            "Running"
+        }
         _ => "Failed",
     }
 }
 
-fn conditions(input: &Input<'_>, phase: &str, inits: &[Value], mains: &[Value], before: &Value) -> Vec<Value> {
-    let held: Vec<&Value> = input.pod.status["conditions"].as_array().into_iter().flatten().collect();
-    let mut all: Vec<Value> =
-        held.iter().filter(|held| !OURS.contains(&held["type"].as_str().unwrap_or_default())).map(|held| (*held).clone()).collect();
+fn conditions(
+    input: &Input<'_>,
+    phase: &str,
+    inits: &[Value],
+    mains: &[Value],
+    before: &Value,
+) -> Vec<Value> {
+    let held: Vec<&Value> = input.pod.status["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .collect();
+    let mut all: Vec<Value> = held
+        .iter()
+        .filter(|held| !OURS.contains(&held["type"].as_str().unwrap_or_default()))
+        .map(|held| (*held).clone())
+        .collect();
     let completed = phase == "Succeeded";
-    let has_network = input.current_sandbox().is_some_and(|sandbox| input.pod.spec.host_network || !sandbox.ips.is_empty());
+    let has_network = input
+        .current_sandbox()
+        .is_some_and(|sandbox| input.pod.spec.host_network || !sandbox.ips.is_empty());
     let lagging: Vec<&str> = input
         .pod
         .spec
@@ -131,12 +197,20 @@ fn conditions(input: &Input<'_>, phase: &str, inits: &[Value], mains: &[Value], 
         .collect();
     let unready: Vec<&str> = mains
         .iter()
-        .chain(inits.iter().zip(&input.pod.spec.init_containers).filter(|(_, spec)| spec.is_sidecar()).map(|(status, _)| status))
+        .chain(
+            inits
+                .iter()
+                .zip(&input.pod.spec.init_containers)
+                .filter(|(_, spec)| spec.is_sidecar())
+                .map(|(status, _)| status),
+        )
         .filter(|status| status["ready"] != true)
         .filter_map(|status| status["name"].as_str())
         .collect();
     let gate_closed = input.pod.spec.readiness_gates.iter().find(|gate| {
-        !held.iter().any(|held| held["type"] == gate.condition_type.as_str() && held["status"] == "True")
+        !held
+            .iter()
+            .any(|held| held["type"] == gate.condition_type.as_str() && held["status"] == "True")
     });
     let mut set = |kind: &str, ok: bool, reason: Option<&str>, message: Option<String>| {
         all.push(condition(input, kind, ok, reason, message, before));
@@ -148,7 +222,12 @@ fn conditions(input: &Input<'_>, phase: &str, inits: &[Value], mains: &[Value], 
         set("Initialized", true, None, None);
     } else {
         let message = format!("containers with incomplete status: [{}]", lagging.join(" "));
-        set("Initialized", false, Some("ContainersNotInitialized"), Some(message));
+        set(
+            "Initialized",
+            false,
+            Some("ContainersNotInitialized"),
+            Some(message),
+        );
     }
     let failed = phase == "Failed";
     let unready_message = || format!("containers with unready status: [{}]", unready.join(" "));
@@ -161,8 +240,16 @@ fn conditions(input: &Input<'_>, phase: &str, inits: &[Value], mains: &[Value], 
     };
     match gate_closed {
         Some(gate) if containers_ready => {
-            let message = format!("the status of pod readiness gate \"{}\" is not \"True\", but False", gate.condition_type);
-            set("Ready", false, Some("ReadinessGatesNotReady"), Some(message));
+            let message = format!(
+                "the status of pod readiness gate \"{}\" is not \"True\", but False",
+                gate.condition_type
+            );
+            set(
+                "Ready",
+                false,
+                Some("ReadinessGatesNotReady"),
+                Some(message),
+            );
         }
         _ => set("Ready", containers_ready, reason, message.clone()),
     }
@@ -170,14 +257,26 @@ fn conditions(input: &Input<'_>, phase: &str, inits: &[Value], mains: &[Value], 
     all
 }
 
-fn condition(input: &Input<'_>, kind: &str, ok: bool, reason: Option<&str>, message: Option<String>, before: &Value) -> Value {
+fn condition(
+    input: &Input<'_>,
+    kind: &str,
+    ok: bool,
+    reason: Option<&str>,
+    message: Option<String>,
+    before: &Value,
+) -> Value {
     let truth = if ok { "True" } else { "False" };
-    let previous = before["conditions"].as_array().into_iter().flatten().find(|held| held["type"] == kind);
+    let previous = before["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|held| held["type"] == kind);
     let since = previous
         .filter(|held| held["status"] == truth)
         .and_then(|held| held["lastTransitionTime"].as_str())
         .map_or_else(|| rfc3339(input.now), str::to_owned);
-    let mut condition = json!({"type": kind, "status": truth, "lastProbeTime": null, "lastTransitionTime": since});
+    let mut condition =
+        json!({"type": kind, "status": truth, "lastProbeTime": null, "lastTransitionTime": since});
     if let Some(generation) = input.pod.metadata.generation {
         condition["observedGeneration"] = json!(generation);
     }
@@ -221,7 +320,12 @@ fn container_status(input: &Input<'_>, spec: &pod::Container, init: bool) -> Val
 }
 
 /// The state, and whether the newest attempt is told as the last state, since the next is being waited for.
-fn state(input: &Input<'_>, spec: &pod::Container, init: bool, latest: Option<&Container>) -> (Value, bool) {
+fn state(
+    input: &Input<'_>,
+    spec: &pod::Container,
+    init: bool,
+    latest: Option<&Container>,
+) -> (Value, bool) {
     let waiting = |reason: &str, message: Option<&str>| {
         let mut waiting = json!({"reason": reason});
         if let Some(message) = message {
@@ -232,25 +336,49 @@ fn state(input: &Input<'_>, spec: &pod::Container, init: bool, latest: Option<&C
     let problem = input.memory.problems.get(&spec.name);
     let Some(latest) = latest else {
         if let Some(problem) = problem {
-            return (waiting(problem.reason_at(input.now), Some(&problem.message)), false);
+            return (
+                waiting(problem.reason_at(input.now), Some(&problem.message)),
+                false,
+            );
         }
-        let initializing = !init && input.pod.spec.init_containers.iter().any(|init| !input.init_is_through(init));
-        let queued = init && input.pod.spec.init_containers.first().is_some_and(|first| first.name != spec.name);
-        let reason = if initializing || queued { "PodInitializing" } else { "ContainerCreating" };
+        let initializing = !init
+            && input
+                .pod
+                .spec
+                .init_containers
+                .iter()
+                .any(|init| !input.init_is_through(init));
+        let queued = init
+            && input
+                .pod
+                .spec
+                .init_containers
+                .first()
+                .is_some_and(|first| first.name != spec.name);
+        let reason = if initializing || queued {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        };
         return (waiting(reason, None), false);
     };
     match latest.state {
         State::Created => (waiting("ContainerCreating", None), false),
-        State::Running => {
-            (json!({"running": {"startedAt": rfc3339(latest.started_at.unwrap_or(latest.created_at))}}), false)
-        }
+        State::Running => (
+            json!({"running": {"startedAt": rfc3339(latest.started_at.unwrap_or(latest.created_at))}}),
+            false,
+        ),
         State::Unknown | State::Exited => {
-            let stopping = matches!(input.fate, crate::plan::Fate::Stop { .. }) || input.memory.ended;
+            let stopping =
+                matches!(input.fate, crate::plan::Fate::Stop { .. }) || input.memory.ended;
             if stopping {
                 return (json!({"terminated": terminated(latest)}), false);
             }
             if let Some(problem) = problem {
-                return (waiting(problem.reason_at(input.now), Some(&problem.message)), true);
+                return (
+                    waiting(problem.reason_at(input.now), Some(&problem.message)),
+                    true,
+                );
             }
             match input.next(&spec.name, input.policy_of(spec, init)) {
                 Next::BackOff { until } if until - input.now > TimeDelta::zero() => {

@@ -17,8 +17,6 @@ use crate::worker::{NodeContext, View};
 
 /// Streams open at once. Past it a new one is refused.
 pub const MAX_STREAMS: usize = 256;
-/// Bytes that one credit permit stands for: permits are counted in 32 bits.
-const CREDIT_UNIT: u64 = 1;
 /// Chunks between a log's reader and its stream.
 const CHUNK_QUEUE: usize = 4;
 
@@ -38,16 +36,24 @@ struct Refused {
 
 impl Streams {
     pub fn new(context: Arc<NodeContext>, out: mpsc::Sender<StreamData>) -> Self {
-        Streams { context, out, open: BTreeMap::new() }
+        Streams {
+            context,
+            out,
+            open: BTreeMap::new(),
+        }
     }
 
     pub fn obey(&mut self, command: StreamCommand) {
         match command {
-            StreamCommand::Open { id, credit_bytes, logs } => self.open(id, credit_bytes, logs),
+            StreamCommand::Open {
+                id,
+                credit_bytes,
+                logs,
+            } => self.open(id, credit_bytes, logs),
             StreamCommand::Credit { id, bytes } => {
                 if let Some((_, Some(credit))) = self.open.get(&id) {
                     let room = Semaphore::MAX_PERMITS.saturating_sub(credit.available_permits());
-                    credit.add_permits((bytes / CREDIT_UNIT).min(room as u64) as usize);
+                    credit.add_permits(bytes.min(room as u64) as usize);
                 }
             }
             StreamCommand::Close { id } => {
@@ -71,11 +77,18 @@ impl Streams {
         let granted = credit.clone();
         let task = tokio::spawn(async move {
             let outcome = if full {
-                Err(Refused { code: 429, message: format!("more than {MAX_STREAMS} streams are open on this node") })
+                Err(Refused {
+                    code: 429,
+                    message: format!("more than {MAX_STREAMS} streams are open on this node"),
+                })
             } else {
                 send_logs(&context, id, logs, granted, &out).await
             };
-            let mut end = StreamData { id, end: true, ..Default::default() };
+            let mut end = StreamData {
+                id,
+                end: true,
+                ..Default::default()
+            };
             if let Err(refused) = outcome {
                 end.error = Some(refused.message);
                 end.error_code = refused.code;
@@ -123,7 +136,9 @@ async fn send_logs(
                 None => chunk.split_to(chunk.len()),
                 Some(credit) => {
                     // At least one byte's worth, then as much as there is.
-                    let Ok(first) = credit.acquire().await else { return Ok(()) };
+                    let Ok(first) = credit.acquire().await else {
+                        return Ok(());
+                    };
                     first.forget();
                     let more = credit.available_permits().min(chunk.len() - 1);
                     let more = match credit.try_acquire_many(more as u32) {
@@ -136,14 +151,25 @@ async fn send_logs(
                     chunk.split_to(more + 1)
                 }
             };
-            if out.send(StreamData { id, data: piece.to_vec(), ..Default::default() }).await.is_err() {
+            if out
+                .send(StreamData {
+                    id,
+                    data: piece.to_vec(),
+                    ..Default::default()
+                })
+                .await
+                .is_err()
+            {
                 return Ok(());
             }
         }
     }
     drop(abort);
     match reader.await {
-        Ok(Err(error)) => Err(Refused { code: 500, message: format!("failed to read the log: {error}") }),
+        Ok(Err(error)) => Err(Refused {
+            code: 500,
+            message: format!("failed to read the log: {error}"),
+        }),
         _ => Ok(()),
     }
 }
@@ -158,14 +184,21 @@ impl Drop for AbortOnDrop {
 }
 
 fn view(context: &NodeContext, uid: &str) -> Option<Arc<View>> {
-    context.views.lock().expect("no holder of this lock can panic: it only moves values").get(uid).cloned()
+    context
+        .views
+        .lock()
+        .expect("no holder of this lock can panic: it only moves values")
+        .get(uid)
+        .cloned()
 }
 
 /// Whether the attempt may still write.
 fn runs(context: &NodeContext, asked: &Logs, attempt: u32) -> bool {
     view(context, &asked.uid).is_some_and(|view| {
         view.observed.containers.iter().any(|container| {
-            container.name == asked.container && container.attempt == attempt && container.state == State::Running
+            container.name == asked.container
+                && container.attempt == attempt
+                && container.state == State::Running
         })
     })
 }
@@ -175,15 +208,24 @@ fn attempt(context: &NodeContext, view: &View, asked: &Logs) -> Result<u32, Refu
     let refused = |message: String| Refused { code: 400, message };
     let dir = logs::pod_dir(&context.logs_dir, &asked.namespace, &asked.pod, &asked.uid);
     let attempts = logs::attempts(&dir, &asked.container);
-    let latest = view.observed.containers.iter().filter(|one| one.name == asked.container).map(|one| one.attempt).max();
+    let latest = view
+        .observed
+        .containers
+        .iter()
+        .filter(|one| one.name == asked.container)
+        .map(|one| one.attempt)
+        .max();
     if asked.previous {
         let newest = latest.or(attempts.first().copied());
-        return attempts.into_iter().find(|attempt| newest.is_some_and(|newest| *attempt < newest)).ok_or_else(|| {
-            refused(format!(
-                "previous terminated container \"{}\" in pod \"{}\" not found",
-                asked.container, asked.pod
-            ))
-        });
+        return attempts
+            .into_iter()
+            .find(|attempt| newest.is_some_and(|newest| *attempt < newest))
+            .ok_or_else(|| {
+                refused(format!(
+                    "previous terminated container \"{}\" in pod \"{}\" not found",
+                    asked.container, asked.pod
+                ))
+            });
     }
     latest.or(attempts.first().copied()).ok_or_else(|| {
         refused(format!(
@@ -197,8 +239,12 @@ fn attempt(context: &NodeContext, view: &View, asked: &Logs) -> Result<u32, Refu
 
 fn waiting_reason(view: &View, container: &str) -> String {
     let lists = ["containerStatuses", "initContainerStatuses"];
-    let statuses = lists.into_iter().flat_map(|list| view.status[list].as_array().into_iter().flatten());
-    let told = statuses.filter(|one| one["name"] == container).find_map(|one| one["state"]["waiting"]["reason"].as_str());
+    let statuses = lists
+        .into_iter()
+        .flat_map(|list| view.status[list].as_array().into_iter().flatten());
+    let told = statuses
+        .filter(|one| one["name"] == container)
+        .find_map(|one| one["state"]["waiting"]["reason"].as_str());
     told.unwrap_or("ContainerCreating").to_owned()
 }
 
@@ -209,7 +255,9 @@ fn wanted(context: &NodeContext, asked: &Logs) -> Result<Wanted, Refused> {
             code: 400,
             message: format!("sinceTime: {time:?} is no time of RFC 3339"),
         })?),
-        (None, Some(seconds)) => Some(context.now() - TimeDelta::seconds(seconds.clamp(0, 1 << 32))),
+        (None, Some(seconds)) => {
+            Some(context.now() - TimeDelta::seconds(seconds.clamp(0, 1 << 32)))
+        }
         (None, None) => None,
     };
     Ok(Wanted {

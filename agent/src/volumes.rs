@@ -41,7 +41,10 @@ pub enum VolumeError {
 
 /// Adds the path to an I/O error.
 fn at(path: &Path) -> impl FnOnce(io::Error) -> VolumeError + '_ {
-    move |error| VolumeError::Io { path: path.to_owned(), error }
+    move |error| VolumeError::Io {
+        path: path.to_owned(),
+        error,
+    }
 }
 
 /// Where a pod's files are.
@@ -52,7 +55,9 @@ pub struct PodDirs {
 
 impl PodDirs {
     pub fn new(pods: &Path, uid: &str) -> Self {
-        PodDirs { root: pods.join(uid) }
+        PodDirs {
+            root: pods.join(uid),
+        }
     }
 
     pub fn root(&self) -> &Path {
@@ -68,12 +73,18 @@ impl PodDirs {
     }
 
     pub fn termination(&self, container: &str, attempt: u32) -> PathBuf {
-        self.root.join("containers").join(format!("{container}-{attempt}.termination"))
+        self.root
+            .join("containers")
+            .join(format!("{container}-{attempt}.termination"))
     }
 }
 
 /// Makes all volumes of the pod, or brings them up to date. Doing it again does nothing.
-pub fn prepare(dirs: &PodDirs, objects: &Objects, downward: &Downward<'_>) -> Result<(), VolumeError> {
+pub fn prepare(
+    dirs: &PodDirs,
+    objects: &Objects,
+    downward: &Downward<'_>,
+) -> Result<(), VolumeError> {
     fs::create_dir_all(dirs.root.join("containers")).map_err(at(&dirs.root))?;
     for volume in &downward.pod.spec.volumes {
         prepare_one(volume, dirs, objects, downward)?;
@@ -88,7 +99,12 @@ fn prepare_one(
     downward: &Downward<'_>,
 ) -> Result<(), VolumeError> {
     let dir = dirs.volume(&volume.name);
-    let fs_group = downward.pod.spec.security_context.fs_group.and_then(|group| u32::try_from(group).ok());
+    let fs_group = downward
+        .pod
+        .spec
+        .security_context
+        .fs_group
+        .and_then(|group| u32::try_from(group).ok());
     if let Some(empty) = &volume.empty_dir {
         return empty_dir(empty, &dir, fs_group);
     }
@@ -107,11 +123,23 @@ fn prepare_one(
 fn empty_dir(empty: &EmptyDir, dir: &Path, fs_group: Option<u32>) -> Result<(), VolumeError> {
     let fresh = !dir.exists();
     fs::create_dir_all(dir).map_err(at(dir))?;
-    if empty.medium == "Memory" && !mounts_below(dir).map_err(at(dir))?.iter().any(|mounted| mounted == dir) {
-        let size = quantity::whole(&empty.size_limit).map_or("50%".to_owned(), |bytes| bytes.to_string());
+    if empty.medium == "Memory"
+        && !mounts_below(dir)
+            .map_err(at(dir))?
+            .iter()
+            .any(|mounted| mounted == dir)
+    {
+        let size =
+            quantity::whole(&empty.size_limit).map_or("50%".to_owned(), |bytes| bytes.to_string());
         let options = format!("mode=0777,size={size}");
-        nix::mount::mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
-            .map_err(|error| at(dir)(error.into()))?;
+        nix::mount::mount(
+            Some("tmpfs"),
+            dir,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .map_err(|error| at(dir)(error.into()))?;
     }
     if fresh {
         let mode = if fs_group.is_some() { 0o2777 } else { 0o777 };
@@ -126,7 +154,12 @@ fn empty_dir(empty: &EmptyDir, dir: &Path, fs_group: Option<u32>) -> Result<(), 
 fn host_path(host: &HostPath) -> Result<(), VolumeError> {
     let path = Path::new(&host.path);
     let kind = fs::metadata(path).ok().map(|metadata| metadata.file_type());
-    let refuse = |what: &str| Err(VolumeError::HostPath(format!("{} is not {what}", host.path)));
+    let refuse = |what: &str| {
+        Err(VolumeError::HostPath(format!(
+            "{} is not {what}",
+            host.path
+        )))
+    };
     match (host.kind.as_str(), kind) {
         ("DirectoryOrCreate", None) => fs::create_dir_all(path).map_err(at(path)),
         ("FileOrCreate", None) => fs::File::create(path).map(drop).map_err(at(path)),
@@ -156,15 +189,26 @@ pub fn mounts(
 ) -> Result<Vec<cri::Mount>, VolumeError> {
     let mut mounts = Vec::new();
     for mount in &container.volume_mounts {
-        let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name);
+        let volume = pod
+            .spec
+            .volumes
+            .iter()
+            .find(|volume| volume.name == mount.name);
         let volume = volume.ok_or_else(|| VolumeError::NoVolume(mount.name.clone()))?;
         let base = match &volume.host_path {
             Some(host) => PathBuf::from(&host.path),
             None => dirs.volume(&volume.name),
         };
-        let sub_path =
-            if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { expand(&mount.sub_path_expr) };
-        let host = if sub_path.is_empty() { base } else { inside(&base, &sub_path)? };
+        let sub_path = if mount.sub_path_expr.is_empty() {
+            mount.sub_path.clone()
+        } else {
+            expand(&mount.sub_path_expr)
+        };
+        let host = if sub_path.is_empty() {
+            base
+        } else {
+            inside(&base, &sub_path)?
+        };
         let propagation = match mount.mount_propagation.as_str() {
             "HostToContainer" => cri::MountPropagation::PropagationHostToContainer,
             "Bidirectional" => cri::MountPropagation::PropagationBidirectional,
@@ -179,11 +223,15 @@ pub fn mounts(
             ..Default::default()
         });
     }
-    let mounted = |path: &str, mounts: &[cri::Mount]| mounts.iter().any(|mount| mount.container_path == path);
+    let mounted =
+        |path: &str, mounts: &[cri::Mount]| mounts.iter().any(|mount| mount.container_path == path);
     if !pod.spec.host_network && !mounted("/etc/hosts", &mounts) {
         mounts.push(file_mount("/etc/hosts", &dirs.etc_hosts()));
     }
-    let message_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    let message_path = container
+        .termination_message_path
+        .as_deref()
+        .unwrap_or("/dev/termination-log");
     if !message_path.is_empty() && !mounted(message_path, &mounts) {
         let file = dirs.termination(&container.name, attempt);
         if !file.exists() {
@@ -208,7 +256,10 @@ fn file_mount(container_path: &str, host_path: &Path) -> cri::Mount {
 /// `base/sub`, made as a directory if it is not there, and after all links are followed still below `base`.
 fn inside(base: &Path, sub: &str) -> Result<PathBuf, VolumeError> {
     let escapes = || VolumeError::Escapes(sub.to_owned());
-    if !Path::new(sub).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+    if !Path::new(sub)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    {
         return Err(escapes());
     }
     let base = base.canonicalize().map_err(at(base))?;
@@ -242,7 +293,10 @@ fn etc_hosts(pod: &Pod, ips: &[String]) -> String {
         text.push_str(&match pod.spec.subdomain.as_str() {
             "" => format!("{ip}\t{hostname}\n"),
             subdomain => {
-                format!("{ip}\t{hostname}.{subdomain}.{}.svc.cluster.local\t{hostname}\n", pod.metadata.namespace)
+                format!(
+                    "{ip}\t{hostname}.{subdomain}.{}.svc.cluster.local\t{hostname}\n",
+                    pod.metadata.namespace
+                )
             }
         });
     }
@@ -254,7 +308,11 @@ fn etc_hosts(pod: &Pod, ips: &[String]) -> String {
 
 /// `spec.hostname`, else the pod's name, at most 63 bytes as Linux and DNS have it.
 pub fn hostname(pod: &Pod) -> String {
-    let name = if pod.spec.hostname.is_empty() { &pod.metadata.name } else { &pod.spec.hostname };
+    let name = if pod.spec.hostname.is_empty() {
+        &pod.metadata.name
+    } else {
+        &pod.spec.hostname
+    };
     let cut: String = name.chars().take(63).collect();
     cut.trim_end_matches(['-', '.']).to_owned()
 }
@@ -263,7 +321,8 @@ pub fn hostname(pod: &Pod) -> String {
 pub fn clean_up(dirs: &PodDirs) -> Result<(), VolumeError> {
     for mounted in mounts_below(&dirs.root).map_err(at(&dirs.root))? {
         if nix::mount::umount(&mounted).is_err() {
-            nix::mount::umount2(&mounted, MntFlags::MNT_DETACH).map_err(|error| at(&mounted)(error.into()))?;
+            nix::mount::umount2(&mounted, MntFlags::MNT_DETACH)
+                .map_err(|error| at(&mounted)(error.into()))?;
         }
     }
     match fs::remove_dir_all(&dirs.root) {
@@ -274,7 +333,9 @@ pub fn clean_up(dirs: &PodDirs) -> Result<(), VolumeError> {
 
 /// Mount points at or below a directory, the deepest first.
 pub fn mounts_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let Ok(dir) = dir.canonicalize() else { return Ok(Vec::new()) };
+    let Ok(dir) = dir.canonicalize() else {
+        return Ok(Vec::new());
+    };
     let text = fs::read_to_string("/proc/self/mountinfo")?;
     let mut found: Vec<PathBuf> = text
         .lines()

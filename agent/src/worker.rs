@@ -5,14 +5,15 @@
 
 mod act;
 mod events;
+mod handle;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -27,12 +28,11 @@ use crate::runtime::ContainerRuntime;
 use crate::runtime::configs::NodeFacts;
 use crate::volumes::{self, PodDirs};
 use crate::{Timestamp, WallClock, logs, proto, status};
+use handle::Desired;
+pub use handle::Handle;
 
 /// The wait after the runtime has failed to answer.
 const RUNTIME_RETRY: Duration = Duration::from_secs(1);
-/// A pod whose object was removed without having been deleted (by force, or while the agent was away) gets at most this grace.
-const REMOVED_GRACE_S: u32 = 30;
-
 /// What all workers of a node share.
 pub struct NodeContext {
     pub runtime: Arc<dyn ContainerRuntime>,
@@ -62,87 +62,31 @@ pub struct View {
     pub status: Value,
 }
 
-/// What is wanted of a pod, as its worker finds it when it looks.
-#[derive(Clone)]
-struct Desired {
-    pod: Arc<Pod>,
-    revision: u64,
-    /// The object is gone, or the node stops: how long its processes have.
-    removed: Option<u32>,
-    /// The node stops: nothing is reported.
-    silent: bool,
-    refresh: bool,
-}
-
-/// How the node tells a pod's worker what is wanted.
-#[derive(Clone)]
-pub struct Handle {
-    desired: Arc<Mutex<Desired>>,
-    notify: Arc<Notify>,
-}
-
-impl Handle {
-    pub fn changed(&self, pod: Pod, revision: u64) {
-        let mut desired = self.lock();
-        desired.pod = Arc::new(pod);
-        desired.revision = revision;
-        desired.refresh = true;
-        drop(desired);
-        self.wake();
-    }
-
-    /// The object is gone.
-    pub fn removed(&self) {
-        let mut desired = self.lock();
-        let grace_s = desired.pod.grace_s().min(REMOVED_GRACE_S);
-        desired.removed.get_or_insert(grace_s);
-        drop(desired);
-        self.wake();
-    }
-
-    /// Stops it without a word, for the node stops.
-    pub fn halt(&self, grace_s: u32) {
-        let mut desired = self.lock();
-        desired.removed = Some(desired.pod.grace_s().min(grace_s));
-        desired.silent = true;
-        drop(desired);
-        self.wake();
-    }
-
-    /// A ConfigMap or Secret has changed.
-    pub fn refresh(&self) {
-        self.lock().refresh = true;
-        self.wake();
-    }
-
-    /// Something has changed in the runtime.
-    pub fn wake(&self) {
-        self.notify.notify_one();
-    }
-
-    pub fn pod(&self) -> Arc<Pod> {
-        self.lock().pod.clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Desired> {
-        self.desired.lock().expect("no holder of this lock can panic: it only moves values")
-    }
-}
-
 /// Starts a pod's worker. The task ends when nothing of the pod is left.
-pub fn spawn(context: Arc<NodeContext>, pod: Pod, revision: u64) -> (Handle, tokio::task::JoinHandle<()>) {
+pub fn spawn(
+    context: Arc<NodeContext>,
+    pod: Pod,
+    revision: u64,
+) -> (Handle, tokio::task::JoinHandle<()>) {
     let pod = Arc::new(pod);
-    let desired = Desired { pod: pod.clone(), revision, removed: None, silent: false, refresh: false };
-    let handle = Handle { desired: Arc::new(Mutex::new(desired)), notify: Arc::new(Notify::new()) };
+    let handle = Handle::new(pod.clone(), revision);
     let (findings, found) = mpsc::channel(probes::VERDICT_QUEUE);
     let uid = pod.metadata.uid.clone();
     let now = context.now();
-    let started = pod.status["startTime"].as_str().and_then(|text| text.parse().ok()).unwrap_or(now);
+    let started = pod.status["startTime"]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(now);
     let ended = matches!(pod.status["phase"].as_str(), Some("Succeeded" | "Failed"));
     let worker = Worker {
         dirs: PodDirs::new(&context.pods_dir, &uid),
-        memory: Memory { start_time: started, ended, ..Memory::default() },
+        memory: Memory {
+            start_time: started,
+            ended,
+            ..Memory::default()
+        },
         reported: pod.status.clone(),
+        sent: None,
         desired: handle.lock().clone(),
         handle: handle.clone(),
         observed: Observed::default(),
@@ -173,8 +117,10 @@ struct Worker {
     fate: Fate,
     observed: Observed,
     memory: Memory,
-    /// The status as last reported.
+    /// The status as last computed, or the object's own.
     reported: Value,
+    /// The status as last handed on. Two that differ in the order of fields alone are one.
+    sent: Option<(Value, Vec<u8>)>,
     /// By container id.
     probers: BTreeMap<String, AbortHandle>,
     findings: mpsc::Sender<Finding>,
@@ -216,11 +162,21 @@ impl Worker {
             }
         }
         let uid = &self.desired.pod.metadata.uid;
-        self.context.views.lock().expect("no holder of this lock can panic: it only moves values").remove(uid);
+        self.context
+            .views
+            .lock()
+            .expect("no holder of this lock can panic: it only moves values")
+            .remove(uid);
     }
 
     fn input(&self, now: Timestamp) -> Input<'_> {
-        Input { pod: &self.desired.pod, fate: self.fate, observed: &self.observed, memory: &self.memory, now }
+        Input {
+            pod: &self.desired.pod,
+            fate: self.fate,
+            observed: &self.observed,
+            memory: &self.memory,
+            now,
+        }
     }
 
     fn downward<'a>(&'a self, ips: &'a [String]) -> Downward<'a> {
@@ -244,18 +200,30 @@ impl Worker {
         let now = self.context.now();
         let stop = match self.desired.removed {
             Some(grace_s) => Some(grace_s),
-            None => self.desired.pod.is_deleted().then(|| self.desired.pod.grace_s()),
+            None => self
+                .desired
+                .pod
+                .is_deleted()
+                .then(|| self.desired.pod.grace_s()),
         };
         match (stop, &mut self.fate) {
             (None, _) => {}
-            (Some(grace_s), Fate::Run) => self.fate = Fate::Stop { since: now, grace_s },
+            (Some(grace_s), Fate::Run) => {
+                self.fate = Fate::Stop {
+                    since: now,
+                    grace_s,
+                }
+            }
             // A grace period is only shortened, never begun again.
             (Some(grace_s), Fate::Stop { grace_s: held, .. }) => *held = grace_s.min(*held),
         }
         if refresh {
-            // What was missing may have come.
-            self.memory.pod_problem = None;
-            self.memory.problems.retain(|_, problem| problem.reason != "CreateContainerConfigError");
+            // What was missing may have come: try again now. The problem stays until it is known to be solved, for it is in the status.
+            let problems = self.memory.problems.values_mut();
+            let missing = problems.filter(|problem| problem.reason == "CreateContainerConfigError");
+            for problem in missing.chain(&mut self.memory.pod_problem) {
+                problem.retry_at = now;
+            }
             if self.memory.volumes_ready {
                 self.refresh_volumes();
             }
@@ -264,14 +232,22 @@ impl Worker {
 
     fn refresh_volumes(&mut self) {
         let ips = self.ips();
-        if let Err(error) = volumes::prepare(&self.dirs, &self.context.objects, &self.downward(&ips)) {
+        if let Err(error) =
+            volumes::prepare(&self.dirs, &self.context.objects, &self.downward(&ips))
+        {
             // The files stay as they were: what is gone from the API goes from no running pod.
             tracing::debug!(pod = self.desired.pod.path(), %error, "volumes not brought up to date");
         }
     }
 
     fn ips(&self) -> Vec<String> {
-        match self.observed.sandboxes.iter().filter(|sandbox| sandbox.ready).max_by_key(|sandbox| sandbox.attempt) {
+        match self
+            .observed
+            .sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.ready)
+            .max_by_key(|sandbox| sandbox.attempt)
+        {
             Some(_) if self.desired.pod.spec.host_network => vec![self.context.host_ip.clone()],
             Some(sandbox) => sandbox.ips.clone(),
             None => Vec::new(),
@@ -279,23 +255,47 @@ impl Worker {
     }
 
     async fn observe(&mut self) -> Result<(), crate::runtime::RuntimeError> {
-        let mut observed = self.context.runtime.observe(&self.desired.pod.metadata.uid).await?;
-        for container in observed.containers.iter_mut().filter(|container| container.state == State::Exited) {
-            let Some(spec) = self.desired.pod.container(&container.name) else { continue };
+        let mut observed = self
+            .context
+            .runtime
+            .observe(&self.desired.pod.metadata.uid)
+            .await?;
+        for container in observed
+            .containers
+            .iter_mut()
+            .filter(|container| container.state == State::Exited)
+        {
+            let Some(spec) = self.desired.pod.container(&container.name) else {
+                continue;
+            };
             let file = self.dirs.termination(&container.name, container.attempt);
             let said = std::fs::read(&file).unwrap_or_default();
             if !said.is_empty() {
                 const MOST: usize = 4096;
-                container.message = String::from_utf8_lossy(&said[..said.len().min(MOST)]).into_owned();
-            } else if spec.termination_message_policy == "FallbackToLogsOnError" && container.exit_code != 0 {
+                container.message =
+                    String::from_utf8_lossy(&said[..said.len().min(MOST)]).into_owned();
+            } else if spec.termination_message_policy == "FallbackToLogsOnError"
+                && container.exit_code != 0
+            {
                 let meta = &self.desired.pod.metadata;
-                let dir = logs::pod_dir(&self.context.logs_dir, &meta.namespace, &meta.name, &meta.uid);
-                container.message = logs::tail(&logs::file(&dir, &container.name, container.attempt)).await;
+                let dir = logs::pod_dir(
+                    &self.context.logs_dir,
+                    &meta.namespace,
+                    &meta.name,
+                    &meta.uid,
+                );
+                container.message =
+                    logs::tail(&logs::file(&dir, &container.name, container.attempt)).await;
             }
         }
         self.observed = observed;
         // What is kept of containers that are gone is of no more use.
-        let lives = |id: &String| self.observed.containers.iter().any(|container| container.id == *id);
+        let lives = |id: &String| {
+            self.observed
+                .containers
+                .iter()
+                .any(|container| container.id == *id)
+        };
         self.memory.verdicts.retain(|id, _| lives(id));
         self.memory.hooked.retain(|id| lives(id));
         Ok(())
@@ -303,10 +303,15 @@ impl Worker {
 
     /// A probing task for each running container that has probes, none for others.
     fn watch_probes(&mut self) {
-        let running: Vec<_> =
-            self.observed.containers.iter().filter(|container| container.state == State::Running).collect();
+        let running: Vec<_> = self
+            .observed
+            .containers
+            .iter()
+            .filter(|container| container.state == State::Running)
+            .collect();
         self.probers.retain(|id, task| {
-            let lives = running.iter().any(|container| container.id == *id) && self.fate == Fate::Run;
+            let lives =
+                running.iter().any(|container| container.id == *id) && self.fate == Fate::Run;
             if !lives {
                 task.abort();
             }
@@ -317,7 +322,9 @@ impl Worker {
         }
         let ip = self.ips().first().cloned().unwrap_or_default();
         for container in running {
-            let Some(spec) = self.desired.pod.container(&container.name) else { continue };
+            let Some(spec) = self.desired.pod.container(&container.name) else {
+                continue;
+            };
             if self.probers.contains_key(&container.id) || !probes::has_any(spec) {
                 continue;
             }
@@ -330,66 +337,111 @@ impl Worker {
                 ip: ip.clone(),
                 runtime: self.context.runtime.clone(),
             };
-            let age = container.started_at.map(|at| self.context.now() - at).and_then(|age| age.to_std().ok());
-            let task = probes::run(target, verdict, age.unwrap_or_default(), self.findings.clone());
-            self.probers.insert(container.id.clone(), tokio::spawn(task).abort_handle());
+            let age = container
+                .started_at
+                .map(|at| self.context.now() - at)
+                .and_then(|age| age.to_std().ok());
+            let task = probes::run(
+                target,
+                verdict,
+                age.unwrap_or_default(),
+                self.findings.clone(),
+            );
+            self.probers
+                .insert(container.id.clone(), tokio::spawn(task).abort_handle());
         }
     }
 
     fn learn(&mut self, finding: Finding) {
         if let Some(complaint) = finding.complaint {
-            let name = self.observed.containers.iter().find(|container| container.id == finding.container_id);
-            let name = name.map(|container| container.name.clone()).unwrap_or_default();
+            let name = self
+                .observed
+                .containers
+                .iter()
+                .find(|container| container.id == finding.container_id);
+            let name = name
+                .map(|container| container.name.clone())
+                .unwrap_or_default();
             self.event("Warning", "Unhealthy", complaint, &name);
         }
         if self.memory.verdicts.contains_key(&finding.container_id) {
-            self.memory.verdicts.insert(finding.container_id, finding.verdict);
+            self.memory
+                .verdicts
+                .insert(finding.container_id, finding.verdict);
         }
     }
 
     fn deadline_passed(&self, now: Timestamp) -> bool {
         let limit = self.desired.pod.spec.active_deadline_seconds;
-        limit.is_some_and(|limit| now >= self.memory.start_time + chrono::TimeDelta::seconds(limit)) && !self.memory.ended
+        limit.is_some_and(|limit| now >= self.memory.start_time + chrono::TimeDelta::seconds(limit))
+            && !self.memory.ended
     }
 
     /// Computes the status and hands it on if it differs.
     fn report(&mut self, now: Timestamp) {
-        let mut status = status::pod_status(&self.input(now), &self.context.host_ip, &self.reported);
-        if status["podIP"].is_null() && !self.reported["podIP"].is_null() && self.memory.ended {
-            // A pod that has ended keeps the address that it had.
-            status["podIP"] = self.reported["podIP"].clone();
-            status["podIPs"] = self.reported["podIPs"].clone();
+        let stands = self.last_word_stands();
+        if !stands {
+            let mut status =
+                status::pod_status(&self.input(now), &self.context.host_ip, &self.reported);
+            if status["podIP"].is_null() && !self.reported["podIP"].is_null() && self.memory.ended {
+                // A pod that has ended keeps the address that it had.
+                status["podIP"] = self.reported["podIP"].clone();
+                status["podIPs"] = self.reported["podIPs"].clone();
+            }
+            let before = std::mem::replace(&mut self.reported, status);
+            self.tell_back_offs(&before);
         }
-        self.reported = status;
-        let view = View { pod: self.desired.pod.clone(), observed: self.observed.clone(), status: self.reported.clone() };
+        let view = View {
+            pod: self.desired.pod.clone(),
+            observed: self.observed.clone(),
+            status: self.reported.clone(),
+        };
         let meta = &self.desired.pod.metadata;
         self.context
             .views
             .lock()
             .expect("no holder of this lock can panic: it only moves values")
             .insert(meta.uid.clone(), Arc::new(view));
-        if self.desired.silent || self.desired.removed.is_some() || self.nothing_left() {
+        if self.desired.silent || self.desired.removed.is_some() || stands {
             return;
         }
+        let bytes = match &self.sent {
+            Some((value, bytes)) if *value == self.reported => bytes.clone(),
+            _ => self.reported.to_string().into_bytes(),
+        };
+        self.sent = Some((self.reported.clone(), bytes.clone()));
         self.context.outbox.pod_status(proto::PodStatus {
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
             uid: meta.uid.clone(),
-            status: self.reported.to_string().into_bytes(),
+            status: bytes,
             base_revision: self.desired.revision,
         });
     }
 
-    /// The containers of a deleted pod were removed: the last status, with how they ended, stands.
-    fn nothing_left(&self) -> bool {
-        self.fate != Fate::Run && self.observed.containers.is_empty()
+    /// The containers of a pod that is deleted, or has ended, were removed: the last status, with how they ended, stands.
+    fn last_word_stands(&self) -> bool {
+        let ended = matches!(
+            self.reported["phase"].as_str(),
+            Some("Succeeded" | "Failed")
+        );
+        (self.fate != Fate::Run || ended) && self.observed.containers.is_empty()
     }
 
     async fn wait(&mut self, until: Option<Timestamp>, now: Timestamp) {
         // A problem's reason changes two seconds after it.
         let restless = !self.memory.problems.is_empty();
-        let until = until.map(|at| (at - now).to_std().unwrap_or_default() + Duration::from_millis(1));
-        let until = if restless { Some(until.unwrap_or(Duration::from_secs(2)).min(Duration::from_secs(2))) } else { until };
+        let until =
+            until.map(|at| (at - now).to_std().unwrap_or_default() + Duration::from_millis(1));
+        let until = if restless {
+            Some(
+                until
+                    .unwrap_or(Duration::from_secs(2))
+                    .min(Duration::from_secs(2)),
+            )
+        } else {
+            until
+        };
         tokio::select! {
             () = self.handle.notify.notified() => {}
             Some(finding) = self.found.recv() => self.learn(finding),
@@ -415,6 +467,7 @@ impl Worker {
                 ips: self.ips(),
                 memory: self.memory.clone(),
                 interrupt: interrupt.clone(),
+                silent: self.desired.silent,
             }
             .run(actions),
         );
@@ -443,7 +496,9 @@ impl Worker {
     /// Whether what is wanted by now leaves no time for what is being done.
     fn cuts_short(&self, fate: Fate) -> bool {
         let desired = self.handle.lock();
-        let grace = desired.removed.or(desired.pod.is_deleted().then(|| desired.pod.grace_s()));
+        let grace = desired
+            .removed
+            .or(desired.pod.is_deleted().then(|| desired.pod.grace_s()));
         match (fate, grace) {
             (_, None) => false,
             (Fate::Run, Some(_)) => true,
@@ -472,5 +527,11 @@ fn reported_of(status: &Value, container_id: &str) -> (bool, bool) {
         .into_iter()
         .flat_map(|list| status[list].as_array().into_iter().flatten())
         .filter(|one| one["containerID"] == id.as_str());
-    told.next().map_or((false, false), |one| (one["started"] == true, one["ready"] == true))
+    told.next().map_or((false, false), |one| {
+        (one["started"] == true, one["ready"] == true)
+    })
 }
+
+#[cfg(test)]
+#[path = "worker/tests.rs"]
+mod tests;

@@ -18,9 +18,16 @@ pub(super) struct Settings<'a> {
 
 pub(super) fn render(settings: &Settings<'_>) -> String {
     let quote = |path: &Path| toml_string(&path.to_string_lossy());
-    let (root, state, socket) = (quote(settings.root), quote(settings.state), quote(settings.socket));
+    let (root, state, socket) = (
+        quote(settings.root),
+        quote(settings.state),
+        quote(settings.socket),
+    );
     let (cni_bin, cni_conf) = (quote(&settings.installed.cni_bin), quote(settings.cni_conf));
-    let (image, snapshotter) = (toml_string(settings.sandbox_image), toml_string(settings.snapshotter));
+    let (image, snapshotter) = (
+        toml_string(settings.sandbox_image),
+        toml_string(settings.snapshotter),
+    );
     // The opt plugin makes /opt/containerd, and NRI listens on one path for the whole machine: neither is ours alone.
     let head = format!(
         "root = {root}\nstate = {state}\n\
@@ -78,16 +85,37 @@ mod tests {
             snapshotter: "native",
         });
         for line in expected {
-            assert!(text.lines().any(|found| found.trim() == *line), "no {line:?} in\n{text}");
+            assert!(
+                text.lines().any(|found| found.trim() == *line),
+                "no {line:?} in\n{text}"
+            );
         }
     }
 
     #[test]
     fn each_version_gets_its_form() {
-        let all = ["root = \"/d \\\"x\\\"/root\"", "address = \"/d/c.sock\"", "snapshotter = \"native\""];
+        let all = [
+            "root = \"/d \\\"x\\\"/root\"",
+            "address = \"/d/c.sock\"",
+            "snapshotter = \"native\"",
+        ];
         check(1, &all);
-        check(1, &["version = 2", "sandbox_image = \"localhost/pause:1\"", "bin_dir = \"/usr/lib/cni\""]);
+        check(
+            1,
+            &[
+                "version = 2",
+                "sandbox_image = \"localhost/pause:1\"",
+                "bin_dir = \"/usr/lib/cni\"",
+            ],
+        );
         check(2, &all);
-        check(2, &["version = 3", "sandbox = \"localhost/pause:1\"", "bin_dirs = [\"/usr/lib/cni\"]"]);
+        check(
+            2,
+            &[
+                "version = 3",
+                "sandbox = \"localhost/pause:1\"",
+                "bin_dirs = [\"/usr/lib/cni\"]",
+            ],
+        );
     }
 }

@@ -28,7 +28,10 @@ pub fn rotate(path: &Path, now: Timestamp, max_bytes: u64) -> io::Result<bool> {
 
 /// The rotated files of a log, the oldest first.
 pub fn rotated(path: &Path) -> Vec<PathBuf> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+    let (Some(dir), Some(name)) = (
+        path.parent(),
+        path.file_name().and_then(|name| name.to_str()),
+    ) else {
         return Vec::new();
     };
     let prefix = format!("{name}.");
@@ -36,7 +39,12 @@ pub fn rotated(path: &Path) -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)))
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name.starts_with(&prefix))
+        })
         .map(|entry| entry.path())
         .collect();
     found.sort();

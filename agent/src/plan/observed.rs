@@ -79,7 +79,11 @@ pub struct Problem {
 
 impl Problem {
     pub fn reason_at(&self, now: Timestamp) -> &'static str {
-        if now - self.since >= chrono::TimeDelta::seconds(2) { self.reason_later } else { self.reason }
+        if now - self.since >= chrono::TimeDelta::seconds(2) {
+            self.reason_later
+        } else {
+            self.reason
+        }
     }
 }
 
@@ -106,5 +110,8 @@ pub struct Memory {
 pub enum Fate {
     Run,
     /// Its object is being deleted, or is gone: stop it, and leave nothing.
-    Stop { since: Timestamp, grace_s: u32 },
+    Stop {
+        since: Timestamp,
+        grace_s: u32,
+    },
 }

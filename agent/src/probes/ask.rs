@@ -32,11 +32,17 @@ pub struct Answer {
 
 impl Answer {
     fn ok() -> Self {
-        Answer { ok: true, message: String::new() }
+        Answer {
+            ok: true,
+            message: String::new(),
+        }
     }
 
     fn no(message: impl Into<String>) -> Self {
-        Answer { ok: false, message: message.into() }
+        Answer {
+            ok: false,
+            message: message.into(),
+        }
     }
 
     pub(super) fn complaint(&self, word: &str) -> Option<String> {
@@ -56,7 +62,9 @@ pub(super) async fn ask(target: &Target, probe: &Probe) -> Answer {
             (None, None) => Answer::ok(),
         }
     };
-    timeout(patience, asked).await.unwrap_or_else(|_| Answer::no("context deadline exceeded (timeout while awaiting an answer)"))
+    timeout(patience, asked).await.unwrap_or_else(|_| {
+        Answer::no("context deadline exceeded (timeout while awaiting an answer)")
+    })
 }
 
 /// Runs a postStart or preStop hook within `patience`.
@@ -73,11 +81,15 @@ pub async fn run_hook(target: &Target, hook: &Hook, patience: Duration) -> Answe
         }
         Answer::ok()
     };
-    timeout(patience, asked).await.unwrap_or_else(|_| Answer::no(format!("not done in {patience:?}")))
+    timeout(patience, asked)
+        .await
+        .unwrap_or_else(|_| Answer::no(format!("not done in {patience:?}")))
 }
 
 async fn command(target: &Target, exec: &Exec, patience: Duration) -> Answer {
-    let run = target.runtime.exec(&target.container_id, &exec.command, patience);
+    let run = target
+        .runtime
+        .exec(&target.container_id, &exec.command, patience);
     match timeout(patience + Duration::from_secs(1), run).await {
         Err(_) => Answer::no(format!("command timed out after {patience:?}")),
         Ok(Err(error)) => Answer::no(error.to_string()),
@@ -93,11 +105,17 @@ async fn command(target: &Target, exec: &Exec, patience: Duration) -> Answer {
 
 async fn connect(host: &str, port: Option<u16>) -> Result<TcpStream, String> {
     let port = port.ok_or_else(|| "the container has no port of that name".to_owned())?;
-    TcpStream::connect((host, port)).await.map_err(|error| format!("dial tcp {host}:{port}: {error}"))
+    TcpStream::connect((host, port))
+        .await
+        .map_err(|error| format!("dial tcp {host}:{port}: {error}"))
 }
 
 async fn tcp(target: &Target, socket: &TcpSocket) -> Answer {
-    let host = if socket.host.is_empty() { &target.ip } else { &socket.host };
+    let host = if socket.host.is_empty() {
+        &target.ip
+    } else {
+        &socket.host
+    };
     match connect(host, socket.port.resolve(&target.spec)).await {
         Ok(_) => Answer::ok(),
         Err(message) => Answer::no(message),
@@ -105,7 +123,11 @@ async fn tcp(target: &Target, socket: &TcpSocket) -> Answer {
 }
 
 async fn http_get(target: &Target, get: &HttpGet) -> Answer {
-    let host = if get.host.is_empty() { &target.ip } else { &get.host };
+    let host = if get.host.is_empty() {
+        &target.ip
+    } else {
+        &get.host
+    };
     let port = get.port.resolve(&target.spec);
     let stream = match connect(host, port).await {
         Ok(stream) => stream,
@@ -131,16 +153,30 @@ async fn status_of<S>(stream: S, get: &HttpGet, authority: &str) -> Result<u16, 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let path = if get.path.starts_with('/') { get.path.clone() } else { format!("/{}", get.path) };
-    let mut request = Request::get(path).header("user-agent", "kube-probe/1.37").header("accept", "*/*");
-    if !get.http_headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
+    let path = if get.path.starts_with('/') {
+        get.path.clone()
+    } else {
+        format!("/{}", get.path)
+    };
+    let mut request = Request::get(path)
+        .header("user-agent", "kube-probe/1.37")
+        .header("accept", "*/*");
+    if !get
+        .http_headers
+        .iter()
+        .any(|header| header.name.eq_ignore_ascii_case("host"))
+    {
         request = request.header("host", authority);
     }
     for header in &get.http_headers {
         request = request.header(&header.name, &header.value);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let request = request
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let asked = sender.send_request(request);
     tokio::pin!(connection, asked);
     let response = tokio::select! {
@@ -148,10 +184,15 @@ where
         // The connection's end without a response reaches the request as an error.
         _ = &mut connection => asked.await,
     };
-    response.map(|response| response.status().as_u16()).map_err(|error| error.to_string())
+    response
+        .map(|response| response.status().as_u16())
+        .map_err(|error| error.to_string())
 }
 
-async fn encrypted(stream: TcpStream, host: &str) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn encrypted(
+    stream: TcpStream,
+    host: &str,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -160,7 +201,9 @@ async fn encrypted(stream: TcpStream, host: &str) -> io::Result<tokio_rustls::cl
         .with_custom_certificate_verifier(Arc::new(AnyCertificate))
         .with_no_client_auth();
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
 
 /// Kubernetes: an HTTPS probe does not verify the certificate. It carries nothing that is secret.
@@ -198,6 +241,8 @@ impl ServerCertVerifier for AnyCertificate {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+        rustls::crypto::aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -1,5 +1,5 @@
-//! The agent's main loop: commands from the session to the pods' workers, and the rounds: what the runtime shows, the node's status, log
-//! sizes. It waits for no container: whatever takes long is a worker's.
+//! The agent's main loop: commands from the session to the pods' workers, what the runtime shows, the node's status. It waits for no
+//! container and no runtime: whatever takes long is a worker's, or a round's of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,43 +8,30 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Pods;
-use crate::containerd::Containerd;
-use crate::images::Importer;
-use crate::logs;
+use super::rounds::Look;
 use crate::node::{Health, Machine, without_heartbeat};
 use crate::objects;
-use crate::plan::State;
 use crate::pod::Pod;
 use crate::proto;
 use crate::runtime::Held;
-use crate::session::Command;
+use crate::session::{Command, ObjectKey};
 use crate::streams::Streams;
 use crate::worker::{self, NodeContext};
 
-/// How often the runtime is looked at for what changed by itself.
-const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 const NODE_STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// An unchanged node status is repeated this often (the kubelet's nodeStatusReportFrequency).
 const NODE_STATUS_REPEAT: Duration = Duration::from_secs(300);
-const ROTATE_INTERVAL: Duration = Duration::from_secs(10);
-const IMPORT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Imports archives as they appear.
-pub(super) async fn import_forever(mut importer: Importer) {
-    loop {
-        sleep(IMPORT_INTERVAL).await;
-        importer.scan().await;
-    }
-}
+/// ConfigMaps and Secrets that are held. Past it those that no pod refers to are dropped; a snapshot drops them in any case.
+const MAX_OBJECTS: usize = 8_192;
 
 pub(super) struct NodeLoop {
     context: Arc<NodeContext>,
     machine: Machine,
     data_dir: PathBuf,
-    containerd: Arc<Containerd>,
     health: Arc<Mutex<Health>>,
     /// The node's status as last reported.
     status: Arc<Mutex<Value>>,
@@ -63,7 +50,6 @@ impl NodeLoop {
         context: Arc<NodeContext>,
         machine: Machine,
         data_dir: PathBuf,
-        containerd: Arc<Containerd>,
         health: Arc<Mutex<Health>>,
         status: Arc<Mutex<Value>>,
         streams: mpsc::Sender<proto::StreamData>,
@@ -73,7 +59,6 @@ impl NodeLoop {
             context,
             machine,
             data_dir,
-            containerd,
             health,
             status,
             status_sent: None,
@@ -86,23 +71,21 @@ impl NodeLoop {
     }
 
     /// Until the session's link has gone.
-    pub async fn run(&mut self, mut commands: mpsc::Receiver<Command>) {
-        let every = |period: Duration| {
-            let mut ticks = interval(period);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks
-        };
-        let (mut relist, mut report, mut rotate) =
-            (every(RELIST_INTERVAL), every(NODE_STATUS_INTERVAL), every(ROTATE_INTERVAL));
+    pub async fn run(
+        &mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut looks: mpsc::Receiver<Look>,
+    ) {
+        let mut report = interval(NODE_STATUS_INTERVAL);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(command) => self.obey(command),
                     None => return,
                 },
-                _ = relist.tick() => self.relist().await,
+                Some(look) = looks.recv() => self.looked(look),
                 _ = report.tick() => self.report(),
-                _ = rotate.tick() => self.rotate_logs().await,
             }
         }
     }
@@ -115,7 +98,9 @@ impl NodeLoop {
             Command::Assign { pod, revision } => self.assign(&pod, revision),
             Command::Remove { uid, .. } => self.remove(&uid),
             Command::Object { key, object } => {
-                self.context.objects.set(key.clone(), object.as_ref());
+                if self.context.objects.set(key.clone(), object.as_ref()) > MAX_OBJECTS {
+                    self.drop_objects(Some(&key));
+                }
                 for (handle, _) in self.pods.values() {
                     if objects::references(&handle.pod()).contains(&key) {
                         handle.refresh();
@@ -125,14 +110,34 @@ impl NodeLoop {
             Command::Complete { uids } => {
                 self.context.outbox.keep_only(&uids);
                 self.gone.retain(|uid| uids.contains(uid));
-                let unnamed: Vec<String> = self.pods.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+                let unnamed: Vec<String> = self
+                    .pods
+                    .keys()
+                    .filter(|uid| !uids.contains(*uid))
+                    .cloned()
+                    .collect();
                 unnamed.iter().for_each(|uid| self.remove(uid));
                 self.complete = true;
-                self.drop_objects();
+                // Not with each pod that goes: an object may come before the pod that names it.
+                self.drop_objects(None);
             }
             Command::Stream(command) => self.streams.obey(command),
-            Command::StatusRejected { uid, reason } => tracing::warn!(uid, reason, "a status was refused"),
+            Command::StatusRejected { uid, reason } => {
+                tracing::warn!(uid, reason, "a status was refused")
+            }
         }
+    }
+
+    /// Forgets the objects that no pod refers to.
+    fn drop_objects(&self, but: Option<&ObjectKey>) {
+        let wanted: BTreeSet<_> = self
+            .pods
+            .values()
+            .flat_map(|(handle, _)| objects::references(&handle.pod()))
+            .collect();
+        self.context
+            .objects
+            .retain(|key| wanted.contains(key) || Some(key) == but);
     }
 
     fn assign(&mut self, object: &Value, revision: u64) {
@@ -164,24 +169,16 @@ impl NodeLoop {
         if let Some((handle, _)) = self.pods.get(uid) {
             handle.removed();
         }
-        self.drop_objects();
     }
 
-    /// Forgets the objects that no pod refers to any more.
-    fn drop_objects(&mut self) {
-        if !self.complete {
-            return;
-        }
-        let wanted: BTreeSet<_> =
-            self.pods.values().flat_map(|(handle, _)| objects::references(&handle.pod())).collect();
-        self.context.objects.retain(|key| wanted.contains(key));
-    }
-
-    /// Wakes the workers whose pods look different, and takes down what nobody assigned.
-    async fn relist(&mut self) {
-        let health = self.listed().await;
+    /// Takes in what the runtime shows: wakes the workers whose pods look different, and takes down what nobody assigned.
+    fn looked(&mut self, look: Look) {
+        let health = look.map(|held| self.compare(held));
         let changed = {
-            let mut held = self.health.lock().expect("no holder of this lock can panic: it only moves values");
+            let mut held = self
+                .health
+                .lock()
+                .expect("no holder of this lock can panic: it only moves values");
             let changed = held.is_ok() != health.is_ok();
             *held = health;
             changed
@@ -189,82 +186,80 @@ impl NodeLoop {
         if changed {
             self.report();
         }
-        let finished: Vec<String> =
-            self.pods.iter().filter(|(_, (_, task))| task.is_finished()).map(|(uid, _)| uid.clone()).collect();
+        let finished: Vec<String> = self
+            .pods
+            .iter()
+            .filter(|(_, (_, task))| task.is_finished())
+            .map(|(uid, _)| uid.clone())
+            .collect();
         for uid in finished {
-            if let Some((handle, _)) = self.pods.remove(&uid)
-                && handle.pod().is_deleted()
-            {
-                self.gone.insert(uid);
+            let Some((handle, _)) = self.pods.remove(&uid) else {
+                continue;
+            };
+            if handle.is_removed() {
+                continue;
             }
+            if handle.pod().is_deleted() {
+                self.gone.insert(uid);
+                continue;
+            }
+            // A worker ends only with its pod: this one has panicked. Its pod goes on with another.
+            tracing::error!(pod = handle.pod().path(), "a worker has panicked");
+            let worker = handle.again(self.context.clone());
+            self.pods.insert(uid, worker);
         }
     }
 
-    async fn listed(&mut self) -> Health {
-        self.containerd.ensure_running().await.map_err(|error| error.to_string())?;
-        let held = self.context.runtime.list().await.map_err(|error| error.to_string())?;
+    fn compare(&mut self, held: BTreeMap<String, Held>) {
         for (uid, (handle, _)) in &self.pods {
-            if held.get(uid).map(|now| &now.fingerprint) != self.held.get(uid).map(|before| &before.fingerprint) {
+            if held.get(uid).map(|now| &now.fingerprint)
+                != self.held.get(uid).map(|before| &before.fingerprint)
+            {
                 handle.wake();
             }
         }
-        if self.complete {
-            for (uid, orphan) in &held {
-                if self.pods.contains_key(uid) {
-                    continue;
-                }
-                tracing::info!(pod = orphan.name, uid, "taking down a pod that is not assigned");
+        for (uid, orphan) in held.iter().filter(|_| self.complete) {
+            // What a worker has just removed may still be in this look: then the next worker finds nothing.
+            if !self.pods.contains_key(uid) && !self.gone.contains(uid) {
+                tracing::info!(
+                    pod = orphan.name,
+                    uid,
+                    "taking down a pod that is not assigned"
+                );
                 let (handle, task) = worker::spawn_orphan(self.context.clone(), uid, orphan);
                 handle.removed();
                 self.pods.insert(uid.clone(), (handle, task));
             }
         }
         self.held = held;
-        Ok(())
     }
 
     fn report(&mut self) {
         const MOVES: &str = "no holder of this lock can panic: it only moves values";
         let health = self.health.lock().expect(MOVES).clone();
         let mut held = self.status.lock().expect(MOVES);
-        let status = self.machine.status(&self.data_dir, &health, self.context.now(), &held);
-        let stale = self.status_sent.is_none_or(|sent| sent.elapsed() >= NODE_STATUS_REPEAT);
+        let status = self
+            .machine
+            .status(&self.data_dir, &health, self.context.now(), &held);
+        let stale = self
+            .status_sent
+            .is_none_or(|sent| sent.elapsed() >= NODE_STATUS_REPEAT);
         if stale || without_heartbeat(&held) != without_heartbeat(&status) {
-            self.context.outbox.node_status(status.to_string().into_bytes());
+            self.context
+                .outbox
+                .node_status(status.to_string().into_bytes());
             self.status_sent = Some(Instant::now());
         }
         *held = status;
-    }
-
-    async fn rotate_logs(&self) {
-        let views: Vec<_> = {
-            let views = self.context.views.lock().expect("no holder of this lock can panic: it only moves values");
-            views.values().cloned().collect()
-        };
-        for view in views {
-            let meta = &view.pod.metadata;
-            let dir = logs::pod_dir(&self.context.logs_dir, &meta.namespace, &meta.name, &meta.uid);
-            for container in view.observed.containers.iter().filter(|one| one.state == State::Running) {
-                let file = logs::file(&dir, &container.name, container.attempt);
-                match logs::rotate::rotate(&file, self.context.now(), logs::rotate::MAX_FILE_BYTES) {
-                    Ok(false) => {}
-                    Ok(true) => {
-                        if let Err(error) = self.context.runtime.reopen_log(&container.id).await {
-                            tracing::warn!(pod = view.pod.path(), %error, "a log was not reopened");
-                        }
-                    }
-                    Err(error) => tracing::warn!(file = %file.display(), %error, "a log was not rotated"),
-                }
-            }
-        }
     }
 
     /// Stops all pods without a word about them, each within `grace`. Gives the workers to wait for.
     pub async fn halt(&mut self, grace: Duration) -> Pods {
         self.complete = true;
         // Pods that the runtime still has from former runs go too.
-        if let Err(error) = self.listed().await {
-            tracing::warn!(error, "cannot see what runs");
+        match self.context.runtime.list().await {
+            Ok(held) => self.compare(held),
+            Err(error) => tracing::warn!(%error, "cannot see what runs"),
         }
         let pods = std::mem::take(&mut self.pods);
         for (handle, _) in pods.values() {

@@ -24,7 +24,11 @@ pub(super) async fn remove_all(
     data_dir: &Path,
     pods: Pods,
 ) -> Result<(), AgentError> {
-    let halted = timeout(HALT_TIMEOUT, futures::future::join_all(pods.into_values().map(|(_, task)| task))).await;
+    let halted = timeout(
+        HALT_TIMEOUT,
+        futures::future::join_all(pods.into_values().map(|(_, task)| task)),
+    )
+    .await;
     if halted.is_err() {
         tracing::warn!("pods do not stop: their containers are removed by force");
     }
@@ -48,9 +52,13 @@ pub(super) async fn remove_all(
 
 /// Sandboxes that no worker took down.
 async fn remove_what_is_left(context: &NodeContext) {
-    let Ok(held) = context.runtime.list().await else { return };
+    let Ok(held) = context.runtime.list().await else {
+        return;
+    };
     for uid in held.keys() {
-        let Ok(observed) = context.runtime.observe(uid).await else { continue };
+        let Ok(observed) = context.runtime.observe(uid).await else {
+            continue;
+        };
         for sandbox in observed.sandboxes {
             let stopped = context.runtime.stop_sandbox(&sandbox.id).await;
             if let Err(error) = stopped.and(context.runtime.remove_sandbox(&sandbox.id).await) {
@@ -65,8 +73,15 @@ fn cgroups(names: &Names) -> Vec<PathBuf> {
     let own = names.cgroup_parent();
     let own = own.trim_start_matches('/');
     let root = Path::new("/sys/fs/cgroup");
-    let controllers = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path().join(own));
-    std::iter::once(root.join(own)).chain(controllers).filter(|dir| dir.is_dir()).collect()
+    let controllers = fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join(own));
+    std::iter::once(root.join(own))
+        .chain(controllers)
+        .filter(|dir| dir.is_dir())
+        .collect()
 }
 
 /// A cgroup's files can't be removed, its directories can, the inner ones first.

@@ -21,9 +21,18 @@ pub struct NodeFacts {
 }
 
 /// `log_directory` is the pod's own.
-pub fn sandbox(pod: &Pod, attempt: u32, log_directory: &str, node: &NodeFacts) -> cri::PodSandboxConfig {
+pub fn sandbox(
+    pod: &Pod,
+    attempt: u32,
+    log_directory: &str,
+    node: &NodeFacts,
+) -> cri::PodSandboxConfig {
     let spec = &pod.spec;
-    let privileged = spec.containers.iter().chain(&spec.init_containers).any(|one| one.security_context.privileged);
+    let privileged = spec
+        .containers
+        .iter()
+        .chain(&spec.init_containers)
+        .any(|one| one.security_context.privileged);
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
             name: pod.metadata.name.clone(),
@@ -31,10 +40,18 @@ pub fn sandbox(pod: &Pod, attempt: u32, log_directory: &str, node: &NodeFacts) -
             namespace: pod.metadata.namespace.clone(),
             attempt,
         }),
-        hostname: if spec.host_network { String::new() } else { volumes::hostname(pod) },
+        hostname: if spec.host_network {
+            String::new()
+        } else {
+            volumes::hostname(pod)
+        },
         log_directory: log_directory.to_owned(),
         dns_config: Some(dns(pod, &node.resolv_conf)),
-        port_mappings: if spec.host_network { Vec::new() } else { port_mappings(pod) },
+        port_mappings: if spec.host_network {
+            Vec::new()
+        } else {
+            port_mappings(pod)
+        },
         labels: labels(pod),
         annotations: pod.metadata.annotations.clone().into_iter().collect(),
         linux: Some(cri::LinuxPodSandboxConfig {
@@ -45,7 +62,12 @@ pub fn sandbox(pod: &Pod, attempt: u32, log_directory: &str, node: &NodeFacts) -
                 supplemental_groups: groups(pod),
                 ..Default::default()
             }),
-            sysctls: spec.security_context.sysctls.iter().map(|one| (one.name.clone(), one.value.clone())).collect(),
+            sysctls: spec
+                .security_context
+                .sysctls
+                .iter()
+                .map(|one| (one.name.clone(), one.value.clone()))
+                .collect(),
             ..Default::default()
         }),
         ..Default::default()
@@ -61,25 +83,55 @@ pub struct Attempt<'a> {
     pub mounts: Vec<cri::Mount>,
 }
 
-pub fn container(pod: &Pod, spec: &Container, attempt: Attempt<'_>, node: &NodeFacts) -> cri::ContainerConfig {
+pub fn container(
+    pod: &Pod,
+    spec: &Container,
+    attempt: Attempt<'_>,
+    node: &NodeFacts,
+) -> cri::ContainerConfig {
     let lookup = |name: &str| {
-        attempt.env.iter().find(|(held, _)| held == name).map(|(_, value)| value.clone())
+        attempt
+            .env
+            .iter()
+            .find(|(held, _)| held == name)
+            .map(|(_, value)| value.clone())
     };
-    let expand = |words: &[String]| words.iter().map(|word| crate::env::expand(word, &lookup)).collect();
+    let expand = |words: &[String]| {
+        words
+            .iter()
+            .map(|word| crate::env::expand(word, &lookup))
+            .collect()
+    };
     let mut labels = labels(pod);
     labels.insert(LABEL_CONTAINER_NAME.to_owned(), spec.name.clone());
     let annotations = HashMap::from([
         (ANNOTATION_HASH.to_owned(), spec_hash(spec)),
-        (ANNOTATION_RESTART_COUNT.to_owned(), attempt.number.to_string()),
+        (
+            ANNOTATION_RESTART_COUNT.to_owned(),
+            attempt.number.to_string(),
+        ),
         (ANNOTATION_BACKOFF.to_owned(), attempt.backoff_s.to_string()),
     ]);
     cri::ContainerConfig {
-        metadata: Some(cri::ContainerMetadata { name: spec.name.clone(), attempt: attempt.number }),
-        image: Some(cri::ImageSpec { image: attempt.image_id.to_owned(), ..Default::default() }),
+        metadata: Some(cri::ContainerMetadata {
+            name: spec.name.clone(),
+            attempt: attempt.number,
+        }),
+        image: Some(cri::ImageSpec {
+            image: attempt.image_id.to_owned(),
+            ..Default::default()
+        }),
         command: expand(&spec.command),
         args: expand(&spec.args),
         working_dir: spec.working_dir.clone(),
-        envs: attempt.env.iter().map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() }).collect(),
+        envs: attempt
+            .env
+            .iter()
+            .map(|(key, value)| cri::KeyValue {
+                key: key.clone(),
+                value: value.clone(),
+            })
+            .collect(),
         mounts: attempt.mounts,
         labels,
         annotations,
@@ -98,13 +150,22 @@ pub fn container(pod: &Pod, spec: &Container, attempt: Attempt<'_>, node: &NodeF
 fn labels(pod: &Pod) -> HashMap<String, String> {
     let mut labels: HashMap<String, String> = pod.metadata.labels.clone().into_iter().collect();
     labels.insert(LABEL_POD_NAME.to_owned(), pod.metadata.name.clone());
-    labels.insert(LABEL_POD_NAMESPACE.to_owned(), pod.metadata.namespace.clone());
+    labels.insert(
+        LABEL_POD_NAMESPACE.to_owned(),
+        pod.metadata.namespace.clone(),
+    );
     labels.insert(LABEL_POD_UID.to_owned(), pod.metadata.uid.clone());
     labels
 }
 
 fn namespaces(pod: &Pod) -> cri::NamespaceOption {
-    let mode = |host: bool| if host { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
+    let mode = |host: bool| {
+        if host {
+            cri::NamespaceMode::Node
+        } else {
+            cri::NamespaceMode::Pod
+        }
+    };
     let pid = match (pod.spec.host_pid, pod.spec.share_process_namespace) {
         (true, _) => cri::NamespaceMode::Node,
         (false, true) => cri::NamespaceMode::Pod,
@@ -120,11 +181,21 @@ fn namespaces(pod: &Pod) -> cri::NamespaceOption {
 
 fn groups(pod: &Pod) -> Vec<i64> {
     let context = &pod.spec.security_context;
-    context.supplemental_groups.iter().chain(&context.fs_group).copied().collect()
+    context
+        .supplemental_groups
+        .iter()
+        .chain(&context.fs_group)
+        .copied()
+        .collect()
 }
 
 fn port_mappings(pod: &Pod) -> Vec<cri::PortMapping> {
-    let ports = pod.spec.containers.iter().chain(&pod.spec.init_containers).flat_map(|container| &container.ports);
+    let ports = pod
+        .spec
+        .containers
+        .iter()
+        .chain(&pod.spec.init_containers)
+        .flat_map(|container| &container.ports);
     ports
         .filter(|port| port.host_port > 0)
         .map(|port| cri::PortMapping {
@@ -158,20 +229,28 @@ fn dns(pod: &Pod, resolv_conf: &str) -> cri::DnsConfig {
     let own = &pod.spec.dns_config;
     config.servers.extend(own.nameservers.iter().cloned());
     config.searches.extend(own.searches.iter().cloned());
-    config.options.extend(own.options.iter().map(|option| match &option.value {
-        Some(value) => format!("{}:{value}", option.name),
-        None => option.name.clone(),
-    }));
+    config
+        .options
+        .extend(own.options.iter().map(|option| match &option.value {
+            Some(value) => format!("{}:{value}", option.name),
+            None => option.name.clone(),
+        }));
     config
 }
 
 /// Kubernetes: a request is a share, a limit a quota of each 100 ms.
 fn resources(pod: &Pod, asked: &Resources, node: &NodeFacts) -> cri::LinuxContainerResources {
-    let cpu = |list: &BTreeMap<String, serde_json::Value>| list.get("cpu").and_then(quantity::milli);
-    let memory = |list: &BTreeMap<String, serde_json::Value>| list.get("memory").and_then(quantity::whole);
+    let cpu =
+        |list: &BTreeMap<String, serde_json::Value>| list.get("cpu").and_then(quantity::milli);
+    let memory =
+        |list: &BTreeMap<String, serde_json::Value>| list.get("memory").and_then(quantity::whole);
     let cpu_request = cpu(&asked.requests).or(cpu(&asked.limits)).unwrap_or(0);
-    let memory_request = memory(&asked.requests).or(memory(&asked.limits)).unwrap_or(0);
-    let quota = cpu(&asked.limits).filter(|milli| *milli > 0).map_or(0, |milli| (milli * 100).max(1_000));
+    let memory_request = memory(&asked.requests)
+        .or(memory(&asked.limits))
+        .unwrap_or(0);
+    let quota = cpu(&asked.limits)
+        .filter(|milli| *milli > 0)
+        .map_or(0, |milli| (milli * 100).max(1_000));
     cri::LinuxContainerResources {
         cpu_period: if quota > 0 { 100_000 } else { 0 },
         cpu_quota: quota,
@@ -188,14 +267,18 @@ fn oom_score_adj(pod: &Pod, memory_request: i64, memory_bytes: i64) -> i64 {
         Some("Guaranteed") => -997,
         Some("BestEffort") => 1000,
         _ if memory_bytes <= 0 => 999,
-        _ => (1000 - 1000 * i128::from(memory_request) / i128::from(memory_bytes)).clamp(3, 999) as i64,
+        _ => (1000 - 1000 * i128::from(memory_request) / i128::from(memory_bytes)).clamp(3, 999)
+            as i64,
     }
 }
 
 fn security(pod: &Pod, spec: &Container) -> cri::LinuxContainerSecurityContext {
     let (own, shared) = (&spec.security_context, &pod.spec.security_context);
     let value = |value: i64| cri::Int64Value { value };
-    let seccomp = own.seccomp_profile.as_ref().or(shared.seccomp_profile.as_ref());
+    let seccomp = own
+        .seccomp_profile
+        .as_ref()
+        .or(shared.seccomp_profile.as_ref());
     cri::LinuxContainerSecurityContext {
         capabilities: Some(cri::Capability {
             add_capabilities: own.capabilities.add.clone(),
@@ -221,7 +304,10 @@ fn profile(profile: &SeccompProfile) -> cri::SecurityProfile {
         "Localhost" => ProfileType::Localhost,
         _ => ProfileType::Unconfined,
     };
-    cri::SecurityProfile { profile_type: kind.into(), localhost_ref: profile.localhost_profile.clone() }
+    cri::SecurityProfile {
+        profile_type: kind.into(),
+        localhost_ref: profile.localhost_profile.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -237,7 +323,12 @@ mod tests {
         }
     }
 
-    fn check(requests: serde_json::Value, limits: serde_json::Value, qos: &str, expected: (i64, i64, i64, i64)) {
+    fn check(
+        requests: serde_json::Value,
+        limits: serde_json::Value,
+        qos: &str,
+        expected: (i64, i64, i64, i64),
+    ) {
         let pod = Pod::parse(&json!({
             "metadata": {"name": "p", "uid": "u"}, "status": {"qosClass": qos},
             "spec": {"containers": [{"name": "c", "resources": {"requests": requests, "limits": limits}}]},
@@ -245,7 +336,12 @@ mod tests {
         .unwrap();
         let found = resources(&pod, &pod.spec.containers[0].resources, &node());
         assert_eq!(
-            (found.cpu_shares, found.cpu_quota, found.memory_limit_in_bytes, found.oom_score_adj),
+            (
+                found.cpu_shares,
+                found.cpu_quota,
+                found.memory_limit_in_bytes,
+                found.oom_score_adj
+            ),
             expected,
             "{pod:?}"
         );
@@ -254,9 +350,24 @@ mod tests {
     #[test]
     fn resources_become_cgroup_numbers() {
         check(json!({}), json!({}), "BestEffort", (2, 0, 0, 1000));
-        check(json!({"cpu": "500m", "memory": "100Mi"}), json!({}), "Burstable", (512, 0, 0, 900));
-        check(json!({}), json!({"cpu": "2", "memory": "64Mi"}), "Guaranteed", (2048, 200_000, 64 << 20, -997));
-        check(json!({"cpu": "1m"}), json!({"cpu": "1m"}), "Burstable", (2, 1_000, 0, 999));
+        check(
+            json!({"cpu": "500m", "memory": "100Mi"}),
+            json!({}),
+            "Burstable",
+            (512, 0, 0, 900),
+        );
+        check(
+            json!({}),
+            json!({"cpu": "2", "memory": "64Mi"}),
+            "Guaranteed",
+            (2048, 200_000, 64 << 20, -997),
+        );
+        check(
+            json!({"cpu": "1m"}),
+            json!({"cpu": "1m"}),
+            "Burstable",
+            (2, 1_000, 0, 999),
+        );
     }
 
     #[test]
@@ -280,7 +391,10 @@ mod tests {
         assert_eq!(linux.cgroup_parent, "/reckon-x/podu");
         let context = linux.security_context.unwrap();
         assert_eq!(context.supplemental_groups, [7]);
-        assert_eq!(context.namespace_options.unwrap().pid(), cri::NamespaceMode::Pod);
+        assert_eq!(
+            context.namespace_options.unwrap().pid(),
+            cri::NamespaceMode::Pod
+        );
     }
 
     #[test]
@@ -301,7 +415,10 @@ mod tests {
             mounts: vec![],
         };
         let config = container(&pod, &pod.spec.containers[0], attempt, &node());
-        assert_eq!((config.command, config.args), (vec!["echo".to_owned(), "1".into()], vec!["$(B)".to_owned()]));
+        assert_eq!(
+            (config.command, config.args),
+            (vec!["echo".to_owned(), "1".into()], vec!["$(B)".to_owned()])
+        );
         assert_eq!(config.log_path, "c/3.log");
         assert_eq!(config.annotations["reckon.dev/backoff-seconds"], "20");
         let context = config.linux.unwrap().security_context.unwrap();

@@ -42,7 +42,10 @@ pub fn write(dir: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
 
 /// A link for each first component of the paths, and none besides.
 fn link_names(dir: &Path, files: &Files) -> io::Result<()> {
-    let names: BTreeSet<&str> = files.keys().filter_map(|path| path.split('/').next()).collect();
+    let names: BTreeSet<&str> = files
+        .keys()
+        .filter_map(|path| path.split('/').next())
+        .collect();
     for name in &names {
         let link = dir.join(name);
         if fs::symlink_metadata(&link).is_err() {
@@ -52,7 +55,9 @@ fn link_names(dir: &Path, files: &Files) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        let stale = name.to_str().is_some_and(|name| !name.starts_with("..") && !names.contains(name));
+        let stale = name
+            .to_str()
+            .is_some_and(|name| !name.starts_with("..") && !names.contains(name));
         if stale && entry.file_type()?.is_symlink() {
             fs::remove_file(entry.path())?;
         }
@@ -64,7 +69,11 @@ fn write_file(path: &Path, content: &[u8], mode: u32, group: Option<u32>) -> io:
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(content)?;
     let mode = match group {
         Some(group) => {
@@ -86,6 +95,9 @@ fn version_of(files: &Files) -> String {
         digest.update((content.len() as u64).to_le_bytes());
         digest.update(content);
     }
-    let hex: String = digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = digest.finalize()[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("..{hex}")
 }

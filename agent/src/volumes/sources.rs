@@ -17,22 +17,47 @@ pub(super) fn files(
 ) -> Result<Option<Files>, VolumeError> {
     let mut files = Files::new();
     if let Some(source) = &volume.config_map {
-        let wanted = Wanted { source: Source::ConfigMap, name: &source.name, items: &source.items, optional: source.optional };
+        let wanted = Wanted {
+            source: Source::ConfigMap,
+            name: &source.name,
+            items: &source.items,
+            optional: source.optional,
+        };
         wanted.add(mode(source.default_mode), objects, downward, &mut files)?;
     } else if let Some(source) = &volume.secret {
-        let wanted = Wanted { source: Source::Secret, name: &source.secret_name, items: &source.items, optional: source.optional };
+        let wanted = Wanted {
+            source: Source::Secret,
+            name: &source.secret_name,
+            items: &source.items,
+            optional: source.optional,
+        };
         wanted.add(mode(source.default_mode), objects, downward, &mut files)?;
     } else if let Some(source) = &volume.downward_api {
-        add_downward(&source.items, mode(source.default_mode), downward, &mut files)?;
+        add_downward(
+            &source.items,
+            mode(source.default_mode),
+            downward,
+            &mut files,
+        )?;
     } else if let Some(projected) = &volume.projected {
         let mode = mode(projected.default_mode);
         for part in &projected.sources {
             if let Some(source) = &part.config_map {
-                let wanted = Wanted { source: Source::ConfigMap, name: &source.name, items: &source.items, optional: source.optional };
+                let wanted = Wanted {
+                    source: Source::ConfigMap,
+                    name: &source.name,
+                    items: &source.items,
+                    optional: source.optional,
+                };
                 wanted.add(mode, objects, downward, &mut files)?;
             }
             if let Some(source) = &part.secret {
-                let wanted = Wanted { source: Source::Secret, name: &source.secret_name, items: &source.items, optional: source.optional };
+                let wanted = Wanted {
+                    source: Source::Secret,
+                    name: &source.secret_name,
+                    items: &source.items,
+                    optional: source.optional,
+                };
                 wanted.add(mode, objects, downward, &mut files)?;
             }
             if let Some(source) = &part.downward_api {
@@ -59,18 +84,33 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn add(&self, mode: u32, objects: &Objects, downward: &Downward<'_>, files: &mut Files) -> Result<(), VolumeError> {
+    fn add(
+        &self,
+        mode: u32,
+        objects: &Objects,
+        downward: &Downward<'_>,
+        files: &mut Files,
+    ) -> Result<(), VolumeError> {
         let namespace = &downward.pod.metadata.namespace;
-        let Some(data) = objects.get_optional(self.source, namespace, self.name, self.optional)? else {
+        let Some(data) = objects.get_optional(self.source, namespace, self.name, self.optional)?
+        else {
             return Ok(());
         };
         if self.items.is_empty() {
-            files.extend(data.iter().map(|(key, content)| (key.clone(), (content.clone(), mode))));
+            files.extend(
+                data.iter()
+                    .map(|(key, content)| (key.clone(), (content.clone(), mode))),
+            );
             return Ok(());
         }
         for item in self.items {
             match data.get(&item.key) {
-                Some(content) => insert(files, &item.path, content.clone(), item.mode.unwrap_or(mode))?,
+                Some(content) => insert(
+                    files,
+                    &item.path,
+                    content.clone(),
+                    item.mode.unwrap_or(mode),
+                )?,
                 None if self.optional => {}
                 None => {
                     let name = format!("{namespace}/{}", self.name);
@@ -94,7 +134,12 @@ fn add_downward(
             (None, Some(resource)) => resource_value(resource, None, downward)?,
             (None, None) => String::new(),
         };
-        insert(files, &item.path, value.into_bytes(), item.mode.unwrap_or(mode))?;
+        insert(
+            files,
+            &item.path,
+            value.into_bytes(),
+            item.mode.unwrap_or(mode),
+        )?;
     }
     Ok(())
 }
@@ -102,7 +147,9 @@ fn add_downward(
 fn insert(files: &mut Files, path: &str, content: Vec<u8>, mode: u32) -> Result<(), VolumeError> {
     let safe = !path.is_empty()
         && !path.starts_with('/')
-        && path.split('/').all(|part| !part.is_empty() && !part.starts_with(".."));
+        && path
+            .split('/')
+            .all(|part| !part.is_empty() && !part.starts_with(".."));
     if !safe {
         return Err(VolumeError::Escapes(path.to_owned()));
     }

@@ -9,9 +9,16 @@ use crate::session::ObjectKey;
 
 fn objects(data: Value) -> Objects {
     let objects = Objects::default();
-    let key = |resource: &str, name: &str| ObjectKey { resource: resource.into(), namespace: "d".into(), name: name.into() };
+    let key = |resource: &str, name: &str| ObjectKey {
+        resource: resource.into(),
+        namespace: "d".into(),
+        name: name.into(),
+    };
     objects.set(key("configmaps", "m"), Some(&json!({"data": data})));
-    objects.set(key("secrets", "s"), Some(&json!({"data": {"password": "aHVudGVyMg=="}})));
+    objects.set(
+        key("secrets", "s"),
+        Some(&json!({"data": {"password": "aHVudGVyMg=="}})),
+    );
     objects.set(key("configmaps", "none"), None);
     objects
 }
@@ -22,7 +29,13 @@ fn pod(spec: Value) -> Pod {
 
 fn made(pod: &Pod, objects: &Objects, root: &Path) -> Result<PodDirs, VolumeError> {
     let dirs = PodDirs::new(root, "u");
-    let downward = Downward { pod, pod_ips: &[], host_ip: "", allocatable_cpu_milli: 2000, allocatable_memory: 0 };
+    let downward = Downward {
+        pod,
+        pod_ips: &[],
+        host_ip: "",
+        allocatable_cpu_milli: 2000,
+        allocatable_memory: 0,
+    };
     prepare(&dirs, objects, &downward).map(|()| dirs)
 }
 
@@ -39,7 +52,10 @@ fn shown(dir: &Path) -> BTreeMap<String, String> {
                 walk(&path, &format!("{prefix}{name}/"), found);
             } else {
                 let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-                found.insert(format!("{prefix}{name}"), format!("{} {mode:o}", fs::read_to_string(&path).unwrap()));
+                found.insert(
+                    format!("{prefix}{name}"),
+                    format!("{} {mode:o}", fs::read_to_string(&path).unwrap()),
+                );
             }
         }
     }
@@ -52,22 +68,33 @@ fn check(volume: Value, expected: &[(&str, &str)]) {
     let root = tempfile::tempdir().unwrap();
     let pod = pod(json!({"containers": [], "volumes": [volume]}));
     let dirs = made(&pod, &objects(json!({"k1": "v1", "k2": "v2"})), root.path()).unwrap();
-    let expected: BTreeMap<String, String> =
-        expected.iter().map(|(name, shown)| ((*name).to_owned(), (*shown).to_owned())).collect();
+    let expected: BTreeMap<String, String> = expected
+        .iter()
+        .map(|(name, shown)| ((*name).to_owned(), (*shown).to_owned()))
+        .collect();
     assert_eq!(shown(&dirs.volume("v")), expected, "{pod:?}");
 }
 
 #[test]
 fn files_of_each_source() {
-    check(json!({"name": "v", "configMap": {"name": "m"}}), &[("k1", "v1 644"), ("k2", "v2 644")]);
-    check(json!({"name": "v", "configMap": {"name": "none", "optional": true}}), &[]);
+    check(
+        json!({"name": "v", "configMap": {"name": "m"}}),
+        &[("k1", "v1 644"), ("k2", "v2 644")],
+    );
+    check(
+        json!({"name": "v", "configMap": {"name": "none", "optional": true}}),
+        &[],
+    );
     check(
         json!({"name": "v", "configMap": {"name": "m", "defaultMode": 0o600, "items": [
             {"key": "k1", "path": "deep/er/one"}, {"key": "k2", "path": "two", "mode": 0o755},
         ]}}),
         &[("deep/er/one", "v1 600"), ("two", "v2 755")],
     );
-    check(json!({"name": "v", "secret": {"secretName": "s", "defaultMode": 0o400}}), &[("password", "hunter2 400")]);
+    check(
+        json!({"name": "v", "secret": {"secretName": "s", "defaultMode": 0o400}}),
+        &[("password", "hunter2 400")],
+    );
     check(
         json!({"name": "v", "downwardAPI": {"items": [
             {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
@@ -82,7 +109,11 @@ fn files_of_each_source() {
             {"secret": {"name": "s"}},
             {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
         ]}}),
-        &[("k1", "v1 644"), ("ns", "d 644"), ("password", "hunter2 644")],
+        &[
+            ("k1", "v1 644"),
+            ("ns", "d 644"),
+            ("password", "hunter2 644"),
+        ],
     );
 }
 
@@ -92,8 +123,14 @@ fn what_cannot_be_made_says_why() {
     let file = root.path().join("file");
     fs::write(&file, "").unwrap();
     for (volume, expected) in [
-        (json!({"name": "v", "configMap": {"name": "none"}}), "configmap \"none\" not found".to_owned()),
-        (json!({"name": "v", "configMap": {"name": "later"}}), "configmap \"later\" has not arrived yet".to_owned()),
+        (
+            json!({"name": "v", "configMap": {"name": "none"}}),
+            "configmap \"none\" not found".to_owned(),
+        ),
+        (
+            json!({"name": "v", "configMap": {"name": "later"}}),
+            "configmap \"later\" has not arrived yet".to_owned(),
+        ),
         (
             json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "no", "path": "x"}]}}),
             "couldn't find key no in configmap d/m".to_owned(),
@@ -104,9 +141,15 @@ fn what_cannot_be_made_says_why() {
         ),
         (
             json!({"name": "v", "hostPath": {"path": file, "type": "Directory"}}),
-            format!("hostPath type check failed: {} is not a directory", file.display()),
+            format!(
+                "hostPath type check failed: {} is not a directory",
+                file.display()
+            ),
         ),
-        (json!({"name": "v", "nfs": {}}), "volume \"v\": this kind of volume is not supported".to_owned()),
+        (
+            json!({"name": "v", "nfs": {}}),
+            "volume \"v\": this kind of volume is not supported".to_owned(),
+        ),
     ] {
         let pod = pod(json!({"containers": [], "volumes": [volume]}));
         let error = made(&pod, &objects(json!({"k": "v"})), root.path()).unwrap_err();
@@ -117,7 +160,8 @@ fn what_cannot_be_made_says_why() {
 #[test]
 fn a_change_swaps_all_files_at_once() {
     let root = tempfile::tempdir().unwrap();
-    let pod = pod(json!({"containers": [], "volumes": [{"name": "v", "configMap": {"name": "m"}}]}));
+    let pod =
+        pod(json!({"containers": [], "volumes": [{"name": "v", "configMap": {"name": "m"}}]}));
     let dirs = made(&pod, &objects(json!({"a": "1", "b": "1"})), root.path()).unwrap();
     let dir = dirs.volume("v");
     let version = |dir: &Path| fs::read_link(dir.join("..data")).unwrap();
@@ -127,7 +171,8 @@ fn a_change_swaps_all_files_at_once() {
     made(&pod, &objects(json!({"a": "2", "c": "2"})), root.path()).unwrap();
     assert_ne!(version(&dir), first);
     assert!(!dir.join(first).exists());
-    let expected = [("a", "2 644"), ("c", "2 644")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let expected =
+        [("a", "2 644"), ("c", "2 644")].map(|(name, text)| (name.to_owned(), text.to_owned()));
     assert_eq!(shown(&dir), BTreeMap::from(expected));
 }
 
@@ -144,14 +189,19 @@ fn sub_paths_stay_inside() {
     let dirs = made(&pod, &objects(json!({"k": "v"})), root.path()).unwrap();
     let expand = |text: &str| text.replace("$(N)", "p");
     let found = mounts(&pod, &pod.spec.containers[0], 0, &dirs, &expand).unwrap();
-    assert!(found[0].host_path.ends_with("volumes/e/p/logs") && Path::new(&found[0].host_path).is_dir());
+    assert!(
+        found[0].host_path.ends_with("volumes/e/p/logs") && Path::new(&found[0].host_path).is_dir()
+    );
     assert_eq!(fs::read_to_string(&found[1].host_path).unwrap(), "v");
     assert!(found[1].readonly && !found[0].readonly);
     assert_eq!(found[2].container_path, "/etc/hosts");
     assert_eq!(found[3].container_path, "/dev/termination-log");
     std::os::unix::fs::symlink("/etc", dirs.volume("e").join("link")).unwrap();
     for sub in ["../x", "/etc", "link/passwd"] {
-        assert!(matches!(inside(&dirs.volume("e"), sub), Err(VolumeError::Escapes(_))), "{sub}");
+        assert!(
+            matches!(inside(&dirs.volume("e"), sub), Err(VolumeError::Escapes(_))),
+            "{sub}"
+        );
     }
 }
 
@@ -162,7 +212,10 @@ fn hosts_and_hostname() {
         "hostAliases": [{"ip": "192.0.2.9", "hostnames": ["x", "y.z"]}],
     }));
     let text = etc_hosts(&pod, &["10.1.2.3".to_owned()]);
-    assert!(text.contains("10.1.2.3\tweb-0.web.d.svc.cluster.local\tweb-0\n"), "{text}");
+    assert!(
+        text.contains("10.1.2.3\tweb-0.web.d.svc.cluster.local\tweb-0\n"),
+        "{text}"
+    );
     assert!(text.ends_with("192.0.2.9\tx\ty.z\n"), "{text}");
     let mut long = pod;
     long.spec.hostname = format!("{}-{}", "a".repeat(62), "b");
@@ -172,12 +225,21 @@ fn hosts_and_hostname() {
 #[test]
 fn cleaning_up_unmounts() {
     let root = tempfile::tempdir().unwrap();
-    let medium = if nix::unistd::geteuid().is_root() { "Memory" } else { "" };
-    let pod = pod(json!({"containers": [], "volumes": [{"name": "e", "emptyDir": {"medium": medium, "sizeLimit": "1Mi"}}]}));
+    let medium = if nix::unistd::geteuid().is_root() {
+        "Memory"
+    } else {
+        ""
+    };
+    let pod = pod(
+        json!({"containers": [], "volumes": [{"name": "e", "emptyDir": {"medium": medium, "sizeLimit": "1Mi"}}]}),
+    );
     let dirs = made(&pod, &Objects::default(), root.path()).unwrap();
     fs::write(dirs.volume("e").join("file"), "x").unwrap();
     made(&pod, &Objects::default(), root.path()).unwrap();
-    assert_eq!(mounts_below(root.path()).unwrap().len(), usize::from(medium == "Memory"));
+    assert_eq!(
+        mounts_below(root.path()).unwrap().len(),
+        usize::from(medium == "Memory")
+    );
     clean_up(&dirs).unwrap();
     assert!(!dirs.root().exists());
     assert_eq!(mounts_below(root.path()).unwrap().len(), 0);

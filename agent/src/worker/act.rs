@@ -42,6 +42,8 @@ pub(super) struct Act {
     pub ips: Vec<String>,
     pub memory: Memory,
     pub interrupt: CancellationToken,
+    /// The node stops: no events.
+    pub silent: bool,
 }
 
 impl Act {
@@ -63,8 +65,17 @@ impl Act {
             }
         }
         // Problems carry their own time of retry: only a failure that left none is to be waited on.
-        let told = self.memory.pod_problem.is_some() || !self.memory.problems.is_empty() || self.interrupt.is_cancelled();
-        (if told && done == Done::Failed { Done::All } else { done }, self.memory)
+        let told = self.memory.pod_problem.is_some()
+            || !self.memory.problems.is_empty()
+            || self.interrupt.is_cancelled();
+        (
+            if told && done == Done::Failed {
+                Done::All
+            } else {
+                done
+            },
+            self.memory,
+        )
     }
 
     async fn one(&mut self, action: Action) -> Done {
@@ -72,8 +83,15 @@ impl Act {
         let outcome = match action {
             Action::PrepareVolumes => return self.prepare_volumes().await,
             Action::RunSandbox { attempt } => return self.run_sandbox(attempt).await,
-            Action::StartContainer { name, sandbox_id, attempt, backoff_s } => {
-                return self.start_container(&name, &sandbox_id, attempt, backoff_s).await;
+            Action::StartContainer {
+                name,
+                sandbox_id,
+                attempt,
+                backoff_s,
+            } => {
+                return self
+                    .start_container(&name, &sandbox_id, attempt, backoff_s)
+                    .await;
             }
             Action::StopContainers(stops) => return self.stop_all(stops).await,
             Action::RemoveContainer { id } => runtime.remove_container(&id).await,
@@ -92,7 +110,12 @@ impl Act {
     }
 
     async fn prepare_volumes(&mut self) -> Done {
-        let (context, pod, dirs, ips) = (self.context.clone(), self.pod.clone(), self.dirs.clone(), self.ips.clone());
+        let (context, pod, dirs, ips) = (
+            self.context.clone(),
+            self.pod.clone(),
+            self.dirs.clone(),
+            self.ips.clone(),
+        );
         let made = tokio::task::spawn_blocking(move || {
             let downward = Downward {
                 pod: &pod,
@@ -103,7 +126,11 @@ impl Act {
             };
             volumes::prepare(&dirs, &context.objects, &downward)?;
             // The sandbox of an adopted pod has its address already.
-            if ips.is_empty() { Ok(()) } else { volumes::write_etc_hosts(&dirs, &pod, &ips) }
+            if ips.is_empty() {
+                Ok(())
+            } else {
+                volumes::write_etc_hosts(&dirs, &pod, &ips)
+            }
         })
         .await;
         let failed = match made {
@@ -117,9 +144,19 @@ impl Act {
         };
         let waits_for_server = failed.ends_with("has not arrived yet");
         if !waits_for_server {
-            self.event("Warning", "FailedMount", format!("MountVolume.SetUp failed: {failed}"), "");
+            self.event(
+                "Warning",
+                "FailedMount",
+                format!("MountVolume.SetUp failed: {failed}"),
+                "",
+            );
         }
-        let problem = self.problem(self.memory.pod_problem.as_ref(), "ContainerCreating", "ContainerCreating", failed);
+        let problem = self.problem(
+            self.memory.pod_problem.as_ref(),
+            "ContainerCreating",
+            "ContainerCreating",
+            failed,
+        );
         self.memory.pod_problem = Some(problem);
         Done::Failed
     }
@@ -142,7 +179,12 @@ impl Act {
             Err(error) => {
                 let message = format!("Failed to create pod sandbox: {error}");
                 self.event("Warning", "FailedCreatePodSandBox", message.clone(), "");
-                let problem = self.problem(self.memory.pod_problem.as_ref(), "ContainerCreating", "ContainerCreating", message);
+                let problem = self.problem(
+                    self.memory.pod_problem.as_ref(),
+                    "ContainerCreating",
+                    "ContainerCreating",
+                    message,
+                );
                 self.memory.pod_problem = Some(problem);
                 Done::Failed
             }
@@ -152,7 +194,10 @@ impl Act {
     /// The pod has an address now: its names go into its /etc/hosts.
     async fn after_sandbox(&mut self) -> Result<(), RuntimeError> {
         let observed = self.context.runtime.observe(&self.pod.metadata.uid).await?;
-        let newest = observed.sandboxes.into_iter().max_by_key(|sandbox| sandbox.attempt);
+        let newest = observed
+            .sandboxes
+            .into_iter()
+            .max_by_key(|sandbox| sandbox.attempt);
         self.ips = match newest {
             Some(_) if self.pod.spec.host_network => vec![self.context.host_ip.clone()],
             Some(sandbox) => sandbox.ips,
@@ -163,12 +208,22 @@ impl Act {
     }
 
     fn sandbox_config(&self, attempt: u32) -> k8s_cri::v1::PodSandboxConfig {
-        configs::sandbox(&self.pod, attempt, &self.log_dir().to_string_lossy(), &self.context.facts)
+        configs::sandbox(
+            &self.pod,
+            attempt,
+            &self.log_dir().to_string_lossy(),
+            &self.context.facts,
+        )
     }
 
     fn log_dir(&self) -> std::path::PathBuf {
         let meta = &self.pod.metadata;
-        logs::pod_dir(&self.context.logs_dir, &meta.namespace, &meta.name, &meta.uid)
+        logs::pod_dir(
+            &self.context.logs_dir,
+            &meta.namespace,
+            &meta.name,
+            &meta.uid,
+        )
     }
 
     /// All at once: hook, then signal, within one grace.
@@ -191,7 +246,10 @@ impl Act {
         self.event("Normal", "Killing", stop.why.clone(), &stop.name);
         let begin = Instant::now();
         let spec = self.pod.container(&stop.name);
-        if let Some((spec, hook)) = spec.filter(|_| stop.hook).and_then(|spec| Some((spec, spec.lifecycle.pre_stop.as_ref()?))) {
+        if let Some((spec, hook)) = spec
+            .filter(|_| stop.hook)
+            .and_then(|spec| Some((spec, spec.lifecycle.pre_stop.as_ref()?)))
+        {
             let target = self.target(&stop.id, spec);
             let patience = Duration::from_secs(u64::from(stop.grace_s));
             let answer = tokio::select! {
@@ -199,11 +257,22 @@ impl Act {
                 () = self.interrupt.cancelled() => None,
             };
             if let Some(answer) = answer.filter(|answer| !answer.ok) {
-                self.event("Warning", "FailedPreStopHook", format!("PreStopHook failed: {}", answer.message), &stop.name);
+                self.event(
+                    "Warning",
+                    "FailedPreStopHook",
+                    format!("PreStopHook failed: {}", answer.message),
+                    &stop.name,
+                );
             }
         }
         let spent = begin.elapsed().as_secs() as u32;
-        let grace = if stop.grace_s == 0 { 0 } else { stop.grace_s.saturating_sub(spent).max(LEAST_GRACE_S.min(stop.grace_s)) };
+        let grace = if stop.grace_s == 0 {
+            0
+        } else {
+            stop.grace_s
+                .saturating_sub(spent)
+                .max(LEAST_GRACE_S.min(stop.grace_s))
+        };
         tokio::select! {
             outcome = self.context.runtime.stop_container(&stop.id, grace) => outcome,
             // A shorter grace is wanted by now: the next plan says which.
@@ -239,7 +308,11 @@ impl Act {
     }
 
     fn event(&self, kind: &str, reason: &str, message: impl Into<String>, container: &str) {
-        self.context.event(&self.pod, kind, reason, message, container);
+        if self.silent {
+            return;
+        }
+        self.context
+            .event(&self.pod, kind, reason, message, container);
     }
 
     /// The problem after `before`, with twice its back-off.
@@ -252,11 +325,22 @@ impl Act {
     ) -> Problem {
         let now = self.context.now();
         // What the server will send in a moment is not to be waited for long.
-        let soon = message.ends_with("has not arrived yet") || reason == "CreateContainerConfigError" || reason == "ContainerCreating";
+        let soon = message.ends_with("has not arrived yet")
+            || reason == "CreateContainerConfigError"
+            || reason == "ContainerCreating";
         let first = if soon { 1 } else { BACKOFF_FIRST_S };
-        let backoff_s = before.map_or(first, |before| (before.backoff_s * 2).clamp(first, BACKOFF_LONGEST_S));
+        let backoff_s = before.map_or(first, |before| {
+            (before.backoff_s * 2).clamp(first, BACKOFF_LONGEST_S)
+        });
         let backoff_s = if soon { backoff_s.min(10) } else { backoff_s };
-        Problem { reason, reason_later, message, since: now, retry_at: now + TimeDelta::seconds(i64::from(backoff_s)), backoff_s }
+        Problem {
+            reason,
+            reason_later,
+            message,
+            since: now,
+            retry_at: now + TimeDelta::seconds(i64::from(backoff_s)),
+            backoff_s,
+        }
     }
 }
 

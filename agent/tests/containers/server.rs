@@ -41,7 +41,10 @@ impl Dialer for Server {
                 server.heard(message, &down_tx);
             }
         });
-        Ok(Connection { up, down: ReceiverStream::new(down).map(Ok).boxed() })
+        Ok(Connection {
+            up,
+            down: ReceiverStream::new(down).map(Ok).boxed(),
+        })
     }
 }
 
@@ -58,7 +61,12 @@ impl Server {
                 state.sessions += 1;
                 state.down = Some(down.clone());
                 let (epoch, revision) = (state.revision, state.revision);
-                say(Down::Welcome(proto::Welcome { epoch, cluster_id: "test".into(), revision, ..Default::default() }));
+                say(Down::Welcome(proto::Welcome {
+                    epoch,
+                    cluster_id: "test".into(),
+                    revision,
+                    ..Default::default()
+                }));
                 for (resource, name, object) in &state.objects {
                     say(object_message(resource, name, object.as_ref(), revision));
                 }
@@ -67,16 +75,27 @@ impl Server {
                 }
                 say(Down::SnapshotEnd(proto::SnapshotEnd { revision }));
             }
-            Up::Heartbeat(_) => say(Down::HeartbeatAck(proto::HeartbeatAck { revision: state.revision })),
+            Up::Heartbeat(_) => say(Down::HeartbeatAck(proto::HeartbeatAck {
+                revision: state.revision,
+            })),
             Up::PodStatus(report) => {
                 let status: Value = serde_json::from_slice(&report.status).unwrap();
-                if let Some((pod, _)) = state.pods.get_mut(&report.uid) {
-                    pod["status"] = status.clone();
+                state.revision += 1;
+                let revision = state.revision;
+                if let Some((pod, at)) = state.pods.get_mut(&report.uid)
+                    && pod["status"] != status
+                {
+                    // It comes back as a change, as from a real server, which has an order of fields of its own.
+                    pod["status"] = sorted(&status);
+                    *at = revision;
+                    say(assigned(pod, revision));
                 }
                 state.statuses.entry(report.uid).or_default().push(status);
             }
             Up::PodGone(gone) => state.gone.push(gone.uid),
-            Up::PodEvent(event) => state.events.push((event.uid, format!("{}: {}", event.reason, event.message))),
+            Up::PodEvent(event) => state
+                .events
+                .push((event.uid, format!("{}: {}", event.reason, event.message))),
             Up::StreamData(data) => {
                 let stream = state.streams.entry(data.id).or_default();
                 stream.0.extend_from_slice(&data.data);
@@ -135,19 +154,35 @@ impl Server {
         let revision = {
             let mut state = self.0.lock().unwrap();
             state.revision += 1;
-            state.objects.retain(|(held, other, _)| (held.as_str(), other.as_str()) != (resource, name));
-            state.objects.push((resource.to_owned(), name.to_owned(), object.clone()));
+            state
+                .objects
+                .retain(|(held, other, _)| (held.as_str(), other.as_str()) != (resource, name));
+            state
+                .objects
+                .push((resource.to_owned(), name.to_owned(), object.clone()));
             state.revision
         };
         self.say(object_message(resource, name, object.as_ref(), revision));
     }
 
     pub fn status(&self, uid: &str) -> Value {
-        self.0.lock().unwrap().statuses.get(uid).and_then(|all| all.last().cloned()).unwrap_or(Value::Null)
+        self.0
+            .lock()
+            .unwrap()
+            .statuses
+            .get(uid)
+            .and_then(|all| all.last().cloned())
+            .unwrap_or(Value::Null)
     }
 
     pub fn history(&self, uid: &str) -> Vec<Value> {
-        self.0.lock().unwrap().statuses.get(uid).cloned().unwrap_or_default()
+        self.0
+            .lock()
+            .unwrap()
+            .statuses
+            .get(uid)
+            .cloned()
+            .unwrap_or_default()
     }
 
     pub fn node(&self) -> Value {
@@ -159,7 +194,14 @@ impl Server {
     }
 
     pub fn events(&self, uid: &str) -> Vec<String> {
-        self.0.lock().unwrap().events.iter().filter(|(of, _)| of == uid).map(|(_, text)| text.clone()).collect()
+        self.0
+            .lock()
+            .unwrap()
+            .events
+            .iter()
+            .filter(|(of, _)| of == uid)
+            .map(|(_, text)| text.clone())
+            .collect()
     }
 
     /// Waits until the pod's status is as wanted; tells the last one if it never is.
@@ -171,7 +213,11 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{uid}: not {what} within a minute: {:#}\n{:#?}", self.status(uid), self.events(uid));
+        panic!(
+            "{uid}: not {what} within a minute: {:#}\n{:#?}",
+            self.status(uid),
+            self.events(uid)
+        );
     }
 
     pub async fn until_gone(&self, uid: &str) {
@@ -194,11 +240,21 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{uid} never went: {:#}\n{:#?}", self.status(uid), self.events(uid));
+        panic!(
+            "{uid} never went: {:#}\n{:#?}",
+            self.status(uid),
+            self.events(uid)
+        );
     }
 
     /// Opens a log stream; `logs` waits for it.
-    pub fn open_logs(&self, id: u64, name: &str, container: &str, set: impl FnOnce(&mut proto::Logs)) {
+    pub fn open_logs(
+        &self,
+        id: u64,
+        name: &str,
+        container: &str,
+        set: impl FnOnce(&mut proto::Logs),
+    ) {
         let mut logs = proto::Logs {
             namespace: "default".into(),
             pod: name.into(),
@@ -208,7 +264,11 @@ impl Server {
         };
         set(&mut logs);
         let kind = Some(proto::stream_open::Kind::Logs(logs));
-        self.say(Down::StreamOpen(proto::StreamOpen { id, credit_bytes: 0, kind }));
+        self.say(Down::StreamOpen(proto::StreamOpen {
+            id,
+            credit_bytes: 0,
+            kind,
+        }));
     }
 
     /// What a stream has brought so far, and its end.
@@ -218,7 +278,13 @@ impl Server {
         (String::from_utf8(text).unwrap(), end)
     }
 
-    pub async fn logs(&self, id: u64, name: &str, container: &str, set: impl FnOnce(&mut proto::Logs)) -> (String, Option<String>) {
+    pub async fn logs(
+        &self,
+        id: u64,
+        name: &str,
+        container: &str,
+        set: impl FnOnce(&mut proto::Logs),
+    ) -> (String, Option<String>) {
         self.open_logs(id, name, container, set);
         for _ in 0..200 {
             if let (text, Some(end)) = self.stream(id) {
@@ -230,8 +296,26 @@ impl Server {
     }
 }
 
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut fields: Vec<_> = map.iter().collect();
+            fields.sort_by_key(|(name, _)| *name);
+            fields
+                .into_iter()
+                .map(|(name, field)| (name.clone(), sorted(field)))
+                .collect()
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        other => other.clone(),
+    }
+}
+
 fn assigned(pod: &Value, revision: u64) -> Down {
-    Down::PodAssigned(proto::PodAssigned { pod: pod.to_string().into_bytes(), revision })
+    Down::PodAssigned(proto::PodAssigned {
+        pod: pod.to_string().into_bytes(),
+        revision,
+    })
 }
 
 fn object_message(resource: &str, name: &str, object: Option<&Value>, revision: u64) -> Down {

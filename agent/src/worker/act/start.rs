@@ -17,9 +17,17 @@ const POST_START_TIMEOUT: Duration = Duration::from_secs(600);
 type Failure = (&'static str, &'static str, String);
 
 impl Act {
-    pub(super) async fn start_container(&mut self, name: &str, sandbox_id: &str, attempt: u32, backoff_s: u32) -> Done {
+    pub(super) async fn start_container(
+        &mut self,
+        name: &str,
+        sandbox_id: &str,
+        attempt: u32,
+        backoff_s: u32,
+    ) -> Done {
         let pod = self.pod.clone();
-        let Some(spec) = pod.container(name) else { return Done::All };
+        let Some(spec) = pod.container(name) else {
+            return Done::All;
+        };
         let started = self.make(spec, sandbox_id, attempt, backoff_s).await;
         match started {
             Ok(()) => {
@@ -28,9 +36,21 @@ impl Act {
             }
             Err(_) if self.interrupt.is_cancelled() => Done::Failed,
             Err((reason, later, message)) => {
-                let event = if reason == "ErrImagePull" || reason == "ErrImageNeverPull" { reason } else { "Failed" };
-                self.event("Warning", event, format!("Error: {message}"), name);
-                let before = self.memory.problems.get(name).filter(|before| before.reason == reason);
+                let told = match reason {
+                    "ErrImagePull" | "ErrImageNeverPull" | "ImageInspectError" => {
+                        format!("Error: {reason}")
+                    }
+                    _ => format!("Error: {message}"),
+                };
+                // What the server sends in a moment is no failure.
+                if !message.ends_with("has not arrived yet") {
+                    self.event("Warning", "Failed", told, name);
+                }
+                let before = self
+                    .memory
+                    .problems
+                    .get(name)
+                    .filter(|before| before.reason == reason);
                 let problem = self.problem(before, reason, later, message);
                 self.memory.problems.insert(name.to_owned(), problem);
                 Done::Failed
@@ -38,9 +58,21 @@ impl Act {
         }
     }
 
-    async fn make(&self, spec: &Container, sandbox_id: &str, attempt: u32, backoff_s: u32) -> Result<(), Failure> {
+    async fn make(
+        &self,
+        spec: &Container,
+        sandbox_id: &str,
+        attempt: u32,
+        backoff_s: u32,
+    ) -> Result<(), Failure> {
         let image = self.image(spec).await?;
-        let config = |message: String| ("CreateContainerConfigError", "CreateContainerConfigError", message);
+        let config = |message: String| {
+            (
+                "CreateContainerConfigError",
+                "CreateContainerConfigError",
+                message,
+            )
+        };
         self.check_user(spec, &image).map_err(config)?;
         let downward = Downward {
             pod: &self.pod,
@@ -49,46 +81,79 @@ impl Act {
             allocatable_cpu_milli: self.context.allocatable_cpu_milli,
             allocatable_memory: self.context.allocatable_memory,
         };
-        let mut env = env::environment(spec, &downward, &self.context.objects).map_err(|error| config(error.to_string()))?;
+        let mut env = env::environment(spec, &downward, &self.context.objects)
+            .map_err(|error| config(error.to_string()))?;
         if !env.iter().any(|(name, _)| name == "HOSTNAME") {
             env.insert(0, ("HOSTNAME".to_owned(), volumes::hostname(&self.pod)));
         }
         let expand = |text: &str| {
-            env::expand(text, &|name| env.iter().find(|(held, _)| held == name).map(|(_, value)| value.clone()))
+            env::expand(text, &|name| {
+                env.iter()
+                    .find(|(held, _)| held == name)
+                    .map(|(_, value)| value.clone())
+            })
         };
         let mounts = volumes::mounts(&self.pod, spec, attempt, &self.dirs, &expand)
             .map_err(|error| config(error.to_string()))?;
         let create = |message: String| ("CreateContainerError", "CreateContainerError", message);
         let _ = std::fs::create_dir_all(self.log_dir().join(&spec.name));
-        let attempt = configs::Attempt { number: attempt, backoff_s, image_id: &image.id, env, mounts };
+        let attempt = configs::Attempt {
+            number: attempt,
+            backoff_s,
+            image_id: &image.id,
+            env,
+            mounts,
+        };
         let config = configs::container(&self.pod, spec, attempt, &self.context.facts);
         let runtime = &self.context.runtime;
         let id = runtime
             .create_container(sandbox_id, config, self.sandbox_config(0))
             .await
             .map_err(|error| create(error.to_string()))?;
-        self.event("Normal", "Created", format!("Created container: {}", spec.name), &spec.name);
+        self.event(
+            "Normal",
+            "Created",
+            format!("Created container: {}", spec.name),
+            &spec.name,
+        );
         if let Err(error) = runtime.start_container(&id).await {
             // The runtime keeps it as one that has ended (StartError): the next plan backs off from that.
             self.event("Warning", "Failed", format!("Error: {error}"), &spec.name);
             return Ok(());
         }
-        self.event("Normal", "Started", format!("Started container {}", spec.name), &spec.name);
+        self.event(
+            "Normal",
+            "Started",
+            format!("Started container {}", spec.name),
+            &spec.name,
+        );
         self.post_start(spec, &id).await;
         Ok(())
     }
 
     /// A hook that fails ends its container, as in Kubernetes.
     async fn post_start(&self, spec: &Container, id: &str) {
-        let Some(hook) = &spec.lifecycle.post_start else { return };
+        let Some(hook) = &spec.lifecycle.post_start else {
+            return;
+        };
         let target = self.target(id, spec);
         let answer = tokio::select! {
             answer = probes::run_hook(&target, hook, POST_START_TIMEOUT) => answer,
             () = self.interrupt.cancelled() => return,
         };
         if !answer.ok {
-            self.event("Warning", "FailedPostStartHook", format!("PostStartHook failed: {}", answer.message), &spec.name);
-            if let Err(error) = self.context.runtime.stop_container(id, self.pod.grace_s()).await {
+            self.event(
+                "Warning",
+                "FailedPostStartHook",
+                format!("PostStartHook failed: {}", answer.message),
+                &spec.name,
+            );
+            if let Err(error) = self
+                .context
+                .runtime
+                .stop_container(id, self.pod.grace_s())
+                .await
+            {
                 tracing::warn!(pod = self.pod.path(), %error, "cannot stop after its hook failed");
             }
         }
@@ -97,7 +162,9 @@ impl Act {
     /// The image, pulled if its policy asks for it.
     async fn image(&self, spec: &Container) -> Result<Image, Failure> {
         let reference = &spec.image;
-        let look = |error: crate::runtime::RuntimeError| ("ImageInspectError", "ImageInspectError", error.to_string());
+        let look = |error: crate::runtime::RuntimeError| {
+            ("ImageInspectError", "ImageInspectError", error.to_string())
+        };
         let present = self.context.runtime.image(reference).await.map_err(look)?;
         match (present, spec.pull_policy()) {
             (Some(image), "IfNotPresent" | "Never") => {
@@ -106,22 +173,41 @@ impl Act {
                 return Ok(image);
             }
             (None, "Never") => {
-                let message = format!("Container image \"{reference}\" is not present with pull policy of Never");
+                let message = format!(
+                    "Container image \"{reference}\" is not present with pull policy of Never"
+                );
                 return Err(("ErrImageNeverPull", "ErrImageNeverPull", message));
             }
             _ => {}
         }
-        self.event("Normal", "Pulling", format!("Pulling image \"{reference}\""), &spec.name);
+        self.event(
+            "Normal",
+            "Pulling",
+            format!("Pulling image \"{reference}\""),
+            &spec.name,
+        );
         let failed = |message: String| ("ErrImagePull", "ImagePullBackOff", message);
         let pulled = tokio::select! {
             pulled = self.context.runtime.pull(reference, self.sandbox_config(0)) => pulled,
             () = self.interrupt.cancelled() => return Err(failed("the pod is being deleted".to_owned())),
         };
         if let Err(error) = pulled {
-            self.event("Warning", "Failed", format!("Failed to pull image \"{reference}\": {error}"), &spec.name);
-            return Err(failed(format!("failed to pull image \"{reference}\": {error}")));
+            self.event(
+                "Warning",
+                "Failed",
+                format!("Failed to pull image \"{reference}\": {error}"),
+                &spec.name,
+            );
+            return Err(failed(format!(
+                "failed to pull image \"{reference}\": {error}"
+            )));
         }
-        self.event("Normal", "Pulled", format!("Successfully pulled image \"{reference}\""), &spec.name);
+        self.event(
+            "Normal",
+            "Pulled",
+            format!("Successfully pulled image \"{reference}\""),
+            &spec.name,
+        );
         let present = self.context.runtime.image(reference).await.map_err(look)?;
         present.ok_or_else(|| failed(format!("image \"{reference}\" is not there after its pull")))
     }
