@@ -19,6 +19,8 @@ pub(super) struct StoreMachine {
     database: String,
     retired: Vec<Retired>,
     tamper: Option<Tamper>,
+    /// Of the entry at index 0, with which a cluster begins: the store counts from 1, so it goes in with the next.
+    first_membership: Option<Bytes>,
 }
 
 /// The name of the database in use.
@@ -42,6 +44,7 @@ impl StoreMachine {
             database,
             retired: Vec::new(),
             tamper,
+            first_membership: None,
         }
     }
 
@@ -77,7 +80,10 @@ impl Machine for StoreMachine {
     }
 
     fn apply(&mut self, group: Vec<Committed>) -> Result<(), MachineError> {
-        let mut membership = self.store.applied().1;
+        let mut membership = match self.first_membership.take() {
+            Some(first) => first,
+            None => self.store.applied().1,
+        };
         let mut entries = Vec::with_capacity(group.len());
         for committed in group {
             let position = Position {
@@ -86,6 +92,9 @@ impl Machine for StoreMachine {
             };
             if let Some(changed) = committed.membership {
                 membership = changed;
+            }
+            if position.index == 0 {
+                continue;
             }
             let entry = committed
                 .payload
@@ -99,6 +108,10 @@ impl Machine for StoreMachine {
                 entry
             });
             entries.push((position, entry));
+        }
+        if entries.is_empty() {
+            self.first_membership = Some(membership);
+            return Ok(());
         }
         self.store.apply(entries, &membership).map_err(failed)?;
         Ok(())
