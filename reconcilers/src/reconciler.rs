@@ -109,6 +109,7 @@ pub enum Waiting {
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unschedulable { nodes: 0, .. } => f.write_str("no nodes available to schedule pods"),
             Self::Unschedulable { nodes, reasons } => {
                 let listed: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
                 write!(f, "0/{nodes} nodes are available: {}", listed.join(", "))

@@ -31,7 +31,8 @@ pub struct RoundOutcome {
     /// Each key decided, in order, whether or not anything came of it: what replay needs.
     pub decided: Vec<(&'static str, Key)>,
     pub drafts: Vec<Decided>,
-    /// What is being waited on, by key: replaces what an earlier round said of a key in `decided`.
+    /// What is being waited on, by key: replaces what an earlier round said of a key in `decided`. The shell forgets those whose object is
+    /// gone from the world.
     pub waiting: Vec<(&'static str, Key, Waiting)>,
     /// When the next timer is due.
     pub next_at: Option<Time>,
@@ -111,4 +112,94 @@ fn size(draft: &Draft) -> usize {
         What::Remove => 0,
     });
     bodies.sum::<usize>() + 200 * (draft.changes.len() + draft.expectations.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RoundState, Touched, Wakes};
+    use eventstore::{Expectation, Intent};
+
+    /// Decides by the name of its key: `panics`, `proposes`, anything else does nothing.
+    struct Scripted {
+        name: &'static str,
+        first: bool,
+    }
+
+    impl Reconciler for Scripted {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+
+        fn first(&self) -> bool {
+            self.first
+        }
+
+        fn wakes(&self, _: &Touched, _: &World, _: &mut Wakes) {}
+
+        fn keys(&self, _: &World, wakes: &mut Wakes) {
+            for name in ["b", "panics", "proposes", "a"] {
+                wakes.wake(Key::new("things", "", name));
+            }
+        }
+
+        fn decide(&self, _: &World, key: &Key, _: &mut RoundState, _: Time) -> Decision {
+            match &*key.name {
+                "panics" => panic!("no such luck"),
+                "proposes" => Decision::propose(Draft { intent: Intent::Create, expectations: Vec::<Expectation>::new(), changes: Vec::new() }),
+                _ => Decision::nothing(),
+            }
+        }
+    }
+
+    fn both() -> Vec<Box<dyn Reconciler>> {
+        vec![Box::new(Scripted { name: "late", first: false }), Box::new(Scripted { name: "early", first: true })]
+    }
+
+    #[test]
+    fn keeps_turns() {
+        let all = ["early b", "early panics", "early proposes", "early a", "late b", "late panics", "late proposes", "late a"];
+        for (limits, rounds) in [
+            (Limits::default(), vec![&all[..]]),
+            (Limits { keys: 3, ..Limits::default() }, vec![&all[..3], &all[3..6], &all[6..]]),
+            (Limits { proposals: 1, ..Limits::default() }, vec![&all[..3], &all[3..7], &all[7..]]),
+        ] {
+            check_turns(limits, &rounds);
+        }
+    }
+
+    fn check_turns(limits: Limits, rounds: &[&[&str]]) {
+        let (reconcilers, world, mut due) = (both(), World::default(), Due::default());
+        due.everything(&reconcilers, &world);
+        for expected in rounds {
+            let outcome = run_round(&reconcilers, &world, &mut due, Time::default(), limits);
+            let decided: Vec<String> = outcome.decided.iter().map(|(name, key)| format!("{name} {}", key.name)).collect();
+            assert_eq!(decided, *expected, "{limits:?}");
+        }
+        assert!(due.is_empty());
+    }
+
+    #[test]
+    fn sets_a_panic_aside() {
+        let (reconcilers, world, mut due) = (both(), World::default(), Due::default());
+        due.everything(&reconcilers, &world);
+        let outcome = run_round(&reconcilers, &world, &mut due, Time::default(), Limits::default());
+        let broken = Waiting::Broken { why: "no such luck".to_owned() };
+        let waiting: Vec<_> = outcome.waiting.iter().map(|(name, key, waiting)| (*name, &*key.name, waiting.clone())).collect();
+        assert_eq!(waiting, [("early", "panics", broken.clone()), ("late", "panics", broken)]);
+        assert_eq!((outcome.decided.len(), outcome.drafts.len()), (8, 2));
+        assert!(due.is_empty(), "what is broken is not tried again by itself");
+    }
+
+    #[test]
+    fn rings_in_time() {
+        let (reconcilers, world, mut due) = (both(), World::default(), Due::default());
+        let key = Key::new("things", "", "proposes");
+        due.again(&reconcilers, "late", &key, 7, Time::from_s(10));
+        assert_eq!((due.next_at(), due.ready(Time::from_s(9)), due.ready(Time::from_s(10))), (Some(Time::from_s(10)), false, true));
+        let early = run_round(&reconcilers, &world, &mut due, Time::from_s(9), Limits::default());
+        assert_eq!((early.decided.len(), early.next_at), (0, Some(Time::from_s(10))));
+        let rung = run_round(&reconcilers, &world, &mut due, Time::from_s(10), Limits::default());
+        assert_eq!((rung.drafts.len(), rung.drafts[0].woken_by, rung.next_at), (1, 7, None));
+    }
 }

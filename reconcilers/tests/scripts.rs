@@ -16,7 +16,7 @@ mod testbed;
 
 use eventstore::Key;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use testbed::{Bed, deployment, node, pod, pod_spec};
 
@@ -28,9 +28,11 @@ fn scripts() {
     assert!(paths.len() >= 8, "the scripts are gone");
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut wrong = Vec::new();
+    let mut levelled = BTreeSet::new();
     for path in paths {
         let written = std::fs::read_to_string(&path).unwrap();
-        let played = play(&written);
+        let (played, checked) = play(&written);
+        levelled.extend(checked);
         if update {
             std::fs::write(&path, &played).unwrap();
         } else if played != written {
@@ -39,11 +41,13 @@ fn scripts() {
             wrong.push(format!("{}:{}\n  expected {expected}\n  got      {got}", path.display(), line + 1));
         }
     }
+    let every: BTreeSet<&str> = reconcilers::all(&reconcilers::Config::default()).iter().map(|reconciler| reconciler.name()).collect();
+    assert_eq!(levelled, every, "every reconciler proposes something in some script, and decides nothing on its own result");
     assert!(wrong.is_empty(), "{}\nUPDATE_GOLDEN=1 writes them anew", wrong.join("\n"));
 }
 
-/// The script with its output as it is now.
-fn play(script: &str) -> String {
+/// The script with its output as it is now, and the reconcilers that proposed something in it.
+fn play(script: &str) -> (String, BTreeSet<&'static str>) {
     let mut bed = Bed::new();
     bed.settle();
     bed.told.clear();
@@ -66,7 +70,7 @@ fn play(script: &str) -> String {
     }
     out.truncate(out.trim_end().len());
     out.push('\n');
-    out
+    (out, bed.levelled)
 }
 
 fn run(bed: &mut Bed, line: &str, out: &mut String) {

@@ -90,6 +90,8 @@ pub(crate) struct Version {
     revision: i64,
     /// `spec.replicas` as it is to be.
     size: i64,
+    /// How many pods it has that are neither finished nor being deleted.
+    pods: i64,
     /// How many of its pods are available, by the least favourable of what is known.
     available: i64,
     made_at: Time,
@@ -101,7 +103,7 @@ impl Version {
     }
 
     fn counts(&self) -> Counts {
-        Counts { size: self.size, available: self.available }
+        Counts { size: self.size, pods: self.pods, available: self.available.min(self.size) }
     }
 }
 
@@ -150,13 +152,14 @@ impl<'a> Rollout<'a> {
 
     fn plan(&mut self) {
         status::pause_or_resume(self);
-        if self.deployment.paused || self.scaled_by_user() {
+        let scaled = self.scaled_by_user();
+        if self.deployment.paused || scaled {
             version::adopt_revision(self);
             self.scale();
-            if self.deployment.paused {
-                self.limit_history();
-                self.waiting = Some(Waiting::Paused);
-            }
+        }
+        if self.deployment.paused {
+            self.limit_history();
+            self.waiting = Some(Waiting::Paused);
             status::count(self);
             return;
         }
@@ -164,7 +167,7 @@ impl<'a> Rollout<'a> {
             Strategy::RollingUpdate { .. } => self.roll(),
             Strategy::Recreate => self.recreate(),
         };
-        if !acted && self.complete() {
+        if !acted && !scaled && self.complete() {
             self.limit_history();
         }
         status::count(self);
@@ -190,18 +193,13 @@ impl<'a> Rollout<'a> {
 
     fn roll(&mut self) -> bool {
         version::find_or_make(self);
-        let Some(new) = &self.new else { return true };
+        let Some(new) = &mut self.new else { return true };
         let olds: Vec<Counts> = self.old.iter().map(Version::counts).collect();
-        let grown = sizes::new_size(new.counts().size, &olds, self.budget);
-        if new.thing.is_none() || grown != new.size {
-            if let Some(new) = &mut self.new {
-                new.size = grown;
-            }
-            return true;
-        }
-        let shrunk = sizes::old_sizes(new.counts(), &olds, self.budget);
-        let acted = shrunk.iter().zip(&olds).any(|(after, before)| *after != before.size);
+        let (grown, shrunk) = sizes::roll(new.counts(), &olds, self.budget);
+        let mut acted = new.thing.is_none() || grown != new.size;
+        new.size = grown;
         for (version, size) in self.old.iter_mut().zip(shrunk) {
+            acted |= version.size != size;
             version.size = size;
         }
         acted
@@ -279,7 +277,7 @@ impl<'a> Rollout<'a> {
             }
             if version.resized() && (version.size != 0 || version.thing.is_some()) {
                 let from = version.thing.as_ref().map_or(0, |_| version.view.replicas);
-                said.push(format!("{} {from} to {}", version.key.name, version.size));
+                said.push(format!("scale {} from {from} to {}", version.key.name, version.size));
                 let up = if version.size > from { "up" } else { "down" };
                 let message = format!("Scaled {up} replica set {} from {from} to {}", version.key.name, version.size);
                 let tale = Tale { component: NAME, severity: Severity::Normal, reason: "ScalingReplicaSet", message };
@@ -301,6 +299,9 @@ impl<'a> Rollout<'a> {
         expectations.push(unchanged(self.thing));
         if self.new.as_ref().is_some_and(|new| new.thing.is_none()) {
             expectations.push(crate::change::living_namespace(&self.thing.object.key.namespace));
+        }
+        if let Some(new) = self.new.as_ref().filter(|new| new.thing.is_none()) {
+            said.insert(0, format!("roll out revision {}", new.revision));
         }
         let intent = if said.is_empty() { Intent::Status } else { Intent::Reconcile { what: said.join(", ").into() } };
         decision.drafts.push(Draft { intent, expectations, changes });

@@ -6,10 +6,11 @@
 
 use crate::world::{Deployment, Strategy};
 
-/// A ReplicaSet's size and how many of its pods are available.
+/// A ReplicaSet's size, how many pods it has still or already, and how many of those it will keep are available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub size: i64,
+    pub pods: i64,
     pub available: i64,
 }
 
@@ -45,17 +46,40 @@ impl Budget {
     }
 }
 
-/// The new version's next size: as far up as the surge leaves room, or down to what is asked for.
-pub fn new_size(size: i64, olds: &[Counts], budget: Budget) -> i64 {
-    if size >= budget.replicas {
+/// How often a step of one side may make room for a step of the other in one decision: each takes at least a pod of room, of which
+/// there are two kinds, and after one step of each nothing more comes without pods changing.
+const MOST_STEPS: usize = 4;
+
+/// All that may be done before pods change: the new version's next size and the old versions', oldest first.
+pub fn roll(mut new: Counts, olds: &[Counts], budget: Budget) -> (i64, Vec<i64>) {
+    let mut olds = olds.to_vec();
+    for _ in 0..MOST_STEPS {
+        let grown = new_size(new, &olds, budget);
+        let shrunk = old_sizes(Counts { size: grown, ..new }, &olds, budget);
+        let moved = grown != new.size || shrunk.iter().zip(&olds).any(|(after, before)| *after != before.size);
+        new.size = grown;
+        for (old, size) in olds.iter_mut().zip(shrunk) {
+            *old = Counts { size, available: old.available.min(size), ..*old };
+        }
+        if !moved {
+            break;
+        }
+    }
+    (new.size, olds.iter().map(|old| old.size).collect())
+}
+
+/// The new version's next size: as far up as the surge leaves room, or down to what is asked for. A pod that its set has still to
+/// delete takes up room, so that there are never more than may be, not even for the moment between two decisions.
+fn new_size(new: Counts, olds: &[Counts], budget: Budget) -> i64 {
+    if new.size >= budget.replicas {
         return budget.replicas;
     }
-    let all = size + olds.iter().map(|old| old.size).sum::<i64>();
-    size + (budget.most() - all).clamp(0, budget.replicas - size)
+    let all: i64 = olds.iter().chain([&new]).map(|set| set.size.max(set.pods)).sum();
+    new.size + (budget.most() - all).clamp(0, budget.replicas - new.size)
 }
 
 /// The old versions' next sizes, oldest first: what is not available anyway goes first, then as much as availability allows.
-pub fn old_sizes(new: Counts, olds: &[Counts], budget: Budget) -> Vec<i64> {
+fn old_sizes(new: Counts, olds: &[Counts], budget: Budget) -> Vec<i64> {
     let mut sizes: Vec<i64> = olds.iter().map(|old| old.size).collect();
     let all = new.size + sizes.iter().sum::<i64>();
     // New pods that are not available yet are counted on: without them this is how many may go.
@@ -189,10 +213,10 @@ mod tests {
     #[test]
     fn rolls() {
         let budget = Budget { replicas: 4, max_surge: 1, max_unavailable: 1 };
-        // new (size, available), olds (size, available) -> new size, old sizes
+        // new (size, available), olds (size, available) -> new size, old sizes; every set has the pods that its size says
         for (new, olds, new_after, olds_after) in [
+            // One more comes, one goes; the room that the one that goes leaves is only there once it is gone.
             ((0, 0), vec![(4, 4)], 1, vec![3]),
-            ((1, 0), vec![(4, 4)], 1, vec![3]),
             ((1, 0), vec![(3, 3)], 2, vec![3]),
             ((2, 0), vec![(3, 3)], 2, vec![3]),
             ((2, 1), vec![(3, 3)], 2, vec![2]),
@@ -208,10 +232,9 @@ mod tests {
     }
 
     fn check_roll(new: (i64, i64), olds: &[(i64, i64)], budget: Budget, new_after: i64, olds_after: &[i64]) {
-        let counts = |(size, available): (i64, i64)| Counts { size, available };
+        let counts = |(size, available): (i64, i64)| Counts { size, pods: size, available };
         let old_counts: Vec<Counts> = olds.iter().map(|old| counts(*old)).collect();
-        let got = (new_size(new.0, &old_counts, budget), old_sizes(counts(new), &old_counts, budget));
-        assert_eq!(got, (new_after, olds_after.to_vec()), "{new:?} {olds:?}");
+        assert_eq!(roll(counts(new), &old_counts, budget), (new_after, olds_after.to_vec()), "{new:?} {olds:?}");
     }
 
     #[test]
@@ -232,7 +255,7 @@ mod tests {
 
     fn check_scale(before: i64, after: i64, sizes: &[i64], expected: &[i64]) {
         let of = |(index, size): (usize, &i64)| Sized {
-            counts: Counts { size: *size, available: *size },
+            counts: Counts { size: *size, pods: *size, available: *size },
             age: -(index as i64),
             max_then: Some(before),
             desired_then: Some(before),

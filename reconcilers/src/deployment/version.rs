@@ -33,11 +33,22 @@ pub fn split(world: &World, deployment: &Deployment, held: &[Arc<Thing>], now: T
 fn read(world: &World, thing: &Arc<Thing>, now: Time) -> Option<Version> {
     let Kind::ReplicaSet(view) = &thing.kind else { return None };
     let object = thing.object.to_value();
+    let active: Vec<bool> = world
+        .controlled(thing.object.uid(), resource::PODS)
+        .filter_map(|pod| match &pod.kind {
+            Kind::Pod(view) if view.active(pod) => Some(view),
+            _ => None,
+        })
+        .map(|pod| pod.available(view.min_ready_s, now).is_ok())
+        .collect();
+    let available = active.iter().filter(|available| **available).count() as i64;
     Some(Version {
         key: thing.object.key.clone(),
         revision: annotated(&object, REVISION).unwrap_or(0),
         size: view.replicas,
-        available: available(world, thing, view, now),
+        pods: active.len() as i64,
+        // Its status may be older than its pods, and its pods may be more than it is about to keep: the least of all three.
+        available: view.replicas.min(view.status_available).min(available),
         made_at: thing.object.stamps.created,
         view: (**view).clone(),
         thing: Some(thing.clone()),
@@ -45,17 +56,9 @@ fn read(world: &World, thing: &Arc<Thing>, now: Time) -> Option<Version> {
     })
 }
 
-/// Its status may be older than its pods, and its pods may be more than it is about to keep: the least of all three.
-fn available(world: &World, thing: &Thing, view: &ReplicaSet, now: Time) -> i64 {
-    let pods = world.controlled(thing.object.uid(), resource::PODS).filter(|pod| {
-        matches!(&pod.kind, Kind::Pod(view_of_pod) if view_of_pod.active(pod) && view_of_pod.available(view.min_ready_s, now).is_ok())
-    });
-    view.replicas.min(view.status_available).min(pods.count() as i64)
-}
-
 pub fn sized(version: &Version) -> Sized {
     Sized {
-        counts: Counts { size: version.size, available: version.available },
+        counts: Counts { size: version.size, pods: version.pods, available: version.available },
         age: version.made_at.ms(),
         max_then: annotated(&version.object, MAX),
         desired_then: annotated(&version.object, DESIRED),
@@ -100,6 +103,7 @@ pub fn find_or_make(rollout: &mut Rollout) {
         key: key.clone(),
         revision: 0,
         size: 0,
+        pods: 0,
         available: 0,
         made_at: rollout.now,
     };

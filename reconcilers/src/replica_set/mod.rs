@@ -89,21 +89,25 @@ impl ReplicaSets {
             _ => None,
         });
         let (active, others): (Vec<Held>, Vec<Held>) = held.partition(|held| held.pod.active(&held.thing));
+        let mut counted = status::count(set, thing, &active, &others, now);
         let mut decision = Decision::nothing();
         if thing.object.living() {
             let missing = set.replicas - active.len() as i64;
             if missing > 0 {
                 decision.drafts = self.create(world, thing, missing as usize, now);
+                counted.made(decision.drafts.len());
             } else if missing < 0 {
-                decision.drafts = scale_down(world, thing, &active, missing.unsigned_abs() as usize, now);
+                let leaving: Vec<&Held> = rank::first_to_go(world, thing, &active).into_iter().take(missing.unsigned_abs().min(BURST as u64) as usize).collect();
+                decision.drafts = scale_down(world, thing, &leaving, now);
+                counted.left(set, thing, &leaving, now);
             }
         }
-        let counted = status::count(set, thing, &active, &others, now);
+        // Counted as these drafts will have it, so that the status is written once; should one be rejected, the next decision says so.
         decision.drafts.extend(status::write(thing, &counted));
         if let Some(at) = counted.available_at {
             decision = decision.again(at);
         }
-        if decision.drafts.is_empty() && counted.available < set.replicas {
+        if counted.available < set.replicas {
             decision = decision.waiting(Waiting::Pods { wanted: set.replicas, available: counted.available });
         }
         decision
@@ -131,10 +135,10 @@ impl ReplicaSets {
     }
 }
 
-fn scale_down(world: &World, set: &Arc<Thing>, active: &[Held], surplus: usize, now: Time) -> Vec<Draft> {
+fn scale_down(world: &World, set: &Arc<Thing>, leaving: &[&Held], now: Time) -> Vec<Draft> {
     let mut drafts = Vec::new();
     let mut names = Vec::new();
-    for held in rank::first_to_go(world, set, active).into_iter().take(surplus.min(BURST)) {
+    for held in leaving {
         let Some(change) = delete(&held.thing) else { continue };
         names.push(held.thing.object.key.name.to_string());
         drafts.push(Draft {

@@ -19,21 +19,48 @@ pub struct Counted {
 }
 
 pub(super) fn count(set: &ReplicaSet, thing: &Thing, active: &[Held], others: &[Held], now: Time) -> Counted {
-    let written = thing.object.to_value();
-    let labels = json!({ "matchLabels": written["spec"]["template"]["metadata"]["labels"] });
-    let template: Selector = serde_json::from_value(labels).unwrap_or_default();
-    let mut counted = Counted { replicas: active.len() as i64, ..Counted::default() };
+    let template = template(thing);
+    let mut counted = Counted::default();
     for held in active {
-        counted.fully_labeled += i64::from(template.matches(&held.thing.meta.labels));
-        counted.ready += i64::from(held.pod.ready);
-        match held.pod.available(set.min_ready_s, now) {
-            Ok(()) => counted.available += 1,
-            Err(Some(at)) => counted.available_at = Some(counted.available_at.map_or(at, |before| before.min(at))),
-            Err(None) => {}
+        counted.add(set, &template, held, 1, now);
+        if let Err(Some(at)) = held.pod.available(set.min_ready_s, now) {
+            counted.available_at = Some(counted.available_at.map_or(at, |before| before.min(at)));
         }
     }
     counted.terminating = others.iter().filter(|held| !held.thing.object.living() && !held.pod.finished()).count() as i64;
     counted
+}
+
+/// What a pod's labels must be for it to be fully labeled.
+fn template(thing: &Thing) -> Selector {
+    let written = thing.object.to_value();
+    let labels = json!({ "matchLabels": written["spec"]["template"]["metadata"]["labels"] });
+    serde_json::from_value(labels).unwrap_or_default()
+}
+
+impl Counted {
+    fn add(&mut self, set: &ReplicaSet, template: &Selector, held: &Held, times: i64, now: Time) {
+        self.replicas += times;
+        self.fully_labeled += times * i64::from(template.matches(&held.thing.meta.labels));
+        self.ready += times * i64::from(held.pod.ready);
+        self.available += times * i64::from(held.pod.available(set.min_ready_s, now).is_ok());
+    }
+
+    /// So many pods are made of the template.
+    pub(super) fn made(&mut self, pods: usize) {
+        self.replicas += pods as i64;
+        self.fully_labeled += pods as i64;
+    }
+
+    /// These pods are deleted: those with a node, or with finalizers, are still there for a while.
+    pub(super) fn left(&mut self, set: &ReplicaSet, thing: &Thing, leaving: &[&Held], now: Time) {
+        let template = template(thing);
+        for held in leaving {
+            self.add(set, &template, held, -1, now);
+            let stays = (held.pod.node.is_some() && held.pod.grace_s > 0) || !held.thing.meta.finalizers.is_empty();
+            self.terminating += i64::from(stays);
+        }
+    }
 }
 
 /// The draft that writes it, if it is another than what is written.

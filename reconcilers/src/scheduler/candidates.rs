@@ -61,8 +61,8 @@ impl Candidates {
         Self { nodes: nodes.collect(), asked: BTreeMap::new() }
     }
 
-    /// The index of the best node, or how many nodes each reason rules out.
-    pub fn choose(&mut self, thing: &Thing, pod: &Pod) -> Result<usize, BTreeMap<String, usize>> {
+    /// The index of the best node and how many fit, or how many nodes each reason rules out.
+    pub fn choose(&mut self, thing: &Thing, pod: &Pod) -> Result<(usize, usize), BTreeMap<String, usize>> {
         let of_template = self.of_template(thing, pod);
         let asked = FAST.map(|name| pod.requests.get(name));
         let others = pod.requests.0.iter().any(|(name, _)| !FAST.contains(&&**name));
@@ -80,7 +80,7 @@ impl Candidates {
                 }
             }
         }
-        score::best(&self.nodes, &fitting, thing, pod).ok_or(reasons)
+        score::best(&self.nodes, &fitting, thing, pod).map(|best| (best, fitting.len())).ok_or(reasons)
     }
 
     /// Counts a pod that this round binds.
@@ -144,17 +144,13 @@ impl Candidate {
         mix(self.seed ^ pod.object.stamps.uid.as_u64_pair().0.rotate_left(32) ^ pod.object.stamps.uid.as_u64_pair().1)
     }
 
-    /// What `why` says of a bind, in brief.
-    pub fn why(&self, pod: &Pod, nodes: usize) -> String {
+    /// What `why` says of a bind, in brief: `fitting` of `nodes` would have taken the pod.
+    pub fn why(&self, pod: &Pod, fitting: usize, nodes: usize) -> String {
         let (cpu, memory) = weight_of(pod);
-        let node = self.node();
         let percent = |used: i64, offered: i64| if offered > 0 { used.saturating_mul(100) / offered } else { 0 };
-        format!(
-            "best of {nodes} nodes: then {}% cpu and {}% memory of {} used",
-            percent(self.used.weighed_cpu + cpu, node.allocatable.get("cpu")),
-            percent(self.used.weighed_memory + memory, node.allocatable.get("memory")),
-            self.name,
-        )
+        let cpu = percent(self.used.weighed_cpu + cpu, self.offered[0]);
+        let memory = percent(self.used.weighed_memory + memory, self.offered[1]);
+        format!("{fitting} of {nodes} nodes fit; {} then has {cpu}% of its cpu and {memory}% of its memory asked for", self.name)
     }
 }
 

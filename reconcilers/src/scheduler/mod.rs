@@ -86,8 +86,9 @@ impl Reconciler for Scheduler {
         }
         let placed = round.placed.get_or_insert_with(|| Candidates::read(world));
         match placed.choose(thing, pod) {
-            Ok(index) => {
-                let draft = bind(world, thing, pod, &placed.nodes[index], placed.nodes.len(), now);
+            Ok((index, fitting)) => {
+                let node = &placed.nodes[index];
+                let draft = bind(world, thing, node, node.why(pod, fitting, placed.nodes.len()), now);
                 placed.place(index, thing, pod);
                 Decision::propose(draft)
             }
@@ -129,7 +130,7 @@ fn leaves_room(before: Option<&Arc<Thing>>, after: Option<&Arc<Thing>>) -> bool 
     }
 }
 
-fn bind(world: &World, thing: &Thing, pod: &Pod, node: &Candidate, nodes: usize, now: Time) -> Draft {
+fn bind(world: &World, thing: &Thing, node: &Candidate, why: String, now: Time) -> Draft {
     let mut object = thing.object.to_value();
     object["spec"]["nodeName"] = json!(&*node.name);
     let bound = Condition::new("PodScheduled", "True", "", "");
@@ -142,7 +143,7 @@ fn bind(world: &World, thing: &Thing, pod: &Pod, node: &Candidate, nodes: usize,
     let mut changes = vec![put(key, &object)];
     changes.extend(tell(world, thing, &tale, now));
     Draft {
-        intent: Intent::Bind { node: node.name.clone(), reason: node.why(pod, nodes).into() },
+        intent: Intent::Bind { node: node.name.clone(), reason: why.into() },
         expectations: vec![unchanged(thing), expect(Key::new(resource::NODES, "", node.name.clone()), Expected::Revision(node.revision)), binds],
         changes,
     }
