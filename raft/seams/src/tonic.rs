@@ -153,6 +153,7 @@ impl Network for TonicNetwork {
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, NetworkError> {
+        fits(to, &body)?;
         let answer = async {
             let mut client = self.client(to, body.len() > BULK_BYTES).await?;
             let answer = client
@@ -172,6 +173,7 @@ impl Network for TonicNetwork {
         body: Bytes,
         deadline: Duration,
     ) -> Result<ByteStream, NetworkError> {
+        fits(to, &body)?;
         let opened = async {
             let mut client = self.client(to, true).await?;
             let answer = client
@@ -188,6 +190,22 @@ impl Network for TonicNetwork {
     fn serve(&self, handler: Arc<dyn Handler>) {
         *self.handler.write().unwrap_or_else(PoisonError::into_inner) = Some(handler);
     }
+}
+
+/// tonic would break the connection's stream in place of naming the reason.
+fn fits(to: &Peer, body: &Bytes) -> Result<(), NetworkError> {
+    if body.len() <= MESSAGE_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "a message of {} bytes is above {MESSAGE_BYTES_MAX}",
+        body.len()
+    );
+    Err(NetworkError::Refused {
+        peer: to.to_string(),
+        code: RefusalCode::Invalid,
+        message,
+    })
 }
 
 async fn within<T>(

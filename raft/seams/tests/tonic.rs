@@ -1,0 +1,312 @@
+//! The real network between two ends: mutual TLS over loopback, through one listener that mounts the peer service.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::server::WebPkiClientVerifier;
+use seams::{
+    ByteStream, Handler, Network, NetworkError, PEER_PATH_PREFIX, Peer, PeerIdentity, PeerTls,
+    Refusal, RefusalCode, TonicNetwork,
+};
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Signs one server's certificate after another.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn sign(&self, name: &str) -> PeerTls {
+        let key = KeyPair::generate().unwrap();
+        let mut params =
+            CertificateParams::new(vec![name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        PeerTls {
+            ca: self.0.pem(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
+/// Answers as its method says.
+struct Answers;
+
+#[async_trait]
+impl Handler for Answers {
+    async fn call(&self, from: &PeerIdentity, method: &str, body: Bytes) -> Result<Bytes, Refusal> {
+        match method {
+            "echo" => Ok(body),
+            "who" => Ok(Bytes::from(from.name.clone())),
+            "busy" => Err(Refusal::new(RefusalCode::Busy, "too much")),
+            "unavailable" => Err(Refusal::new(RefusalCode::Unavailable, "not now")),
+            "slow" => {
+                tokio::time::sleep(PATIENCE).await;
+                Ok(body)
+            }
+            _ => Err(Refusal::new(RefusalCode::UnknownMethod, method)),
+        }
+    }
+
+    async fn stream(
+        &self,
+        _: &PeerIdentity,
+        method: &str,
+        body: Bytes,
+    ) -> Result<ByteStream, Refusal> {
+        match method {
+            "thrice" => Ok(Box::pin(futures::stream::iter(vec![Ok(body); 3]))),
+            _ => Err(Refusal::new(RefusalCode::UnknownMethod, method)),
+        }
+    }
+}
+
+fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .unwrap()
+}
+
+fn acceptor(tls: &PeerTls) -> TlsAcceptor {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates(&tls.ca));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .unwrap();
+    let key = PrivateKeyDer::from_pem_slice(tls.key.as_bytes()).unwrap();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates(&tls.certificate), key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A listener as the server's: TLS with client certificates, and the peer service behind it.
+async fn listen(
+    network: &TonicNetwork,
+    tls: &PeerTls,
+    at: SocketAddr,
+    known: bool,
+) -> (SocketAddr, JoinHandle<()>) {
+    let acceptor = acceptor(tls);
+    let listener = TcpListener::bind(at).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = network.service();
+    let task = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let (acceptor, service) = (acceptor.clone(), service.clone());
+            connections.spawn(async move {
+                let Ok(socket) = acceptor.accept(socket).await else {
+                    return;
+                };
+                let answer = hyper::service::service_fn(
+                    move |mut request: hyper::Request<hyper::body::Incoming>| {
+                        assert!(request.uri().path().starts_with(PEER_PATH_PREFIX));
+                        if known {
+                            request.extensions_mut().insert(PeerIdentity {
+                                name: "server-1".to_owned(),
+                            });
+                        }
+                        tower::ServiceExt::oneshot(service.clone(), request)
+                    },
+                );
+                // A connection that breaks is what some rows want.
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(socket), answer)
+                    .await;
+            });
+        }
+    });
+    (address, task)
+}
+
+fn any_port() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn peer(name: &str, address: SocketAddr) -> Peer {
+    Peer {
+        id: 2,
+        name: name.to_owned(),
+        address: address.to_string(),
+    }
+}
+
+fn refusal(result: Result<Bytes, NetworkError>) -> RefusalCode {
+    match result {
+        Err(NetworkError::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn calls_and_streams_arrive_and_failures_say_what_they_are() {
+    let authority = Authority::new();
+    let one = TonicNetwork::new(authority.sign("server-1"));
+    let (tls, network) = (
+        authority.sign("server-2"),
+        TonicNetwork::new(authority.sign("server-2")),
+    );
+    let (address, _task) = listen(&network, &tls, any_port(), true).await;
+    let two = peer("server-2", address);
+    let call = async |method, body: Bytes| one.call(&two, method, body, PATIENCE).await;
+
+    // Nobody serves yet.
+    assert_eq!(
+        refusal(call("echo", Bytes::new()).await),
+        RefusalCode::Unavailable
+    );
+    network.serve(Arc::new(Answers));
+
+    assert_eq!(
+        call("echo", Bytes::from_static(b"as it is")).await.unwrap(),
+        "as it is"
+    );
+    assert_eq!(call("echo", Bytes::new()).await.unwrap(), "");
+    assert_eq!(call("who", Bytes::new()).await.unwrap(), "server-1");
+    // The largest entry of the log with room to spare, and what no message may be.
+    let large = Bytes::from(vec![7; 15 << 20]);
+    assert_eq!(call("echo", large.clone()).await.unwrap(), large);
+    assert_eq!(
+        refusal(call("echo", Bytes::from(vec![7; 17 << 20])).await),
+        RefusalCode::Invalid
+    );
+    assert_eq!(
+        call("echo", large.slice(..9)).await.unwrap(),
+        large.slice(..9),
+        "and it goes on"
+    );
+
+    assert_eq!(refusal(call("busy", Bytes::new()).await), RefusalCode::Busy);
+    assert_eq!(
+        refusal(call("unavailable", Bytes::new()).await),
+        RefusalCode::Unavailable
+    );
+    assert_eq!(
+        refusal(call("unknown", Bytes::new()).await),
+        RefusalCode::UnknownMethod
+    );
+    let late = one
+        .call(&two, "slow", Bytes::new(), Duration::from_millis(50))
+        .await;
+    assert!(
+        matches!(late, Err(NetworkError::TimedOut { .. })),
+        "{late:?}"
+    );
+
+    let chunks = one
+        .stream(&two, "thrice", Bytes::from_static(b"chunk"), PATIENCE)
+        .await
+        .unwrap();
+    let chunks: Vec<_> = chunks.collect().await;
+    assert_eq!(chunks, vec![Ok(Bytes::from_static(b"chunk")); 3]);
+    assert!(
+        one.stream(&two, "unknown", Bytes::new(), PATIENCE)
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_is_reached_again() {
+    let authority = Authority::new();
+    let one = TonicNetwork::new(authority.sign("server-1"));
+    let tls = authority.sign("server-2");
+    let network = TonicNetwork::new(tls.clone());
+    network.serve(Arc::new(Answers));
+    let (address, task) = listen(&network, &tls, any_port(), true).await;
+    let two = peer("server-2", address);
+    one.call(&two, "echo", Bytes::new(), PATIENCE)
+        .await
+        .unwrap();
+
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    let gone = one.call(&two, "echo", Bytes::new(), PATIENCE).await;
+    assert!(
+        matches!(gone, Err(NetworkError::Unreachable { .. })),
+        "{gone:?}"
+    );
+
+    let (_, _again) = listen(&network, &tls, address, true).await;
+    assert_eq!(
+        one.call(&two, "echo", Bytes::from_static(b"again"), PATIENCE)
+            .await
+            .unwrap(),
+        "again"
+    );
+}
+
+#[tokio::test]
+async fn only_servers_of_the_cluster_talk_to_each_other() {
+    let authority = Authority::new();
+    let tls = authority.sign("server-2");
+    let network = TonicNetwork::new(tls.clone());
+    network.serve(Arc::new(Answers));
+    let (address, _known) = listen(&network, &tls, any_port(), true).await;
+    let (unknown_address, _unknown) = listen(&network, &tls, any_port(), false).await;
+
+    let one = TonicNetwork::new(authority.sign("server-1"));
+    let stranger = TonicNetwork::new(PeerTls {
+        ca: authority.0.pem(),
+        ..Authority::new().sign("server-1")
+    });
+    let misled = TonicNetwork::new(PeerTls {
+        ca: Authority::new().0.pem(),
+        ..authority.sign("server-1")
+    });
+    let check = async |network: &TonicNetwork, to: Peer, reached: bool| {
+        let answer = network.call(&to, "echo", Bytes::new(), PATIENCE).await;
+        match (reached, &answer) {
+            (true, Ok(_)) | (false, Err(NetworkError::Unreachable { .. })) => {}
+            _ => panic!("{to}: {answer:?}"),
+        }
+    };
+    check(&one, peer("server-2", address), true).await;
+    // Another server answers there than the one that was meant.
+    check(&one, peer("server-3", address), false).await;
+    // The caller's certificate is another authority's; the other end's is.
+    check(&stranger, peer("server-2", address), false).await;
+    check(&misled, peer("server-2", address), false).await;
+    // The listener did not find the caller to be a server.
+    let refused = one
+        .call(
+            &peer("server-2", unknown_address),
+            "echo",
+            Bytes::new(),
+            PATIENCE,
+        )
+        .await;
+    assert_eq!(refusal(refused), RefusalCode::Forbidden);
+}
