@@ -27,6 +27,8 @@ const LONGEST_SOCKET: usize = 107 - 6;
 /// How long containerd may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long shims whose sandboxes are gone may take to end by themselves.
+const SHIM_TIMEOUT: Duration = Duration::from_secs(3);
 /// Its log is put aside at a start when it is larger; one such is kept.
 const MAX_LOG_BYTES: u64 = 16 << 20;
 
@@ -219,6 +221,30 @@ impl Containerd {
         Ok(())
     }
 
+    /// The shims that serve our socket: each names it on its command line.
+    fn shims(&self) -> Vec<Pid> {
+        let socket = self.socket().to_string_lossy().into_owned();
+        let ours = |line: &[u8]| {
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            let shim = words
+                .first()
+                .is_some_and(|program| program.ends_with(b"containerd-shim-runc-v2"));
+            shim && words
+                .windows(2)
+                .any(|pair| pair[0] == b"-address" && pair[1] == socket.as_bytes())
+        };
+        fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid: &i32| {
+                fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| ours(&line))
+            })
+            .map(Pid::from_raw)
+            .collect()
+    }
+
     fn log(&self) -> PathBuf {
         self.dir.join("containerd.log")
     }
@@ -267,8 +293,13 @@ impl Containerd {
         fs::write(self.pid_file(), format!("{pid} {started}\n")).map_err(io)
     }
 
-    /// Ends it and unmounts what it left. All sandboxes must be gone, else their shims stay.
+    /// Ends it and its shims, and unmounts what they left. All sandboxes must be gone, else their processes stay without a shim.
     pub async fn stop(&self) -> Result<(), ContainerdError> {
+        // containerd tells a shim to end after it has answered that its sandbox is gone: one that is stopped in between leaves it.
+        let begin = Instant::now();
+        while !self.shims().is_empty() && begin.elapsed() < SHIM_TIMEOUT {
+            sleep(Duration::from_millis(50)).await;
+        }
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             let Some(pid) = self.pid() else { break };
             let _ = kill(pid, signal);
@@ -278,6 +309,10 @@ impl Containerd {
             }
         }
         let _ = fs::remove_file(self.pid_file());
+        for shim in self.shims() {
+            tracing::info!(%shim, "a shim is left: it is ended");
+            let _ = kill(shim, Signal::SIGKILL);
+        }
         for mounted in volumes::mounts_below(&self.dir).unwrap_or_default() {
             let _ = nix::mount::umount2(&mounted, nix::mount::MntFlags::MNT_DETACH);
         }

@@ -156,7 +156,7 @@ impl Worker {
                 continue;
             }
             match self.act(plan.actions).await {
-                act::Done::All => {}
+                act::Done::All | act::Done::Told => {}
                 act::Done::Failed => self.wait_a_moment().await,
                 act::Done::Gone => break,
             }

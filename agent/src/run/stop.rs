@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::time::timeout;
 
 use super::{AgentError, Pods};
@@ -15,6 +17,8 @@ use crate::worker::NodeContext;
 
 /// How long all pods together may take to stop, their graces included.
 const HALT_TIMEOUT: Duration = Duration::from_secs(60);
+const REMOVE_TRIES: u32 = 20;
+const REMOVE_WAIT: Duration = Duration::from_millis(50);
 
 pub(super) async fn remove_all(
     context: &NodeContext,
@@ -84,14 +88,33 @@ fn cgroups(names: &Names) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A cgroup's files can't be removed, its directories can, the inner ones first.
+/// A cgroup's files can't be removed, its directories can, the inner ones first. Processes that are still in one were some container's.
 fn remove_cgroup(dir: &Path) {
+    for pid in fs::read_to_string(dir.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+    {
+        if let Ok(pid) = pid.parse() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_cgroup(&entry.path());
         }
     }
-    if let Err(error) = fs::remove_dir(dir) {
-        tracing::warn!(cgroup = %dir.display(), %error, "a cgroup is left");
+    // A process that was killed leaves its cgroup a moment later.
+    for _ in 0..REMOVE_TRIES {
+        match fs::remove_dir(dir) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                std::thread::sleep(REMOVE_WAIT)
+            }
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(cgroup = %dir.display(), %error, "a cgroup is left");
+                return;
+            }
+        }
     }
+    tracing::warn!(cgroup = %dir.display(), "a cgroup is left: it is in use");
 }

@@ -22,6 +22,7 @@ struct Inner {
     /// Seconds that a container takes to obey SIGTERM.
     obeys_after_s: u32,
     next: u32,
+    keeps_sandboxes: bool,
 }
 
 impl FakeRuntime {
@@ -43,6 +44,11 @@ impl FakeRuntime {
 
     pub fn obeys_after(&self, seconds: u32) {
         self.inner.lock().unwrap().obeys_after_s = seconds;
+    }
+
+    /// From now on no sandbox can be removed, or again all can.
+    pub fn keep_sandboxes(&self, keep: bool) {
+        self.inner.lock().unwrap().keeps_sandboxes = keep;
     }
 
     /// Ends the running container of that name.
@@ -128,6 +134,9 @@ impl ContainerRuntime for FakeRuntime {
 
     async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
         self.call(format!("remove {id}"));
+        if self.inner.lock().unwrap().keeps_sandboxes {
+            return Err(RuntimeError::Failed("busy".into()));
+        }
         self.inner
             .lock()
             .unwrap()

@@ -24,11 +24,13 @@ use crate::volumes::{self, PodDirs};
 /// A container that was told to stop gets at least this after its hook (Kubernetes: two seconds).
 const LEAST_GRACE_S: u32 = 2;
 
-/// How a list of actions ended.
+/// How an action, or a list of them, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Done {
     All,
-    /// One failed and told why, or was cut short; the rest was left.
+    /// One failed, and the memory holds why and until when; only in `one`.
+    Told,
+    /// One failed and the rest was left: to be tried again in a moment.
     Failed,
     /// Nothing of the pod is left.
     Gone,
@@ -48,34 +50,19 @@ pub(super) struct Act {
 
 impl Act {
     pub async fn run(mut self, actions: Vec<Action>) -> (Done, Memory) {
-        let mut done = Done::All;
         for action in actions {
             if self.interrupt.is_cancelled() {
                 break;
             }
             match self.one(action).await {
                 Done::All => {}
-                // A container that can't be started keeps none of the others from starting.
-                Done::Failed if done == Done::All => done = Done::Failed,
-                Done::Failed => {}
-                Done::Gone => return (Done::Gone, self.memory),
-            }
-            if done == Done::Failed && self.memory.pod_problem.is_some() {
-                break;
+                // Without volumes or a sandbox nothing else can be; a container that can't be started keeps no other from starting.
+                Done::Told if self.memory.pod_problem.is_some() => break,
+                Done::Told => {}
+                ended @ (Done::Failed | Done::Gone) => return (ended, self.memory),
             }
         }
-        // Problems carry their own time of retry: only a failure that left none is to be waited on.
-        let told = self.memory.pod_problem.is_some()
-            || !self.memory.problems.is_empty()
-            || self.interrupt.is_cancelled();
-        (
-            if told && done == Done::Failed {
-                Done::All
-            } else {
-                done
-            },
-            self.memory,
-        )
+        (Done::All, self.memory)
     }
 
     async fn one(&mut self, action: Action) -> Done {
@@ -158,7 +145,7 @@ impl Act {
             failed,
         );
         self.memory.pod_problem = Some(problem);
-        Done::Failed
+        Done::Told
     }
 
     async fn run_sandbox(&mut self, attempt: u32) -> Done {
@@ -186,7 +173,7 @@ impl Act {
                     message,
                 );
                 self.memory.pod_problem = Some(problem);
-                Done::Failed
+                Done::Told
             }
         }
     }

@@ -210,3 +210,24 @@ async fn a_node_that_stops_says_nothing() {
     assert!(bench.context.outbox.take().is_none());
     assert_eq!(bench.runtime.calls().last().unwrap(), "remove sandbox-0");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_is_tried_again_in_a_while() {
+    let bench = bench();
+    bench.runtime.take_image("i:1");
+    bench.runtime.keep_sandboxes(true);
+    let (handle, task) = spawn(bench.context.clone(), pod(None), 1);
+    until(&bench, "refused", |kind| shows(kind, "ErrImagePull")).await;
+    handle.changed(pod(Some(0)), 2);
+    sleep(Duration::from_secs(20)).await;
+    let tries = bench
+        .runtime
+        .calls()
+        .iter()
+        .filter(|call| *call == "remove sandbox-0")
+        .count();
+    assert!((15..=21).contains(&tries), "{tries} tries in 20 s");
+    bench.runtime.keep_sandboxes(false);
+    until(&bench, "gone", is_gone).await;
+    task.await.unwrap();
+}

@@ -1,13 +1,15 @@
 //! The agent with real containers: its own containerd, runc and CNI. Needs root and what `preflight` asks for; says that it is skipped otherwise.
 //! One test function after another would each start a containerd: this is one story instead, told in steps.
 
+#![allow(clippy::unwrap_used)] // A test's own helpers: a panic is their way to fail.
+
 mod server;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agent::{AgentConfig, StopMode, Timestamp, images};
 use serde_json::{Value, json};
@@ -15,6 +17,7 @@ use server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 const IMAGE: &str = "reckon.local/busybox:1";
 

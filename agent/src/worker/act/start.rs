@@ -34,7 +34,7 @@ impl Act {
                 self.memory.problems.remove(name);
                 Done::All
             }
-            Err(_) if self.interrupt.is_cancelled() => Done::Failed,
+            Err(_) if self.interrupt.is_cancelled() => Done::All,
             Err((reason, later, message)) => {
                 let told = match reason {
                     "ErrImagePull" | "ErrImageNeverPull" | "ImageInspectError" => {
@@ -53,7 +53,7 @@ impl Act {
                     .filter(|before| before.reason == reason);
                 let problem = self.problem(before, reason, later, message);
                 self.memory.problems.insert(name.to_owned(), problem);
-                Done::Failed
+                Done::Told
             }
         }
     }
