@@ -3,12 +3,13 @@
 
     compile.py OPENAPI_V3_DIR                  writes data/schemas.json
     compile.py OPENAPI_V3_DIR --check          compares, and fails where they differ
-    compile.py --go ROOT [ROOT ...]            writes data/go.json, from checkouts of k8s.io/api, apimachinery, …
+    compile.py --go ROOT [ROOT ...]            writes data/go.json and data/protobuf.json, from checkouts of k8s.io/api, apimachinery, …
 
 OPENAPI_V3_DIR holds one document a group version as kube-apiserver serves it at /openapi/v3/…, gzipped (`apis__apps__v1.json.gz`).
 The documents do not say which fields are pointers in Kubernetes' Go types, nor what a named type is called. Both are seen by
 clients: `replicas: 0` is kept but `minReadySeconds: 0` is not, and a decoding error names the type. data/go.json holds just these
-facts, a row a field: `*` pointer, `!` written even when it is zero, then the type where it has a name of its own.
+facts, a row a field: `*` pointer, `!` written even when it is zero, then the type where it has a name of its own. data/protobuf.json
+holds the fields' numbers in protobuf, which newer clients send; two numbers where Go inlines what is a message there.
 """
 
 import gzip
@@ -27,10 +28,12 @@ VALUES = {"resource.Quantity", "v1.Time", "v1.MicroTime", "intstr.IntOrString", 
 def main(arguments):
     if arguments[:1] == ["--go"]:
         known = json.loads((DATA / "schemas.json").read_text())
-        facts = go_facts([pathlib.Path(root) for root in arguments[1:]])
+        facts, numbers = go_facts([pathlib.Path(root) for root in arguments[1:]])
         write(DATA / "go.json", {name: row for name, row in facts.items() if name in known})
+        write(DATA / "protobuf.json", {name: row for name, row in numbers.items() if name in known and row})
         return 0
-    schemas = compile_documents(pathlib.Path(arguments[0]), json.loads((DATA / "go.json").read_text()))
+    facts, numbers = (json.loads((DATA / f"{name}.json").read_text()) for name in ("go", "protobuf"))
+    schemas = compile_documents(pathlib.Path(arguments[0]), facts, numbers)
     if "--check" in arguments:
         same = schemas == json.loads((DATA / "schemas.json").read_text())
         print("schemas.json is what the documents say" if same else "schemas.json differs from the documents: run compile.py")
@@ -48,16 +51,16 @@ def write(path, table):
 # ---- the documents ----------------------------------------------------------------------------------------------------------
 
 
-def compile_documents(folder, facts):
+def compile_documents(folder, facts, numbers):
     schemas = {}
     for path in sorted(folder.glob("*.json.gz")):
         document = json.loads(gzip.decompress(path.read_bytes()))
         for name, schema in document.get("components", {}).get("schemas", {}).items():
-            schemas.setdefault(name, compile_schema(name, schema, facts.get(name)))
+            schemas.setdefault(name, compile_schema(name, schema, facts.get(name), numbers.get(name, {})))
     return schemas
 
 
-def compile_schema(name, schema, facts):
+def compile_schema(name, schema, facts, numbers):
     row = {}
     kinds = schema.get("x-kubernetes-group-version-kind", [])
     if len(kinds) == 1:  # what belongs to every group (DeleteOptions, WatchEvent) lists them all
@@ -75,6 +78,9 @@ def compile_schema(name, schema, facts):
     if "properties" in schema:
         order = sorted(schema["properties"], key=lambda field: (FIRST.get(field, 3), field))
         row["fields"] = {field: compile_field(schema["properties"][field], None if facts is None else facts.get(field, "")) for field in order}
+        for field in order:
+            if field in numbers:
+                row["fields"][field]["number"] = numbers[field]
     return row
 
 
@@ -134,16 +140,19 @@ def go_facts(roots):
             package = f"{module}/{path.parent.relative_to(root)}"
             structs, named = packages.setdefault(openapi_prefix(package), ({}, {}))
             read_go(path.read_text(), structs, named)
-    facts = {}
+    facts, numbers = {}, {}
     for prefix, (structs, named) in packages.items():
         for struct in structs:
-            rows = {}
-            for field, (type_, options) in flatten(prefix, struct, packages):
+            rows, tags = {}, {}
+            for field, (type_, options), number in flatten(prefix, struct, packages, []):
                 fact = field_fact(prefix, type_, options, packages)
                 if fact:
                     rows[field] = fact
+                if number:
+                    tags[field] = number
             facts[f"{prefix}.{struct}"] = dict(sorted(rows.items()))
-    return facts
+            numbers[f"{prefix}.{struct}"] = dict(sorted(tags.items()))
+    return facts, numbers
 
 
 def openapi_prefix(package):
@@ -159,9 +168,10 @@ def read_go(text, structs, named):
             found = re.match(r"\s+(?:(\w+(?:, \w+)*)\s+)?([\w.*\[\]]+(?:\{\})?)\s+`([^`]*)`", line)
             tag = found and re.search(r'json:"([^"]*)"', found.group(3))
             if tag:
-                fields.append((found.group(2), tag.group(1)))
+                number = re.search(r'protobuf:"\w+,(\d+),', found.group(3))
+                fields.append((found.group(2), tag.group(1), int(number.group(1)) if number else None))
             elif re.match(r"\s+[A-Z][\w.]*$", line):
-                fields.append((line.strip(), ",inline"))
+                fields.append((line.strip(), ",inline", None))
         structs[match.group(1)] = fields
     for match in re.finditer(r"^type (\w+) (?!struct|interface|func)(=? ?[\w.\[\]*]+)", text, re.M):
         named[match.group(1)] = match.group(2)
@@ -170,17 +180,20 @@ def read_go(text, structs, named):
             named[match.group(1)] = match.group(2)
 
 
-def flatten(prefix, struct, packages):
+def flatten(prefix, struct, packages, outer):
     structs = packages.get(prefix, ({}, {}))[0]
-    for type_, tag in structs.get(struct, []):
+    for type_, tag, number in structs.get(struct, []):
         name, *options = tag.split(",")
         if name == "-":
             continue
+        # What is inlined without a number (TypeMeta) is no part of the message.
+        path = [*outer, number] if number and outer is not None else None
         if name:
-            yield name, (type_, options)
+            yield name, (type_, options), path
         else:
             package, _, local = type_.lstrip("*").rpartition(".")
-            yield from flatten("io.k8s.apimachinery.pkg.apis.meta.v1" if package else prefix, local, packages)
+            home = "io.k8s.apimachinery.pkg.apis.meta.v1" if package else prefix
+            yield from flatten(home, local, packages, path)
 
 
 def field_fact(prefix, type_, options, packages):

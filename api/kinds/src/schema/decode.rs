@@ -9,7 +9,7 @@
 mod tests;
 
 use super::walk::{self, Words, name_of};
-use super::{Schema, json, yaml};
+use super::{Schema, json, protobuf, yaml};
 use crate::error::{FieldError, StatusError, go_json, go_quote};
 use serde_json::{Value, json};
 
@@ -27,6 +27,8 @@ pub enum FieldValidation {
 pub enum Body<'a> {
     Json(&'a [u8]),
     Yaml(&'a [u8]),
+    /// With Kubernetes' envelope around it.
+    Protobuf(&'a [u8]),
 }
 
 /// A value brought into canonical form, and what was wrong with it that is wrong only under strict validation.
@@ -64,7 +66,7 @@ pub fn decode(
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), StatusError> {
     let text = match body {
-        Body::Json(text) | Body::Yaml(text) => text,
+        Body::Json(text) | Body::Yaml(text) | Body::Protobuf(text) => text,
     };
     let kind = schema
         .gvk
@@ -76,6 +78,7 @@ pub fn decode(
             summary(text)
         ))
     };
+    let mut message = None;
     let (value, repeated) = match body {
         Body::Json(text) => {
             let parsed = json::parse(text)
@@ -90,6 +93,14 @@ pub fn decode(
             )
         }
         Body::Yaml(text) => yaml::parse(text).map_err(|error| unrecognized(&error))?,
+        Body::Protobuf(text) => {
+            let envelope = protobuf::open(text).map_err(|error| unrecognized(&error))?;
+            message = Some(envelope.message);
+            (
+                json!({"apiVersion": envelope.api_version, "kind": envelope.kind}),
+                Vec::new(),
+            )
+        }
     };
     let (group, version, found) = kind_of(&value, schema).map_err(|error| unrecognized(&error))?;
     let refuse = |error: &str| {
@@ -108,6 +119,10 @@ pub fn decode(
                 go_quote(&api_version)
             ))
         })?,
+    };
+    let value = match message {
+        Some(message) => protobuf::read(target, message).map_err(|error| refuse(&error))?,
+        None => value,
     };
     let Converted { mut value, strict } = convert(target, value).map_err(|error| refuse(&error))?;
     if let Some(wanted) = &schema.gvk {

@@ -8,6 +8,7 @@ pub mod decode;
 pub mod defaults;
 pub mod json;
 pub mod openapi;
+pub mod protobuf;
 mod scalars;
 pub(crate) mod walk;
 pub mod yaml;
@@ -67,6 +68,8 @@ pub struct Field {
     pub merges: bool,
     /// A map that a patch replaces whole.
     pub replaces: bool,
+    /// Its number in protobuf, after those of the messages that JSON inlines around it; empty for none.
+    pub number: Vec<u32>,
     /// The Go type, where it is not what the type says: `v1.PullPolicy`.
     go: Option<String>,
 }
@@ -256,6 +259,7 @@ fn read_field(name: &str, row: &Value, by_name: &HashMap<String, usize>) -> Fiel
         merge_key: row.get("merge_key").map(string),
         merges: strategy.split(',').any(|part| part == "merge"),
         replaces: strategy.split(',').any(|part| part == "replace"),
+        number: numbers(row.get("number")),
         go: row.get("go").map(string),
     }
 }
@@ -296,6 +300,14 @@ fn strings(value: Option<&Value>) -> Vec<String> {
         .and_then(Value::as_array)
         .map(|items| items.iter().map(string).collect())
         .unwrap_or_default()
+}
+
+fn numbers(value: Option<&Value>) -> Vec<u32> {
+    let numbers = value.and_then(Value::as_array).into_iter().flatten();
+    numbers
+        .filter_map(Value::as_u64)
+        .filter_map(|number| u32::try_from(number).ok())
+        .collect()
 }
 
 #[cfg(test)]
