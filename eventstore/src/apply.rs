@@ -6,10 +6,12 @@ use crate::codec::encode;
 use crate::outcome::Kept;
 use crate::state::LEVEL;
 use crate::{
-    Act, Actor, Cause, Change, ChangeRecord, Deletion, Digest, Entry, Envelope, Event, Expectation, Expected, Folded, Happened, Key, Object,
-    Outcome, Position, Proposal, ProposalId, Rejection, Session, Stamps, State, Time, View, What,
+    Act, Actor, Cause, Change, ChangeRecord, Deletion, Digest, Entry, Envelope, Event, Expectation,
+    Expected, Folded, Happened, Key, Object, Outcome, Position, Proposal, ProposalId, Rejection,
+    Session, Stamps, State, Time, View, What,
 };
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -28,16 +30,24 @@ pub struct Applied {
 
 /// The entry speaks a higher level than this program knows: it must not be applied here.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the log is at level {0}, this program knows level {LEVEL}: upgrade this server; its data is untouched and it will go on from here")]
+#[error(
+    "the log is at level {0}, this program knows level {LEVEL}: upgrade this server; its data is untouched and it will go on from here"
+)]
 pub struct LevelTooHigh(pub u32);
 
 impl State {
     /// To be asked before `apply`: an entry that raises the level above what this program knows stops the server.
     pub fn can_apply(&self, entry: &Entry) -> Result<(), LevelTooHigh> {
-        let raised = entry.proposals.iter().filter_map(|proposal| match &proposal.act {
-            Act::Found { level, .. } | Act::RaiseLevel { level } => Some(*level),
-            Act::Objects(_) | Act::Round(_) | Act::OpenSession { .. } | Act::LoseSession { .. } => None,
-        });
+        let raised = entry
+            .proposals
+            .iter()
+            .filter_map(|proposal| match &proposal.act {
+                Act::Found { level, .. } | Act::RaiseLevel { level } => Some(*level),
+                Act::Objects(_)
+                | Act::Round(_)
+                | Act::OpenSession { .. }
+                | Act::LoseSession { .. } => None,
+            });
         match raised.chain([self.view().level]).max() {
             Some(level) if level > LEVEL => Err(LevelTooHigh(level)),
             _ => Ok(()),
@@ -45,11 +55,18 @@ impl State {
     }
 
     pub fn apply(&mut self, position: Position, entry: &Entry) -> Applied {
-        assert!(position.index > self.view().position.index, "entries are applied once, in order: {position:?} after {:?}", self.view().position);
+        assert!(
+            position.index > self.view().position.index,
+            "entries are applied once, in order: {position:?} after {:?}",
+            self.view().position
+        );
         let view = self.view_mut();
         view.position = position;
         view.clock = view.clock.max(entry.clock);
-        let mut applied = Applied { position, ..Applied::default() };
+        let mut applied = Applied {
+            position,
+            ..Applied::default()
+        };
         for (slot, proposal) in entry.proposals.iter().enumerate() {
             let outcome = match self.outcome(proposal.id) {
                 Some(first) => first.clone(),
@@ -68,15 +85,11 @@ impl State {
         if let Err(rejection) = self.admits(proposal) {
             return Outcome::Rejected(rejection);
         }
-        let before = self.view().clone();
+        let (first, round) = (self.view().revision + 1, self.view().round);
         match happen(self.view_mut(), proposal) {
-            Err(rejection) => {
-                *self.view_mut() = before;
-                Outcome::Rejected(rejection)
-            }
+            Err(rejection) => Outcome::Rejected(rejection),
             Ok((happened, objects)) => {
                 let view = self.view_mut();
-                let first = before.revision + 1;
                 // An event owns one number at least, though it changed no object.
                 view.revision = view.revision.max(first);
                 let envelope = Envelope {
@@ -87,14 +100,21 @@ impl State {
                     time: view.clock,
                     id: proposal.id,
                     actor: proposal.actor.clone(),
-                    cause: cause(proposal, before.round),
+                    cause: cause(proposal, round),
                     intent: proposal.intent.clone(),
                     happened,
                 };
                 let encoded = Bytes::from(encode(&envelope));
                 view.digest = view.digest.chain(&encoded);
-                let event = Event { envelope, digest: view.digest, objects };
-                let outcome = Outcome::Accepted { first, last: event.revision() };
+                let event = Event {
+                    envelope,
+                    digest: view.digest,
+                    objects,
+                };
+                let outcome = Outcome::Accepted {
+                    first,
+                    last: event.revision(),
+                };
                 applied.events.push((Arc::new(event), encoded));
                 outcome
             }
@@ -105,23 +125,43 @@ impl State {
     fn admits(&self, proposal: &Proposal) -> Result<(), Rejection> {
         let view = self.view();
         if proposal.first_sent < self.outcomes.forgotten_up_to() && remembered(&proposal.actor) {
-            return Err(Rejection::TooOld { first_sent: proposal.first_sent });
+            return Err(Rejection::TooOld {
+                first_sent: proposal.first_sent,
+            });
         }
         match &proposal.actor {
             Actor::Reconciler { term, .. } if *term != view.position.term => {
-                return Err(Rejection::OtherTerm { decided: *term, applied: view.position.term });
+                return Err(Rejection::OtherTerm {
+                    decided: *term,
+                    applied: view.position.term,
+                });
             }
-            Actor::Agent { node, epoch } if !view.session(node).is_some_and(|open| open.epoch == *epoch && open.lost.is_none()) => {
-                return Err(Rejection::Fenced { node: node.to_string(), epoch: *epoch });
+            Actor::Agent { node, epoch }
+                if !view
+                    .session(node)
+                    .is_some_and(|open| open.epoch == *epoch && open.lost.is_none()) =>
+            {
+                return Err(Rejection::Fenced {
+                    node: node.to_string(),
+                    epoch: *epoch,
+                });
             }
-            Actor::User { .. } | Actor::Reconciler { .. } | Actor::Agent { .. } | Actor::Server { .. } => {}
+            Actor::User { .. }
+            | Actor::Reconciler { .. }
+            | Actor::Agent { .. }
+            | Actor::Server { .. } => {}
         }
-        proposal.expectations.iter().try_for_each(|expectation| expect(view, expectation))
+        proposal
+            .expectations
+            .iter()
+            .try_for_each(|expectation| expect(view, expectation))
     }
 
     fn keep(&mut self, proposal: &Proposal, outcome: &Outcome, applied: &mut Applied) {
         if remembered(&proposal.actor) {
-            let (kept, forgotten) = self.outcomes.keep(applied.position.index, proposal.id, outcome.clone());
+            let (kept, forgotten) =
+                self.outcomes
+                    .keep(applied.position.index, proposal.id, outcome.clone());
             applied.kept.push(kept);
             applied.forgotten.extend(forgotten);
         }
@@ -130,7 +170,10 @@ impl State {
 
 fn cause(proposal: &Proposal, round: u64) -> Cause {
     match proposal.cause {
-        Cause { revision, round: Cause::THIS_ROUND } => Cause { revision, round },
+        Cause {
+            revision,
+            round: Cause::THIS_ROUND,
+        } => Cause { revision, round },
         cause => cause,
     }
 }
@@ -144,7 +187,9 @@ fn expect(view: &View, expectation: &Expectation) -> Result<(), Rejection> {
     let current = view.get(&expectation.key);
     let holds = match &expectation.is {
         Expected::Absent => current.is_none(),
-        Expected::Revision(revision) => current.is_some_and(|object| object.revision() == *revision),
+        Expected::Revision(revision) => {
+            current.is_some_and(|object| object.revision() == *revision)
+        }
         Expected::Uid(uid) => current.is_some_and(|object| object.uid() == *uid),
         Expected::Living => current.is_some_and(|object| object.living()),
     };
@@ -158,7 +203,8 @@ fn expect(view: &View, expectation: &Expectation) -> Result<(), Rejection> {
     })
 }
 
-/// Folds a proposal's act into the view. An error may leave the view half changed: the caller puts back the one before.
+/// Folds a proposal's act into the view. An error leaves the view as it was: all is looked at before anything is changed, for keeping
+/// the view before would make each proposal copy what it touches.
 fn happen(view: &mut View, proposal: &Proposal) -> Result<(Happened, Vec<Folded>), Rejection> {
     let not_now = |why: &str| Err(Rejection::NotNow(why.to_owned()));
     if view.level == 0 && !matches!(proposal.act, Act::Found { .. }) {
@@ -169,7 +215,10 @@ fn happen(view: &mut View, proposal: &Proposal) -> Result<(Happened, Vec<Folded>
         Act::Found { cluster, level } => {
             view.cluster = *cluster;
             view.level = *level;
-            Happened::Founded { cluster: *cluster, level: *level }
+            Happened::Founded {
+                cluster: *cluster,
+                level: *level,
+            }
         }
         Act::Objects(changes) => return change_all(view, proposal, changes),
         Act::Round(round) => {
@@ -177,19 +226,38 @@ fn happen(view: &mut View, proposal: &Proposal) -> Result<(Happened, Vec<Folded>
             Happened::Round(round.clone())
         }
         Act::OpenSession { node, server } => {
-            let session = Session { server: server.clone(), epoch: view.revision + 1, opened: view.clock, lost: None };
+            let session = Session {
+                server: server.clone(),
+                epoch: view.revision + 1,
+                opened: view.clock,
+                lost: None,
+            };
             view.set_session(node.clone(), session);
-            Happened::SessionOpened { node: node.clone(), server: server.clone() }
+            Happened::SessionOpened {
+                node: node.clone(),
+                server: server.clone(),
+            }
         }
-        Act::LoseSession { node, epoch } => match view.session(node).filter(|open| open.epoch == *epoch && open.lost.is_none()) {
+        Act::LoseSession { node, epoch } => match view
+            .session(node)
+            .filter(|open| open.epoch == *epoch && open.lost.is_none())
+        {
             None => return not_now("that session is not open"),
             Some(open) => {
-                let lost = Session { lost: Some(view.clock), ..open.clone() };
+                let lost = Session {
+                    lost: Some(view.clock),
+                    ..open.clone()
+                };
                 view.set_session(node.clone(), lost);
-                Happened::SessionLost { node: node.clone(), epoch: *epoch }
+                Happened::SessionLost {
+                    node: node.clone(),
+                    epoch: *epoch,
+                }
             }
         },
-        Act::RaiseLevel { level } if *level <= view.level => return not_now("the log is at that level already"),
+        Act::RaiseLevel { level } if *level <= view.level => {
+            return not_now("the log is at that level already");
+        }
         Act::RaiseLevel { level } => {
             view.level = *level;
             Happened::LevelRaised { level: *level }
@@ -198,28 +266,50 @@ fn happen(view: &mut View, proposal: &Proposal) -> Result<(Happened, Vec<Folded>
     Ok((happened, Vec::new()))
 }
 
-fn change_all(view: &mut View, proposal: &Proposal, changes: &[Change]) -> Result<(Happened, Vec<Folded>), Rejection> {
+fn change_all(
+    view: &mut View,
+    proposal: &Proposal,
+    changes: &[Change],
+) -> Result<(Happened, Vec<Folded>), Rejection> {
+    possible(view, changes)?;
     let mut records = Vec::with_capacity(changes.len());
     let mut objects = Vec::with_capacity(changes.len());
     for (index, change) in changes.iter().enumerate() {
-        if !change.key.well_formed() {
-            // Its bytes would not sort as it does, and could be another key's.
-            return Err(Rejection::NotNow(format!("{} is no key", change.key)));
-        }
         let revision = view.revision + 1;
         let folded = match &change.what {
-            What::Put { body, delete_grace_s } => {
+            What::Put {
+                body,
+                delete_grace_s,
+            } => {
                 let before = view.get(&change.key).cloned();
                 let stamps = stamps(view, revision, before.as_deref(), *delete_grace_s);
-                let object = Arc::new(Object::stamp(change.key.clone(), body, stamps, proposal.salt.of_change(index as u32)));
+                let object = Arc::new(Object::stamp(
+                    change.key.clone(),
+                    body,
+                    stamps,
+                    proposal.salt.of_change(index as u32),
+                ));
                 view.put(object.clone());
-                Folded { key: change.key.clone(), revision, before, after: Some(object) }
+                Folded {
+                    key: change.key.clone(),
+                    revision,
+                    before,
+                    after: Some(object),
+                }
             }
             What::Remove => {
-                let Some(before) = view.remove(&change.key, revision) else {
-                    return Err(Rejection::NotNow(format!("{} is not there", change.key)));
-                };
-                Folded { key: change.key.clone(), revision, before: Some(before), after: None }
+                let before = view.remove(&change.key, revision);
+                assert!(
+                    before.is_some(),
+                    "{} was looked at before anything was changed",
+                    change.key
+                );
+                Folded {
+                    key: change.key.clone(),
+                    revision,
+                    before,
+                    after: None,
+                }
             }
         };
         view.revision = revision;
@@ -229,25 +319,73 @@ fn change_all(view: &mut View, proposal: &Proposal, changes: &[Change]) -> Resul
     Ok((Happened::Objects(records), objects))
 }
 
+/// Whether all changes can be made, one after the other: what is removed must be there by then.
+fn possible(view: &View, changes: &[Change]) -> Result<(), Rejection> {
+    let mut there: BTreeMap<&Key, bool> = BTreeMap::new();
+    for change in changes {
+        let key = &change.key;
+        if !key.well_formed() {
+            // Its bytes would not sort as it does, and could be another key's.
+            return Err(Rejection::NotNow(format!("{key} is no key")));
+        }
+        let removes = matches!(change.what, What::Remove);
+        if removes
+            && !there
+                .get(key)
+                .copied()
+                .unwrap_or_else(|| view.get(key).is_some())
+        {
+            return Err(Rejection::NotNow(format!("{key} is not there")));
+        }
+        if changes.len() > 1 {
+            there.insert(key, !removes);
+        }
+    }
+    Ok(())
+}
+
 /// uid and creation carry on from the version before; deletion is the clock plus the grace, and is only shortened later.
-fn stamps(view: &View, revision: u64, before: Option<&Object>, delete_grace_s: Option<i64>) -> Stamps {
+fn stamps(
+    view: &View,
+    revision: u64,
+    before: Option<&Object>,
+    delete_grace_s: Option<i64>,
+) -> Stamps {
     let now = Time::from_s(view.clock.s());
-    let asked = delete_grace_s.map(|grace_s| Deletion { at: Time::from_s(now.s().saturating_add(grace_s.max(0))), grace_s: grace_s.max(0) });
+    let asked = delete_grace_s.map(|grace_s| Deletion {
+        at: Time::from_s(now.s().saturating_add(grace_s.max(0))),
+        grace_s: grace_s.max(0),
+    });
     let stamped = before.and_then(|object| object.stamps.deletion);
     let deletion = match (stamped, asked) {
-        (Some(stamped), Some(asked)) => Some(if asked.at < stamped.at { asked } else { stamped }),
+        (Some(stamped), Some(asked)) => Some(if asked.at < stamped.at {
+            asked
+        } else {
+            stamped
+        }),
         (stamped, asked) => stamped.or(asked),
     };
     match before {
-        Some(object) => Stamps { revision, deletion, ..object.stamps },
-        None => Stamps { uid: uid(view.cluster, revision), revision, created: now, deletion },
+        Some(object) => Stamps {
+            revision,
+            deletion,
+            ..object.stamps
+        },
+        None => Stamps {
+            uid: uid(view.cluster, revision),
+            revision,
+            created: now,
+            deletion,
+        },
     }
 }
 
 /// RFC 9562 version 8, from what names this creation in this cluster and nowhere else.
 fn uid(cluster: Uuid, revision: u64) -> Uuid {
     let mut bytes = [0; 16];
-    bytes.copy_from_slice(&Digest::of(&[b"uid", cluster.as_bytes(), &revision.to_be_bytes()]).0[..16]);
+    bytes.copy_from_slice(
+        &Digest::of(&[b"uid", cluster.as_bytes(), &revision.to_be_bytes()]).0[..16],
+    );
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 

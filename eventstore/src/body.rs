@@ -27,15 +27,28 @@ pub enum BodyError {
 }
 
 /// What apply stamps, and so what a body never holds.
-pub const STAMPED: [&str; 5] = ["uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
+pub const STAMPED: [&str; 5] = [
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
 
 impl Body {
     /// Cuts an object. Stamps in it are dropped; kind, apiVersion and metadata come first, name and namespace first in metadata;
     /// otherwise the order of fields is kept. Fields of metadata that are null, and maps and lists in it that are empty, are dropped.
     pub fn cut(object: &Value) -> Result<Self, BodyError> {
         let object = object.as_object().ok_or(BodyError::NotAMap)?;
-        let metadata = object.get("metadata").and_then(Value::as_object).ok_or(BodyError::NoMetadata)?;
-        if metadata.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
+        let metadata = object
+            .get("metadata")
+            .and_then(Value::as_object)
+            .ok_or(BodyError::NoMetadata)?;
+        if metadata
+            .get("name")
+            .and_then(Value::as_str)
+            .is_none_or(str::is_empty)
+        {
             return Err(BodyError::NoName);
         }
         let mut head = Vec::with_capacity(160);
@@ -49,7 +62,10 @@ impl Body {
         head.extend_from_slice(b"\"metadata\":{");
         let mut first = true;
         for field in ["name", "generateName", "namespace"] {
-            if let Some(value) = metadata.get(field).filter(|value| value.as_str().is_some_and(|text| !text.is_empty())) {
+            if let Some(value) = metadata
+                .get(field)
+                .filter(|value| value.as_str().is_some_and(|text| !text.is_empty()))
+            {
                 if !first {
                     head.push(b',');
                 }
@@ -75,7 +91,10 @@ impl Body {
             write_field(&mut tail, field, value);
         }
         tail.push(b'}');
-        Ok(Self { head: head.into(), tail: tail.into() })
+        Ok(Self {
+            head: head.into(),
+            tail: tail.into(),
+        })
     }
 
     /// A body for a key that has no object behind it: a claim. `fields` go beside metadata.
@@ -83,7 +102,10 @@ impl Body {
         let mut object = Map::new();
         object.insert("metadata".into(), serde_json::json!({ "name": name }));
         object.extend(fields.clone());
-        Self::cut(&Value::Object(object)).unwrap_or(Self { head: Bytes::new(), tail: Bytes::new() })
+        Self::cut(&Value::Object(object)).unwrap_or(Self {
+            head: Bytes::new(),
+            tail: Bytes::new(),
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -127,13 +149,29 @@ mod tests {
                 r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"b""#,
                 r#","labels":{"x":"y"}},"data":{}}"#,
             ),
-            (json!({"metadata": {"name": "a"}}), r#"{"metadata":{"name":"a""#, "}}"),
+            (
+                json!({"metadata": {"name": "a"}}),
+                r#"{"metadata":{"name":"a""#,
+                "}}",
+            ),
         ] {
             let body = Body::cut(&object).unwrap();
-            assert_eq!((std::str::from_utf8(&body.head).unwrap(), std::str::from_utf8(&body.tail).unwrap()), (head, tail));
+            assert_eq!(
+                (
+                    std::str::from_utf8(&body.head).unwrap(),
+                    std::str::from_utf8(&body.tail).unwrap()
+                ),
+                (head, tail)
+            );
         }
         assert_eq!(Body::cut(&json!([])), Err(BodyError::NotAMap));
-        assert_eq!(Body::cut(&json!({"metadata": null})), Err(BodyError::NoMetadata));
-        assert_eq!(Body::cut(&json!({"metadata": {"name": ""}})), Err(BodyError::NoName));
+        assert_eq!(
+            Body::cut(&json!({"metadata": null})),
+            Err(BodyError::NoMetadata)
+        );
+        assert_eq!(
+            Body::cut(&json!({"metadata": {"name": ""}})),
+            Err(BodyError::NoName)
+        );
     }
 }

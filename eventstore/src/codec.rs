@@ -29,7 +29,8 @@ pub enum CodecError {
 /// Encodes; cannot fail for this crate's types, which hold no maps of unknown length and no unsupported shapes.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = vec![MAGIC, FORMAT];
-    bincode::serde::encode_into_std_write(value, &mut bytes, config()).expect("writing our own flat types into memory does not fail");
+    bincode::serde::encode_into_std_write(value, &mut bytes, config())
+        .expect("writing our own flat types into memory does not fail");
     bytes
 }
 
@@ -47,6 +48,10 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     }
 }
 
-fn config() -> bincode::config::Configuration<bincode::config::LittleEndian, bincode::config::Varint, bincode::config::Limit<DECODE_LIMIT>> {
+fn config() -> bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Varint,
+    bincode::config::Limit<DECODE_LIMIT>,
+> {
     bincode::config::standard().with_limit::<DECODE_LIMIT>()
 }

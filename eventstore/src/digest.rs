@@ -15,11 +15,24 @@ impl Digest {
     /// The next link: `self` is the digest before, `envelope` the event's encoded envelope.
     #[must_use]
     pub fn chain(self, envelope: &[u8]) -> Self {
-        Self(Sha256::new().chain_update(self.0).chain_update(envelope).finalize().into())
+        Self(
+            Sha256::new()
+                .chain_update(self.0)
+                .chain_update(envelope)
+                .finalize()
+                .into(),
+        )
     }
 
     pub fn of_body(salt: Salt, body: &Body) -> Self {
-        Self(Sha256::new().chain_update(salt.0).chain_update(&body.head).chain_update(&body.tail).finalize().into())
+        Self(
+            Sha256::new()
+                .chain_update(salt.0)
+                .chain_update(&body.head)
+                .chain_update(&body.tail)
+                .finalize()
+                .into(),
+        )
     }
 
     pub fn of(parts: &[&[u8]]) -> Self {

@@ -3,7 +3,9 @@
 //! `Envelope` is what is written, chained and kept for ever; bodies lie beside it. `Event` is the envelope with the objects it changed,
 //! as folds want it: projections take events, in order, through `Fold`.
 
-use crate::{Actor, Cause, Deletion, Digest, Intent, Key, Object, Position, ProposalId, Round, Text, Time};
+use crate::{
+    Actor, Cause, Deletion, Digest, Intent, Key, Object, Position, ProposalId, Round, Text, Time,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use uuid::Uuid;

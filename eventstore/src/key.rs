@@ -16,8 +16,16 @@ pub struct Key {
 }
 
 impl Key {
-    pub fn new(resource: impl Into<Text>, namespace: impl Into<Text>, name: impl Into<Text>) -> Self {
-        Self { resource: resource.into(), namespace: namespace.into(), name: name.into() }
+    pub fn new(
+        resource: impl Into<Text>,
+        namespace: impl Into<Text>,
+        name: impl Into<Text>,
+    ) -> Self {
+        Self {
+            resource: resource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     pub fn namespace_object(name: impl Into<Text>) -> Self {
@@ -31,12 +39,15 @@ impl Key {
     /// A resource and a name, and no NUL in any of the three.
     pub fn well_formed(&self) -> bool {
         let texts = [&self.resource, &self.namespace, &self.name];
-        !self.resource.is_empty() && !self.name.is_empty() && !texts.iter().any(|text| text.as_bytes().contains(&0))
+        !self.resource.is_empty()
+            && !self.name.is_empty()
+            && !texts.iter().any(|text| text.as_bytes().contains(&0))
     }
 
     /// resource NUL namespace NUL name: sorts as the key does, for none of the three can hold a NUL.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.resource.len() + self.namespace.len() + self.name.len() + 2);
+        let mut bytes =
+            Vec::with_capacity(self.resource.len() + self.namespace.len() + self.name.len() + 2);
         bytes.extend_from_slice(self.resource.as_bytes());
         bytes.push(0);
         bytes.extend_from_slice(self.namespace.as_bytes());
@@ -84,7 +95,10 @@ mod tests {
             Key::new("pods", "a", "a"),
         ];
         for (left, right) in keys.iter().zip(&keys[1..]) {
-            assert!(left < right && left.to_bytes() < right.to_bytes(), "{left} {right}");
+            assert!(
+                left < right && left.to_bytes() < right.to_bytes(),
+                "{left} {right}"
+            );
         }
         for key in keys {
             assert_eq!(Key::from_bytes(&key.to_bytes()), Some(key));

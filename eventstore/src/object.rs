@@ -46,7 +46,14 @@ impl Object {
         bytes.extend_from_slice(stamped.as_bytes());
         bytes.extend_from_slice(&body.tail);
         let begin = body.head.len() as u32;
-        Self { key, stamps, bytes: bytes.into(), cut: (begin, begin + stamped.len() as u32), salt, hash: Digest::of_body(salt, body) }
+        Self {
+            key,
+            stamps,
+            bytes: bytes.into(),
+            cut: (begin, begin + stamped.len() as u32),
+            salt,
+            hash: Digest::of_body(salt, body),
+        }
     }
 
     pub fn revision(&self) -> u64 {
@@ -63,13 +70,24 @@ impl Object {
 
     /// The body without stamps, sharing the bytes.
     pub fn body(&self) -> Body {
-        Body { head: self.bytes.slice(..self.cut.0 as usize), tail: self.bytes.slice(self.cut.1 as usize..) }
+        Body {
+            head: self.bytes.slice(..self.cut.0 as usize),
+            tail: self.bytes.slice(self.cut.1 as usize..),
+        }
     }
 
     /// The same version with another revision: what a watch shows of an object that went, at the revision of its going.
     #[must_use]
     pub fn at_revision(&self, revision: u64) -> Self {
-        Self::stamp(self.key.clone(), &self.body(), Stamps { revision, ..self.stamps }, self.salt)
+        Self::stamp(
+            self.key.clone(),
+            &self.body(),
+            Stamps {
+                revision,
+                ..self.stamps
+            },
+            self.salt,
+        )
     }
 
     /// The object as JSON. Bytes that apply accepted are JSON: their writer made them with `Body::cut`.
@@ -81,9 +99,15 @@ impl Object {
 impl Stamps {
     /// `,"uid":"…","resourceVersion":"…","creationTimestamp":"…"`, and the deletion's two when there is one.
     pub fn to_json(&self) -> String {
-        let mut json = format!(r#","uid":"{}","resourceVersion":"{}","creationTimestamp":"{}""#, self.uid, self.revision, self.created);
+        let mut json = format!(
+            r#","uid":"{}","resourceVersion":"{}","creationTimestamp":"{}""#,
+            self.uid, self.revision, self.created
+        );
         if let Some(deletion) = self.deletion {
-            json.push_str(&format!(r#","deletionTimestamp":"{}","deletionGracePeriodSeconds":{}"#, deletion.at, deletion.grace_s));
+            json.push_str(&format!(
+                r#","deletionTimestamp":"{}","deletionGracePeriodSeconds":{}"#,
+                deletion.at, deletion.grace_s
+            ));
         }
         json
     }

@@ -16,7 +16,11 @@ pub enum Outcome {
 pub enum Rejection {
     /// An expectation did not hold. `current`: the key's revision now, None when it is absent.
     #[error("expected {key} to be {expected:?}; its revision is {current:?}")]
-    Expectation { key: Key, expected: Expected, current: Option<u64> },
+    Expectation {
+        key: Key,
+        expected: Expected,
+        current: Option<u64>,
+    },
     /// First sent before the oldest outcome kept: whether it was done can't be told here.
     #[error("first sent at index {first_sent}, before the oldest outcome kept")]
     TooOld { first_sent: u64 },
@@ -54,7 +58,10 @@ impl Outcomes {
     pub const MOST: usize = 200_000;
 
     pub(crate) fn restore(kept: impl IntoIterator<Item = Kept>, forgotten_up_to: u64) -> Self {
-        let mut outcomes = Self { forgotten_up_to, ..Self::default() };
+        let mut outcomes = Self {
+            forgotten_up_to,
+            ..Self::default()
+        };
         for each in kept {
             outcomes.by_id.insert(each.id, each.sequence);
             outcomes.kept.push_back(each);
@@ -74,12 +81,24 @@ impl Outcomes {
     }
 
     /// Keeps one, and says what was written and the sequence numbers forgotten for it.
-    pub(crate) fn keep(&mut self, index: u64, id: ProposalId, outcome: Outcome) -> (Kept, Option<Kept>) {
+    pub(crate) fn keep(
+        &mut self,
+        index: u64,
+        id: ProposalId,
+        outcome: Outcome,
+    ) -> (Kept, Option<Kept>) {
         let sequence = self.kept.back().map_or(1, |last| last.sequence + 1);
-        let kept = Kept { sequence, index, id, outcome };
+        let kept = Kept {
+            sequence,
+            index,
+            id,
+            outcome,
+        };
         self.by_id.insert(id, sequence);
         self.kept.push_back(kept.clone());
-        let forgotten = (self.kept.len() > Self::MOST).then(|| self.kept.pop_front()).flatten();
+        let forgotten = (self.kept.len() > Self::MOST)
+            .then(|| self.kept.pop_front())
+            .flatten();
         if let Some(forgotten) = &forgotten {
             self.by_id.remove(&forgotten.id);
             self.forgotten_up_to = forgotten.index;

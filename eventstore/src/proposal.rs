@@ -79,24 +79,48 @@ pub enum Intent {
     Create,
     Update,
     /// `kind` is json, merge or strategic.
-    Patch { kind: Text },
+    Patch {
+        kind: Text,
+    },
     /// Server-side apply.
-    Apply { manager: Text, force: bool },
-    Delete { grace_s: Option<i64>, propagation: Text },
+    Apply {
+        manager: Text,
+        force: bool,
+    },
+    Delete {
+        grace_s: Option<i64>,
+        propagation: Text,
+    },
     DeleteCollection,
     /// A status subresource's write, or a reconciler's or agent's report.
     Status,
-    Scale { from: i64, to: i64 },
+    Scale {
+        from: i64,
+        to: i64,
+    },
     /// With the reason in brief, so that `why` outlives upgrades.
-    Bind { node: Text, reason: Text },
-    Evict { reason: Text },
-    Taint { reason: Text },
+    Bind {
+        node: Text,
+        reason: Text,
+    },
+    Evict {
+        reason: Text,
+    },
+    Taint {
+        reason: Text,
+    },
     /// An owner's garbage: its dependents follow it.
-    Collect { owner: Text },
+    Collect {
+        owner: Text,
+    },
     /// The last step of a deletion: finalizers are gone, containers are gone.
-    Remove { reason: Text },
+    Remove {
+        reason: Text,
+    },
     /// A reconciler's own act on what it owns, said in a few words: `roll out revision 3`, `publish endpoints`.
-    Reconcile { what: Text },
+    Reconcile {
+        what: Text,
+    },
     Session,
     Round,
     Found,

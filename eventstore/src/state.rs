@@ -53,29 +53,53 @@ pub struct Session {
 
 impl View {
     pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
-        self.resources.get(&key.resource)?.objects.get(&(key.namespace.clone(), key.name.clone()))
+        self.resources
+            .get(&key.resource)?
+            .objects
+            .get(&(key.namespace.clone(), key.name.clone()))
     }
 
     /// All of a resource in the order of namespace, then name; of one namespace if one is named.
-    pub fn list<'a>(&'a self, resource: &str, namespace: Option<&str>) -> impl Iterator<Item = &'a Arc<Object>> + 'a {
+    pub fn list<'a>(
+        &'a self,
+        resource: &str,
+        namespace: Option<&str>,
+    ) -> impl Iterator<Item = &'a Arc<Object>> + 'a {
         let from = (Text::from(namespace.unwrap_or("")), Text::from(""));
         let namespace = namespace.map(Text::from);
-        self.range(resource, from..).take_while(move |object| namespace.as_ref().is_none_or(|namespace| object.key.namespace == *namespace))
+        self.range(resource, from..).take_while(move |object| {
+            namespace
+                .as_ref()
+                .is_none_or(|namespace| object.key.namespace == *namespace)
+        })
     }
 
     /// What follows (namespace, name) in a resource's order: the next page of a list.
-    pub fn range<'a>(&'a self, resource: &str, range: impl RangeBounds<(Text, Text)>) -> impl Iterator<Item = &'a Arc<Object>> + 'a {
-        self.resources.get(resource).map(|table| table.objects.range(range)).into_iter().flatten().map(|(_, object)| object)
+    pub fn range<'a>(
+        &'a self,
+        resource: &str,
+        range: impl RangeBounds<(Text, Text)>,
+    ) -> impl Iterator<Item = &'a Arc<Object>> + 'a {
+        self.resources
+            .get(resource)
+            .map(|table| table.objects.range(range))
+            .into_iter()
+            .flatten()
+            .map(|(_, object)| object)
     }
 
     /// How many objects a resource has: exact, without walking them.
     pub fn count(&self, resource: &str) -> usize {
-        self.resources.get(resource).map_or(0, |table| table.objects.len())
+        self.resources
+            .get(resource)
+            .map_or(0, |table| table.objects.len())
     }
 
     /// The revision of the last change to a resource; 0 when it never had one.
     pub fn last_change(&self, resource: &str) -> u64 {
-        self.resources.get(resource).map_or(0, |table| table.revision)
+        self.resources
+            .get(resource)
+            .map_or(0, |table| table.revision)
     }
 
     /// The resources that have or had objects.
@@ -85,7 +109,9 @@ impl View {
 
     /// Every object, hidden ones too, in the order of keys.
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.resources.values().flat_map(|table| table.objects.values())
+        self.resources
+            .values()
+            .flat_map(|table| table.objects.values())
     }
 
     pub fn session(&self, node: &str) -> Option<&Session> {
@@ -97,14 +123,22 @@ impl View {
     }
 
     pub(crate) fn put(&mut self, object: Arc<Object>) {
-        let table = self.resources.entry(object.key.resource.clone()).or_default();
+        let table = self
+            .resources
+            .entry(object.key.resource.clone())
+            .or_default();
         table.revision = table.revision.max(object.revision());
-        table.objects.insert((object.key.namespace.clone(), object.key.name.clone()), object);
+        table.objects.insert(
+            (object.key.namespace.clone(), object.key.name.clone()),
+            object,
+        );
     }
 
     pub(crate) fn remove(&mut self, key: &Key, revision: u64) -> Option<Arc<Object>> {
         let table = self.resources.get_mut(&key.resource)?;
-        let removed = table.objects.remove(&(key.namespace.clone(), key.name.clone()))?;
+        let removed = table
+            .objects
+            .remove(&(key.namespace.clone(), key.name.clone()))?;
         table.revision = table.revision.max(revision);
         Some(removed)
     }
@@ -139,7 +173,10 @@ impl State {
             table.revision = table.revision.max(revision);
         }
         view.sessions.extend(sessions);
-        Self { view, outcomes: Outcomes::restore(outcomes, forgotten_up_to) }
+        Self {
+            view,
+            outcomes: Outcomes::restore(outcomes, forgotten_up_to),
+        }
     }
 
     pub fn view(&self) -> &View {

@@ -18,20 +18,43 @@ fn check(name: &str, given: Vec<Proposal>, asked: Proposal, want: &str) {
     let mut log = Log::founded();
     for proposal in given {
         let outcome = log.take(proposal);
-        assert!(matches!(outcome, Outcome::Accepted { .. }), "{name}: given: {}", said(&outcome));
+        assert!(
+            matches!(outcome, Outcome::Accepted { .. }),
+            "{name}: given: {}",
+            said(&outcome)
+        );
     }
     let before = log.state.view().clone();
     let applied = log.apply(vec![asked]);
     let after = log.state.view();
     assert_eq!(said(&applied.outcomes[0].1), want, "{name}");
     let accepted = want.starts_with("accepted");
-    assert_eq!(applied.events.len(), usize::from(accepted), "{name}: an event for what is accepted, and none for what is not");
+    assert_eq!(
+        applied.events.len(),
+        usize::from(accepted),
+        "{name}: an event for what is accepted, and none for what is not"
+    );
     if accepted {
-        assert_eq!(after.digest, before.digest.chain(&applied.events[0].1), "{name}");
+        assert_eq!(
+            after.digest,
+            before.digest.chain(&applied.events[0].1),
+            "{name}"
+        );
     } else {
-        assert_eq!((after.revision, after.digest), (before.revision, before.digest), "{name}");
-        assert!(after.objects().eq(before.objects()) && after.sessions().eq(before.sessions()), "{name}: nothing changed");
-        let lasts = |view: &View| view.resources().map(|each| (each.clone(), view.last_change(each))).collect::<Vec<_>>();
+        assert_eq!(
+            (after.revision, after.digest),
+            (before.revision, before.digest),
+            "{name}"
+        );
+        assert!(
+            after.objects().eq(before.objects()) && after.sessions().eq(before.sessions()),
+            "{name}: nothing changed"
+        );
+        let lasts = |view: &View| {
+            view.resources()
+                .map(|each| (each.clone(), view.last_change(each)))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(lasts(after), lasts(&before), "{name}");
     }
 }
@@ -40,16 +63,36 @@ fn check(name: &str, given: Vec<Proposal>, asked: Proposal, want: &str) {
 fn expectations() {
     let (a, b) = (map("a"), map("b"));
     let made = || vec![objects(2, vec![put(&a, "1")])];
-    let deleting = || vec![objects(2, vec![put(&a, "1")]), objects(3, vec![delete(&a, "1", 30)])];
+    let deleting = || {
+        vec![
+            objects(2, vec![put(&a, "1")]),
+            objects(3, vec![delete(&a, "1", 30)]),
+        ]
+    };
     let uid = {
         let mut log = Log::founded();
         log.take(made().remove(0));
         log.state.view().get(&a).unwrap().uid()
     };
     let ask = |is| expecting(objects(9, vec![put(&b, "2")]), &a, is);
-    check("absent, and is", vec![], ask(Expected::Absent), "accepted 2..=2");
-    check("absent, and is not", made(), ask(Expected::Absent), "expected configmaps/default/a to be Absent; its revision is Some(2)");
-    check("at its revision", made(), ask(Expected::Revision(2)), "accepted 3..=3");
+    check(
+        "absent, and is",
+        vec![],
+        ask(Expected::Absent),
+        "accepted 2..=2",
+    );
+    check(
+        "absent, and is not",
+        made(),
+        ask(Expected::Absent),
+        "expected configmaps/default/a to be Absent; its revision is Some(2)",
+    );
+    check(
+        "at its revision",
+        made(),
+        ask(Expected::Revision(2)),
+        "accepted 3..=3",
+    );
     check(
         "at another revision",
         made(),
@@ -62,7 +105,12 @@ fn expectations() {
         ask(Expected::Revision(1)),
         "expected configmaps/default/a to be Revision(1); its revision is None",
     );
-    check("with its uid", made(), ask(Expected::Uid(uid)), "accepted 3..=3");
+    check(
+        "with its uid",
+        made(),
+        ask(Expected::Uid(uid)),
+        "accepted 3..=3",
+    );
     check(
         "with another uid",
         made(),
@@ -76,7 +124,12 @@ fn expectations() {
         ask(Expected::Living),
         "expected configmaps/default/a to be Living; its revision is Some(3)",
     );
-    check("living, and absent", vec![], ask(Expected::Living), "expected configmaps/default/a to be Living; its revision is None");
+    check(
+        "living, and absent",
+        vec![],
+        ask(Expected::Living),
+        "expected configmaps/default/a to be Living; its revision is None",
+    );
     check(
         "the second of two",
         made(),
@@ -84,7 +137,13 @@ fn expectations() {
         "expected configmaps/default/b to be Living; its revision is None",
     );
     let claim = Key::new("~cluster-ips", "", "10.0.0.1");
-    let service = |number| expecting(objects(number, vec![put(&map("s"), ""), put(&claim, "")]), &claim, Expected::Absent);
+    let service = |number| {
+        expecting(
+            objects(number, vec![put(&map("s"), ""), put(&claim, "")]),
+            &claim,
+            Expected::Absent,
+        )
+    };
     check("a claim", vec![], service(2), "accepted 2..=3");
     check(
         "a claim that is taken",
@@ -97,52 +156,175 @@ fn expectations() {
 #[test]
 fn acts() {
     let (a, b) = (map("a"), map("b"));
-    check("several changes", vec![], objects(2, vec![put(&a, "1"), put(&b, "1"), put(&a, "2")]), "accepted 2..=4");
-    check("no change still has a revision", vec![], objects(2, vec![]), "accepted 2..=2");
-    check("removing", vec![objects(2, vec![put(&a, "1")])], objects(3, vec![remove(&a)]), "accepted 3..=3");
-    check("removing what is absent", vec![], objects(2, vec![remove(&a)]), "configmaps/default/a is not there");
+    check(
+        "several changes",
+        vec![],
+        objects(2, vec![put(&a, "1"), put(&b, "1"), put(&a, "2")]),
+        "accepted 2..=4",
+    );
+    check(
+        "no change still has a revision",
+        vec![],
+        objects(2, vec![]),
+        "accepted 2..=2",
+    );
+    check(
+        "removing",
+        vec![objects(2, vec![put(&a, "1")])],
+        objects(3, vec![remove(&a)]),
+        "accepted 3..=3",
+    );
+    check(
+        "removing what is absent",
+        vec![],
+        objects(2, vec![remove(&a)]),
+        "configmaps/default/a is not there",
+    );
     check(
         "all or nothing",
         vec![objects(2, vec![put(&a, "1")])],
         objects(3, vec![put(&a, "2"), put(&b, "2"), remove(&a), remove(&a)]),
         "configmaps/default/a is not there",
     );
-    check("a key with a NUL", vec![], objects(2, vec![put(&map("a\0b"), "")]), "configmaps/default/a\0b is no key");
-    check("founding again", vec![], Proposal { id: id(2), ..found() }, "the cluster is founded already");
+    check(
+        "a key with a NUL",
+        vec![],
+        objects(2, vec![put(&map("a\0b"), "")]),
+        "configmaps/default/a\0b is no key",
+    );
+    check(
+        "founding again",
+        vec![],
+        Proposal {
+            id: id(2),
+            ..found()
+        },
+        "the cluster is founded already",
+    );
     let raise = |number, level| of(proposal(number, Act::RaiseLevel { level }), server());
-    check("raising to the level there is", vec![], raise(2, 1), "the log is at that level already");
-    let open = |number| of(proposal(number, Act::OpenSession { node: "n".into(), server: "s".into() }), server());
-    let lose = |number, epoch| of(proposal(number, Act::LoseSession { node: "n".into(), epoch }), server());
+    check(
+        "raising to the level there is",
+        vec![],
+        raise(2, 1),
+        "the log is at that level already",
+    );
+    let open = |number| {
+        of(
+            proposal(
+                number,
+                Act::OpenSession {
+                    node: "n".into(),
+                    server: "s".into(),
+                },
+            ),
+            server(),
+        )
+    };
+    let lose = |number, epoch| {
+        of(
+            proposal(
+                number,
+                Act::LoseSession {
+                    node: "n".into(),
+                    epoch,
+                },
+            ),
+            server(),
+        )
+    };
     check("opening a session", vec![], open(2), "accepted 2..=2");
     check("opening it anew", vec![open(2)], open(3), "accepted 3..=3");
     check("losing it", vec![open(2)], lose(3, 2), "accepted 3..=3");
-    check("losing an older one", vec![open(2), open(3)], lose(4, 2), "that session is not open");
-    check("losing it twice", vec![open(2), lose(3, 2)], lose(4, 2), "that session is not open");
-    check("losing none", vec![], lose(2, 2), "that session is not open");
-    let round = Round { world: 1, clock: START, decided: vec![("deployment".into(), a)], logic: 1 };
-    check("a round", vec![], of(proposal(2, Act::Round(round)), Actor::Reconciler { name: "round".into(), term: 1 }), "accepted 2..=2");
+    check(
+        "losing an older one",
+        vec![open(2), open(3)],
+        lose(4, 2),
+        "that session is not open",
+    );
+    check(
+        "losing it twice",
+        vec![open(2), lose(3, 2)],
+        lose(4, 2),
+        "that session is not open",
+    );
+    check(
+        "losing none",
+        vec![],
+        lose(2, 2),
+        "that session is not open",
+    );
+    let round = Round {
+        world: 1,
+        clock: START,
+        decided: vec![("deployment".into(), a)],
+        logic: 1,
+    };
+    check(
+        "a round",
+        vec![],
+        of(
+            proposal(2, Act::Round(round)),
+            Actor::Reconciler {
+                name: "round".into(),
+                term: 1,
+            },
+        ),
+        "accepted 2..=2",
+    );
 }
 
 #[test]
 fn a_proposal_of_this_round_names_it() {
     let mut log = Log::founded();
     let round = |number| {
-        let act = Act::Round(Round { world: 1, clock: START, decided: vec![], logic: 1 });
-        of(proposal(number, act), Actor::Reconciler { name: "round".into(), term: 1 })
+        let act = Act::Round(Round {
+            world: 1,
+            clock: START,
+            decided: vec![],
+            logic: 1,
+        });
+        of(
+            proposal(number, act),
+            Actor::Reconciler {
+                name: "round".into(),
+                term: 1,
+            },
+        )
     };
     let decided = |number, round| Proposal {
         cause: Cause { revision: 1, round },
-        ..of(objects(number, vec![put(&map("a"), "1")]), Actor::Reconciler { name: "x".into(), term: 1 })
+        ..of(
+            objects(number, vec![put(&map("a"), "1")]),
+            Actor::Reconciler {
+                name: "x".into(),
+                term: 1,
+            },
+        )
     };
     let this = Cause::THIS_ROUND;
-    let applied = log.apply(vec![round(2), decided(3, this), decided(4, this), round(5), decided(6, this), decided(7, 2)]);
-    let rounds: Vec<_> = applied.events.iter().map(|(event, _)| (event.revision(), event.envelope.cause.round)).collect();
+    let applied = log.apply(vec![
+        round(2),
+        decided(3, this),
+        decided(4, this),
+        round(5),
+        decided(6, this),
+        decided(7, 2),
+    ]);
+    let rounds: Vec<_> = applied
+        .events
+        .iter()
+        .map(|(event, _)| (event.revision(), event.envelope.cause.round))
+        .collect();
     assert_eq!(rounds, [(2, 0), (3, 2), (4, 2), (5, 0), (6, 5), (7, 2)]);
 }
 
 #[test]
 fn nothing_before_the_founding() {
-    let mut log = Log { state: State::default(), term: 1, clock: START };
+    let mut log = Log {
+        state: State::default(),
+        term: 1,
+        clock: START,
+    };
     let outcome = log.take(objects(2, vec![put(&map("a"), "1")]));
     assert_eq!(said(&outcome), "the cluster is not founded yet");
     assert_eq!(log.state.view().revision, 0);
@@ -152,17 +334,80 @@ fn nothing_before_the_founding() {
 fn fences() {
     let a = map("a");
     let by = |number, actor| of(objects(number, vec![put(&a, "1")]), actor);
-    let reconciler = |term| Actor::Reconciler { name: "deployment".into(), term };
-    check("a reconciler of this term", vec![], by(2, reconciler(1)), "accepted 2..=2");
-    check("of a term before", vec![], by(2, reconciler(0)), "decided in term 0, applied in term 1");
-    check("of a term to come", vec![], by(2, reconciler(2)), "decided in term 2, applied in term 1");
-    let open = |number| of(proposal(number, Act::OpenSession { node: "n".into(), server: "s".into() }), server());
-    let lose = |number, epoch| of(proposal(number, Act::LoseSession { node: "n".into(), epoch }), server());
-    let agent = |epoch| Actor::Agent { node: "n".into(), epoch };
-    check("an agent with its session", vec![open(2)], by(3, agent(2)), "accepted 3..=3");
-    check("with a session superseded", vec![open(2), open(3)], by(4, agent(2)), "the session of n with epoch 2 is not open");
-    check("with a session lost", vec![open(2), lose(3, 2)], by(4, agent(2)), "the session of n with epoch 2 is not open");
-    check("with no session", vec![], by(2, agent(1)), "the session of n with epoch 1 is not open");
+    let reconciler = |term| Actor::Reconciler {
+        name: "deployment".into(),
+        term,
+    };
+    check(
+        "a reconciler of this term",
+        vec![],
+        by(2, reconciler(1)),
+        "accepted 2..=2",
+    );
+    check(
+        "of a term before",
+        vec![],
+        by(2, reconciler(0)),
+        "decided in term 0, applied in term 1",
+    );
+    check(
+        "of a term to come",
+        vec![],
+        by(2, reconciler(2)),
+        "decided in term 2, applied in term 1",
+    );
+    let open = |number| {
+        of(
+            proposal(
+                number,
+                Act::OpenSession {
+                    node: "n".into(),
+                    server: "s".into(),
+                },
+            ),
+            server(),
+        )
+    };
+    let lose = |number, epoch| {
+        of(
+            proposal(
+                number,
+                Act::LoseSession {
+                    node: "n".into(),
+                    epoch,
+                },
+            ),
+            server(),
+        )
+    };
+    let agent = |epoch| Actor::Agent {
+        node: "n".into(),
+        epoch,
+    };
+    check(
+        "an agent with its session",
+        vec![open(2)],
+        by(3, agent(2)),
+        "accepted 3..=3",
+    );
+    check(
+        "with a session superseded",
+        vec![open(2), open(3)],
+        by(4, agent(2)),
+        "the session of n with epoch 2 is not open",
+    );
+    check(
+        "with a session lost",
+        vec![open(2), lose(3, 2)],
+        by(4, agent(2)),
+        "the session of n with epoch 2 is not open",
+    );
+    check(
+        "with no session",
+        vec![],
+        by(2, agent(1)),
+        "the session of n with epoch 1 is not open",
+    );
 }
 
 #[test]
@@ -175,20 +420,43 @@ fn a_repetition_gets_the_first_outcome() {
     // Again under the same id: also in one entry, also with other content; a rejection is repeated too.
     assert_eq!(log.take(create.clone()), first);
     assert_eq!(log.take(objects(2, vec![remove(&a)])), first);
-    let refused = Proposal { id: id(3), ..create.clone() };
+    let refused = Proposal {
+        id: id(3),
+        ..create.clone()
+    };
     let applied = log.apply(vec![refused.clone(), refused.clone()]);
     assert_eq!(applied.outcomes[0].1, applied.outcomes[1].1);
     assert_eq!((applied.kept.len(), applied.events.len()), (1, 0));
     log.take(objects(4, vec![remove(&a)]));
-    assert_eq!(log.take(refused.clone()), applied.outcomes[0].1, "though it would be accepted now");
-    let raised = Proposal { id: ProposalId { attempt: 2, ..id(3) }, ..refused };
-    assert_eq!(said(&log.take(raised)), "accepted 4..=4", "another attempt is another proposal");
+    assert_eq!(
+        log.take(refused.clone()),
+        applied.outcomes[0].1,
+        "though it would be accepted now"
+    );
+    let raised = Proposal {
+        id: ProposalId {
+            attempt: 2,
+            ..id(3)
+        },
+        ..refused
+    };
+    assert_eq!(
+        said(&log.take(raised)),
+        "accepted 4..=4",
+        "another attempt is another proposal"
+    );
 }
 
 #[test]
 fn a_reconcilers_outcome_is_not_kept() {
     let mut log = Log::founded();
-    let mine = of(objects(2, vec![put(&map("a"), "1")]), Actor::Reconciler { name: "x".into(), term: 1 });
+    let mine = of(
+        objects(2, vec![put(&map("a"), "1")]),
+        Actor::Reconciler {
+            name: "x".into(),
+            term: 1,
+        },
+    );
     assert!(log.apply(vec![mine]).kept.is_empty());
     assert_eq!(log.state.outcome(id(2)), None);
 }
@@ -196,25 +464,57 @@ fn a_reconcilers_outcome_is_not_kept() {
 #[test]
 fn what_may_have_been_forgotten_is_refused() {
     let mut log = Log::founded();
-    let many = |from: u128, count: u128| (from..from + count).map(|number| objects(number, vec![remove(&map("nothing"))])).collect();
+    let many = |from: u128, count: u128| {
+        (from..from + count)
+            .map(|number| objects(number, vec![remove(&map("nothing"))]))
+            .collect()
+    };
     // The founding's outcome and these fill the books; the next pushes the oldest out.
     log.apply(many(1_000, Outcomes::MOST as u128 - 1));
     assert!(log.state.outcome(id(1)).is_some());
     let applied = log.apply(many(1_000_000, 2));
-    assert_eq!(applied.forgotten.iter().map(|kept| (kept.id, kept.index)).collect::<Vec<_>>(), [(id(1), 1), (id(1_000), 2)]);
+    assert_eq!(
+        applied
+            .forgotten
+            .iter()
+            .map(|kept| (kept.id, kept.index))
+            .collect::<Vec<_>>(),
+        [(id(1), 1), (id(1_000), 2)]
+    );
     assert_eq!(log.state.outcome(id(1)), None);
     assert!(log.state.outcome(id(1_001)).is_some());
-    let sent = |number, first_sent| Proposal { first_sent, ..objects(number, vec![put(&map("a"), "1")]) };
+    let sent = |number, first_sent| Proposal {
+        first_sent,
+        ..objects(number, vec![put(&map("a"), "1")])
+    };
     for (number, first_sent, want) in [
-        (2_000_000, 1, "first sent at index 1, before the oldest outcome kept"),
+        (
+            2_000_000,
+            1,
+            "first sent at index 1, before the oldest outcome kept",
+        ),
         (2_000_001, 2, "accepted 2..=2"),
         (2_000_002, 3, "accepted 3..=3"),
     ] {
-        assert_eq!(said(&log.take(sent(number, first_sent))), want, "first sent at {first_sent}");
+        assert_eq!(
+            said(&log.take(sent(number, first_sent))),
+            want,
+            "first sent at {first_sent}"
+        );
         // The books move on with each.
     }
-    let old = of(sent(2_000_003, 0), Actor::Reconciler { name: "x".into(), term: 1 });
-    assert_eq!(said(&log.take(old)), "accepted 4..=4", "a reconciler's term is its fence");
+    let old = of(
+        sent(2_000_003, 0),
+        Actor::Reconciler {
+            name: "x".into(),
+            term: 1,
+        },
+    );
+    assert_eq!(
+        said(&log.take(old)),
+        "accepted 4..=4",
+        "a reconciler's term is its fence"
+    );
 }
 
 #[test]
@@ -240,7 +540,13 @@ fn stamps() {
         log.take(objects(10 + number as u128, vec![change]));
         let stamps = log.state.view().get(&a).unwrap().stamps;
         let since = |time: Time| (time.ms() - Time::from_s(START.s()).ms()) / 1000;
-        let got = (stamps.revision, since(stamps.created), stamps.deletion.map(|deletion| (since(deletion.at), deletion.grace_s)));
+        let got = (
+            stamps.revision,
+            since(stamps.created),
+            stamps
+                .deletion
+                .map(|deletion| (since(deletion.at), deletion.grace_s)),
+        );
         assert_eq!(got, (revision, created_s, deletion), "step {number}");
         seen.push(stamps.uid);
     }
@@ -250,7 +556,14 @@ fn stamps() {
     log.take(objects(50, vec![remove(&a), put(&a, "4")]));
     let again = log.state.view().get(&a).unwrap().clone();
     assert_ne!(again.uid(), seen[0]);
-    assert_eq!((again.revision(), again.stamps.created, again.stamps.deletion), (11, Time::from_s(log.clock.s()), None));
+    assert_eq!(
+        (
+            again.revision(),
+            again.stamps.created,
+            again.stamps.deletion
+        ),
+        (11, Time::from_s(log.clock.s()), None)
+    );
     assert_eq!(
         std::str::from_utf8(&again.bytes).unwrap(),
         format!(
@@ -265,7 +578,10 @@ fn the_clock_never_goes_back() {
     let mut log = Log::founded();
     log.clock = log.clock.plus_ms(-5_000);
     let applied = log.apply(vec![objects(2, vec![put(&map("a"), "1")])]);
-    assert_eq!((log.state.view().clock, applied.events[0].0.envelope.time), (START, START));
+    assert_eq!(
+        (log.state.view().clock, applied.events[0].0.envelope.time),
+        (START, START)
+    );
 }
 
 #[test]
@@ -273,19 +589,55 @@ fn an_envelope_says_who_why_and_what_was_before() {
     let (a, b) = (map("a"), map("b"));
     let mut log = Log::founded();
     log.take(objects(2, vec![put(&a, "1")]));
-    let cause = Cause { revision: 2, round: 1 };
+    let cause = Cause {
+        revision: 2,
+        round: 1,
+    };
     let intent = Intent::Scale { from: 1, to: 2 };
-    let asked = Proposal { cause, intent: intent.clone(), ..objects(3, vec![put(&a, "2"), put(&b, "1"), remove(&a)]) };
+    let asked = Proposal {
+        cause,
+        intent: intent.clone(),
+        ..objects(3, vec![put(&a, "2"), put(&b, "1"), remove(&a)])
+    };
     let applied = log.apply(vec![objects(2, vec![]), asked]);
     let event = &applied.events[0].0;
     let envelope = &event.envelope;
-    assert_eq!((envelope.first, envelope.last, envelope.slot, envelope.id), (3, 5, 1, id(3)));
-    assert_eq!((envelope.position, &envelope.actor, envelope.cause, &envelope.intent), (Position { term: 1, index: 3 }, &user(), cause, &intent));
-    let Happened::Objects(records) = &envelope.happened else { panic!("{envelope:?}") };
-    let rows: Vec<_> = records.iter().map(|record| (&record.key, record.revision, record.before, record.hash.is_some())).collect();
-    assert_eq!(rows, [(&a, 3, 2, true), (&b, 4, 0, true), (&a, 5, 3, false)]);
+    assert_eq!(
+        (envelope.first, envelope.last, envelope.slot, envelope.id),
+        (3, 5, 1, id(3))
+    );
+    assert_eq!(
+        (
+            envelope.position,
+            &envelope.actor,
+            envelope.cause,
+            &envelope.intent
+        ),
+        (Position { term: 1, index: 3 }, &user(), cause, &intent)
+    );
+    let Happened::Objects(records) = &envelope.happened else {
+        panic!("{envelope:?}")
+    };
+    let rows: Vec<_> = records
+        .iter()
+        .map(|record| {
+            (
+                &record.key,
+                record.revision,
+                record.before,
+                record.hash.is_some(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        [(&a, 3, 2, true), (&b, 4, 0, true), (&a, 5, 3, false)]
+    );
     for (folded, record) in event.objects.iter().zip(records) {
-        assert_eq!(folded.before.as_ref().map_or(0, |before| before.revision()), record.before);
+        assert_eq!(
+            folded.before.as_ref().map_or(0, |before| before.revision()),
+            record.before
+        );
         assert_eq!(folded.after.as_ref().map(|after| after.hash), record.hash);
     }
     assert_ne!(records[0].hash, records[1].hash);
@@ -295,7 +647,13 @@ fn an_envelope_says_who_why_and_what_was_before() {
 #[test]
 fn a_level_too_high_is_seen_before_apply() {
     let log = Log::founded();
-    let entry = |level| Entry { clock: START, proposals: vec![of(proposal(2, Act::RaiseLevel { level }), server())] };
+    let entry = |level| Entry {
+        clock: START,
+        proposals: vec![of(proposal(2, Act::RaiseLevel { level }), server())],
+    };
     assert_eq!(log.state.can_apply(&entry(LEVEL)), Ok(()));
-    assert_eq!(log.state.can_apply(&entry(LEVEL + 1)), Err(LevelTooHigh(LEVEL + 1)));
+    assert_eq!(
+        log.state.can_apply(&entry(LEVEL + 1)),
+        Err(LevelTooHigh(LEVEL + 1))
+    );
 }

@@ -18,8 +18,22 @@ struct Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    (any::<u8>(), 0..6u8, 0..6u8, proptest::option::of(0..4u8), 0..5_000i64, 0..8u8)
-        .prop_map(|(number, name, what, is, later_ms, actor)| Step { number, name, what, is, later_ms, actor })
+    (
+        any::<u8>(),
+        0..6u8,
+        0..6u8,
+        proptest::option::of(0..4u8),
+        0..5_000i64,
+        0..8u8,
+    )
+        .prop_map(|(number, name, what, is, later_ms, actor)| Step {
+            number,
+            name,
+            what,
+            is,
+            later_ms,
+            actor,
+        })
 }
 
 /// A proposal that the state may or may not take.
@@ -31,11 +45,23 @@ fn proposal_of(step: &Step, view: &View) -> Proposal {
         0 | 1 => Act::Objects(vec![put(&key, &value)]),
         2 => Act::Objects(vec![put(&other, &value), remove(&key)]),
         3 => Act::Objects(vec![delete(&key, &value, i64::from(step.number))]),
-        4 => Act::Round(Round { world: view.revision, clock: view.clock, decided: vec![], logic: 1 }),
-        _ => Act::OpenSession { node: format!("n{}", step.name).into(), server: "s".into() },
+        4 => Act::Round(Round {
+            world: view.revision,
+            clock: view.clock,
+            decided: vec![],
+            logic: 1,
+        }),
+        _ => Act::OpenSession {
+            node: format!("n{}", step.name).into(),
+            server: "s".into(),
+        },
     };
     let mut asked = proposal(u128::from(step.number), act);
-    asked.cause.round = if step.number.is_multiple_of(2) { Cause::THIS_ROUND } else { 0 };
+    asked.cause.round = if step.number.is_multiple_of(2) {
+        Cause::THIS_ROUND
+    } else {
+        0
+    };
     if let Some(is) = step.is {
         let current = view.get(&key);
         let is = match is {
@@ -47,8 +73,14 @@ fn proposal_of(step: &Step, view: &View) -> Proposal {
         asked = expecting(asked, &key, is);
     }
     asked.actor = match step.actor {
-        0 => Actor::Reconciler { name: "r".into(), term: 1 },
-        1 => Actor::Agent { node: "n1".into(), epoch: view.session("n1").map_or(1, |session| session.epoch) },
+        0 => Actor::Reconciler {
+            name: "r".into(),
+            term: 1,
+        },
+        1 => Actor::Agent {
+            node: "n1".into(),
+            epoch: view.session("n1").map_or(1, |session| session.epoch),
+        },
         _ => user(),
     };
     asked
@@ -59,19 +91,33 @@ fn restored(state: &State, kept: &[Kept]) -> State {
     let view = state.view();
     let mut bare = View::default();
     (bare.cluster, bare.level, bare.revision) = (view.cluster, view.level, view.revision);
-    (bare.digest, bare.clock, bare.position, bare.round) = (view.digest, view.clock, view.position, view.round);
+    (bare.digest, bare.clock, bare.position, bare.round) =
+        (view.digest, view.clock, view.position, view.round);
     let objects: Vec<_> = view.objects().map(|object| Object::clone(object)).collect();
-    let lasts: Vec<_> = view.resources().map(|each| (each.clone(), view.last_change(each))).collect();
-    let sessions: Vec<_> = view.sessions().map(|(node, session)| (node.clone(), session.clone())).collect();
+    let lasts: Vec<_> = view
+        .resources()
+        .map(|each| (each.clone(), view.last_change(each)))
+        .collect();
+    let sessions: Vec<_> = view
+        .sessions()
+        .map(|(node, session)| (node.clone(), session.clone()))
+        .collect();
     State::restore(bare, objects, lasts, sessions, kept.to_vec(), 0)
 }
 
 fn same(left: &View, right: &View) {
-    assert_eq!((left.revision, left.digest, left.clock), (right.revision, right.digest, right.clock));
+    assert_eq!(
+        (left.revision, left.digest, left.clock),
+        (right.revision, right.digest, right.clock)
+    );
     assert_eq!((left.position, left.round), (right.position, right.round));
     assert!(left.objects().eq(right.objects()));
     assert!(left.sessions().eq(right.sessions()));
-    assert!(left.resources().all(|each| left.last_change(each) == right.last_change(each) && left.count(each) == right.count(each)));
+    assert!(
+        left.resources()
+            .all(|each| left.last_change(each) == right.last_change(each)
+                && left.count(each) == right.count(each))
+    );
 }
 
 proptest! {

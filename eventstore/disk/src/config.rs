@@ -20,7 +20,7 @@ impl Default for StoreConfig {
         Self {
             disk: DiskOptions::without_wal(),
             ring_events: 16_384,
-            ring_bytes: 128 << 20,
+            ring_bytes: 64 << 20,
             few_births: 256,
             most_waiting: 65_536,
         }

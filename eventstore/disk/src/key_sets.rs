@@ -8,7 +8,7 @@ use crate::StoreError;
 use crate::history::History;
 use crate::layout::{self, Name};
 use crate::record::{ResourceBooks, seal_coded, unseal_coded};
-use eventstore::{Text, View};
+use eventstore::View;
 use seams::{Batch, Order, Range};
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};

@@ -7,7 +7,7 @@
 use crate::layout::Birth;
 use bytes::Bytes;
 use eventstore::{
-    CodecError, Deletion, Digest, Key, Object, Position, Salt, Stamps, Text, Time, decode, encode,
+    CodecError, Deletion, Digest, Key, Object, Position, Salt, Stamps, Time, decode, encode,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;

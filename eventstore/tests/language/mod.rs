@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use eventstore::{
-    Act, Actor, Applied, Body, Cause, Change, Entry, Expectation, Expected, Intent, Key, Outcome, Position, Proposal, ProposalId,
-    Salt, State, Text, Time, What,
+    Act, Actor, Applied, Body, Cause, Change, Entry, Expectation, Expected, Intent, Key, Outcome,
+    Position, Proposal, ProposalId, Salt, State, Text, Time, What,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -14,7 +14,10 @@ pub const CLUSTER: Uuid = Uuid::from_u128(0xc1);
 pub const START: Time = Time::from_ms(1_795_250_760_250);
 
 pub fn id(number: u128) -> ProposalId {
-    ProposalId { uuid: Uuid::from_u128(number), attempt: 1 }
+    ProposalId {
+        uuid: Uuid::from_u128(number),
+        attempt: 1,
+    }
 }
 
 pub fn user() -> Actor {
@@ -29,7 +32,9 @@ pub fn user() -> Actor {
 }
 
 pub fn server() -> Actor {
-    Actor::Server { name: "server-1".into() }
+    Actor::Server {
+        name: "server-1".into(),
+    }
 }
 
 pub fn map(name: &str) -> Key {
@@ -59,7 +64,17 @@ pub fn proposal(number: u128, act: Act) -> Proposal {
 }
 
 pub fn found() -> Proposal {
-    Proposal { actor: server(), intent: Intent::Found, ..proposal(1, Act::Found { cluster: CLUSTER, level: 1 }) }
+    Proposal {
+        actor: server(),
+        intent: Intent::Found,
+        ..proposal(
+            1,
+            Act::Found {
+                cluster: CLUSTER,
+                level: 1,
+            },
+        )
+    }
 }
 
 pub fn objects(number: u128, changes: Vec<Change>) -> Proposal {
@@ -67,19 +82,37 @@ pub fn objects(number: u128, changes: Vec<Change>) -> Proposal {
 }
 
 pub fn put(key: &Key, value: &str) -> Change {
-    Change { key: key.clone(), what: What::Put { body: body(key, value), delete_grace_s: None } }
+    Change {
+        key: key.clone(),
+        what: What::Put {
+            body: body(key, value),
+            delete_grace_s: None,
+        },
+    }
 }
 
 pub fn delete(key: &Key, value: &str, grace_s: i64) -> Change {
-    Change { key: key.clone(), what: What::Put { body: body(key, value), delete_grace_s: Some(grace_s) } }
+    Change {
+        key: key.clone(),
+        what: What::Put {
+            body: body(key, value),
+            delete_grace_s: Some(grace_s),
+        },
+    }
 }
 
 pub fn remove(key: &Key) -> Change {
-    Change { key: key.clone(), what: What::Remove }
+    Change {
+        key: key.clone(),
+        what: What::Remove,
+    }
 }
 
 pub fn expecting(mut proposal: Proposal, key: &Key, is: Expected) -> Proposal {
-    proposal.expectations.push(Expectation { key: key.clone(), is });
+    proposal.expectations.push(Expectation {
+        key: key.clone(),
+        is,
+    });
     proposal
 }
 
@@ -97,14 +130,27 @@ pub struct Log {
 
 impl Log {
     pub fn founded() -> Self {
-        let mut log = Self { state: State::default(), term: 1, clock: START };
+        let mut log = Self {
+            state: State::default(),
+            term: 1,
+            clock: START,
+        };
         log.apply(vec![found()]);
         log
     }
 
     pub fn apply(&mut self, proposals: Vec<Proposal>) -> Applied {
-        let position = Position { term: self.term, index: self.state.view().position.index + 1 };
-        self.state.apply(position, &Entry { clock: self.clock, proposals })
+        let position = Position {
+            term: self.term,
+            index: self.state.view().position.index + 1,
+        };
+        self.state.apply(
+            position,
+            &Entry {
+                clock: self.clock,
+                proposals,
+            },
+        )
     }
 
     /// One proposal in an entry of its own.
