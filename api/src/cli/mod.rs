@@ -35,6 +35,8 @@ pub use output::yaml;
 
 use output::Format;
 
+/// What members log unless told otherwise. openraft tells each message that did not get through.
+const DEFAULT_LOG: &str = "info,openraft=error";
 const EXAMPLES: &str = "\
 Examples:
   sudo reckon up                        three servers and one agent on this machine, in ./reckon-data
@@ -149,7 +151,7 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 /// What a member says goes to standard error, which `reckon up` keeps as its log. `RECKON_LOG` says how much (`info`, `raft=debug`).
 fn log_to_stderr() {
     let filter =
-        tracing_subscriber::EnvFilter::try_from_env("RECKON_LOG").unwrap_or_else(|_| "info".into());
+        tracing_subscriber::EnvFilter::try_from_env("RECKON_LOG").unwrap_or_else(|_| DEFAULT_LOG.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

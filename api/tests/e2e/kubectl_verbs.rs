@@ -284,7 +284,6 @@ const ROWS: &[Row] = &[
             "pod/bare",
             "deployment.apps/site",
             "service/site",
-            "service/kubernetes",
         ],
     ),
     (

@@ -64,7 +64,7 @@ fn bad_flags() {
     check(&["--servers", "0"], "--servers");
     check(&["--api-port", "0"], "--api-port");
     check(&["--listen", "example.com"], "--listen");
-    check(&["--listen", "192.0.2.1"], "no address 192.0.2.1");
+    check(&["--listen", "203.0.113.77"], "no address 203.0.113.77");
     check(&["--node-grace", "soon"], "--node-grace");
 }
 
