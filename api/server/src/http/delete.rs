@@ -14,12 +14,14 @@ use eventstore::{Change, Event, Expected, Intent, Object, View, What};
 use kinds::error::{FieldError, StatusError};
 use kinds::kind::{Propagation, Subresource};
 use kinds::resources::strategy;
-use kinds::schema::{json as json_schema, yaml};
+use kinds::schema::{Schema, json as json_schema, protobuf, yaml};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Namespaces that the cluster can't be without (Kubernetes: NamespaceLifecycle's immortal namespaces).
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// What a DELETE says beside what it names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -397,8 +399,15 @@ impl DeleteOptions {
     }
 }
 
-/// A DELETE's body: JSON or YAML, whatever kind it calls itself.
+/// A DELETE's body, whatever kind it calls itself.
 fn read_body(call: &Call) -> Result<Value, StatusError> {
+    if super::negotiate::is_protobuf(&call.content_type()) {
+        let schema = Schema::of(DELETE_OPTIONS)
+            .expect("the schema table has the options of a DELETE: a test reads them");
+        let read = protobuf::open(&call.body)
+            .and_then(|envelope| protobuf::read(schema, envelope.message));
+        return read.map_err(StatusError::bad_request);
+    }
     let refuse = |error: String| {
         StatusError::bad_request(format!(
             "couldn't get version/kind; json parse error: {error}"
@@ -417,6 +426,17 @@ fn read_body(call: &Call) -> Result<Value, StatusError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Grace 30 and a dry run, as `DeleteOptions` in protobuf without its envelope.
+    #[test]
+    fn options_are_read_from_protobuf() {
+        let message = [&[0x08, 30, 0x2a, 3][..], b"All"].concat();
+        let options = protobuf::read(Schema::of(DELETE_OPTIONS).unwrap(), &message);
+        assert_eq!(
+            options,
+            Ok(json!({"gracePeriodSeconds": 30, "dryRun": ["All"]}))
+        );
+    }
 
     #[test]
     fn options_are_read_or_refused() {

@@ -1,7 +1,7 @@
 //! Which form an answer takes (`Accept`) and a body has (`Content-Type`).
 //!
-//! JSON and YAML are spoken. Protobuf is not, but clients name it first and JSON next: they get JSON. The lists in the error
-//! texts name protobuf all the same, for clients compare these texts.
+//! JSON and YAML are spoken. Protobuf is understood and not spoken: clients that send it name JSON next in `Accept`, and get that.
+//! The lists in the error texts name all three, for clients compare these texts.
 
 use kinds::discovery::Aggregated;
 use kinds::error::StatusError;
@@ -94,6 +94,11 @@ impl Accept {
         }
         None
     }
+}
+
+/// Whether a body is in protobuf, as newer clients send built-in kinds.
+pub(crate) fn is_protobuf(content_type: &str) -> bool {
+    media_type(content_type) == "application/vnd.kubernetes.protobuf"
 }
 
 /// How a body is encoded, for what is no patch. An absent header means JSON.

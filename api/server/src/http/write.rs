@@ -8,7 +8,7 @@
 use super::Call;
 use super::call::Target;
 use super::errors;
-use super::negotiate::{Encoding, body_encoding};
+use super::negotiate::{Encoding, body_encoding, is_protobuf};
 use super::respond::Shown;
 use crate::core::{Draft, ProposeError};
 use eventstore::{Body, Event, Expectation, Expected, Key, Rejection, View};
@@ -96,7 +96,11 @@ pub(crate) fn decode_body(
     schema: &'static Schema,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), StatusError> {
-    let body = match body_encoding(&call.content_type())? {
+    let content_type = call.content_type();
+    if is_protobuf(&content_type) {
+        return decode::decode(schema, decode::Body::Protobuf(&call.body), validation);
+    }
+    let body = match body_encoding(&content_type)? {
         Encoding::Json => decode::Body::Json(&call.body),
         Encoding::Yaml => decode::Body::Yaml(&call.body),
     };
