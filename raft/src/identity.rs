@@ -77,6 +77,12 @@ pub(crate) fn refused(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
+fn another(id: NodeId) -> String {
+    format!(
+        "server {id} came back with another disk, without what it had promised; remove it and add it under a new id"
+    )
+}
+
 /// The others, as first seen.
 pub(crate) struct Acquaintances {
     me: Identity,
@@ -105,15 +111,10 @@ impl Acquaintances {
                 self.me.cluster, other.cluster
             ));
         }
-        let known = self.learn(other.id, other.disk);
-        if known == other.disk {
+        if self.learn(other.id, other.disk) == other.disk {
             Ok(())
         } else {
-            Err(format!(
-                "server {} came back with another disk, without what it had promised; remove it and add it under a \
-                 new id",
-                other.id
-            ))
+            Err(another(other.id))
         }
     }
 
@@ -123,11 +124,18 @@ impl Acquaintances {
         known.iter().map(|(id, disk)| (*id, *disk)).collect()
     }
 
-    /// Takes over what a leader knows.
-    pub(crate) fn learn_all(&self, known: &[(NodeId, u64)]) {
+    /// Takes over what a leader knows, unless it knows this very server with another disk.
+    pub(crate) fn learn_all(&self, known: &[(NodeId, u64)]) -> Result<(), String> {
+        if known
+            .iter()
+            .any(|(id, disk)| *id == self.me.id && *disk != self.me.disk)
+        {
+            return Err(another(self.me.id));
+        }
         for (id, disk) in known {
             self.learn(*id, *disk);
         }
+        Ok(())
     }
 
     /// The disk that is known for this id, which is this one if none was.

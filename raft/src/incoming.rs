@@ -40,6 +40,45 @@ pub(crate) struct Incoming {
     pub(crate) files: Box<dyn Worker>,
 }
 
+/// What the network is given: the way to [`Incoming`] until the node ends, and then nowhere. It is never taken back from the
+/// network, for there the next node under this name may have put its own already.
+pub(crate) struct Door(RwLock<Option<Arc<Incoming>>>);
+
+impl Door {
+    pub(crate) fn to(incoming: Incoming) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(Some(Arc::new(incoming)))))
+    }
+
+    pub(crate) fn close(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn open(&self) -> Result<Arc<Incoming>, Refusal> {
+        let incoming = self
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        incoming.ok_or_else(|| Refusal::new(RefusalCode::Unavailable, "this server has stopped"))
+    }
+}
+
+#[async_trait]
+impl Handler for Door {
+    async fn call(&self, from: &PeerIdentity, method: &str, body: Bytes) -> Result<Bytes, Refusal> {
+        self.open()?.call(from, method, body).await
+    }
+
+    async fn stream(
+        &self,
+        from: &PeerIdentity,
+        method: &str,
+        body: Bytes,
+    ) -> Result<ByteStream, Refusal> {
+        self.open()?.stream(from, method, body).await
+    }
+}
+
 #[async_trait]
 impl Handler for Incoming {
     async fn call(&self, from: &PeerIdentity, method: &str, body: Bytes) -> Result<Bytes, Refusal> {
@@ -114,7 +153,10 @@ impl Incoming {
     }
 
     async fn append(&self, append: Append) -> Result<Bytes, Refusal> {
-        self.wires.acquaintances.learn_all(&append.known);
+        if let Err(reason) = self.wires.acquaintances.learn_all(&append.known) {
+            self.wires.refused.send_replace(Some(reason.clone()));
+            return Err(Refusal::new(RefusalCode::Forbidden, reason));
+        }
         let entries = append
             .entries
             .iter()

@@ -5,22 +5,18 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
-use seams::{
-    ByteStream, DiskOptions, Handler, Network, NetworkError, Peer, PeerIdentity, Refusal,
-    RefusalCode, Seams, Statistics,
-};
+use seams::{ByteStream, DiskOptions, Handler, Network, NetworkError, Peer, Seams, Statistics};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::append::Limits;
 use crate::identity::{Acquaintances, Identity, refused};
-use crate::incoming::{Handlers, Incoming, Raft};
+use crate::incoming::{Door, Handlers, Incoming, Raft};
 use crate::log_store::LogStore;
 use crate::machine::{self, Applier, Machine};
 use crate::read::{ReadError, ReadIndex};
@@ -135,6 +131,7 @@ pub(crate) struct Inner {
     reads: ReadIndex,
     handlers: Handlers,
     network: Arc<dyn Network>,
+    door: Arc<Door>,
     status: watch::Receiver<Status>,
     pub(crate) appends: Limits,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -168,6 +165,7 @@ impl Node {
             time: Timekeeper::new(seams.clock.clone(), machine.clone()),
             snapshots: machine.snapshots().clone(),
             files: thread("snapshot-send")?,
+            refused: watch::Sender::new(None),
         });
         let links = Links {
             wires: wires.clone(),
@@ -184,18 +182,20 @@ impl Node {
 
         let reads = ReadIndex::new(config.id, raft.clone(), wires.clone(), machine.applied());
         let handlers = Handlers::default();
-        seams.network.serve(Arc::new(Incoming {
+        let door = Door::to(Incoming {
             raft: raft.clone(),
             wires: wires.clone(),
             reads: reads.clone(),
             handlers: handlers.clone(),
             files: thread("snapshot-receive")?,
-        }));
+        });
+        seams.network.serve(door.clone());
         let (publish, status) = watch::channel(Status::of(config.id));
         let follower = Follower {
             raft: raft.clone(),
             metrics: raft.metrics(),
             failed: machine.failed(),
+            refused: wires.refused.subscribe(),
             log: log.clone(),
             publish: publish.clone(),
             snapshot_log_bytes: config.snapshot_log_bytes,
@@ -222,6 +222,7 @@ impl Node {
             reads,
             handlers,
             network: seams.network,
+            door,
             status,
             appends: Limits::default(),
             tasks: Mutex::new(tasks),
@@ -403,7 +404,7 @@ impl Node {
 
 impl Inner {
     fn end(&self) {
-        self.network.serve(Arc::new(Gone));
+        self.door.close();
         for task in self
             .tasks
             .lock()
@@ -494,6 +495,7 @@ struct Follower {
     raft: Raft,
     metrics: Metrics,
     failed: watch::Receiver<Option<String>>,
+    refused: watch::Receiver<Option<String>>,
     log: LogStore,
     publish: watch::Sender<Status>,
     snapshot_log_bytes: u64,
@@ -512,6 +514,7 @@ impl Follower {
                 biased;
                 changed = self.metrics.changed() => if changed.is_err() { break },
                 changed = self.failed.changed() => if changed.is_err() { break },
+                changed = self.refused.changed() => if changed.is_err() { break },
             }
         }
         self.update();
@@ -520,9 +523,10 @@ impl Follower {
     fn update(&mut self) -> Status {
         let metrics = self.metrics.borrow_and_update().clone();
         let failed = self.failed.borrow_and_update().clone();
+        let refused = self.refused.borrow_and_update().clone();
         self.publish.send_modify(|status| {
             status.update(&metrics);
-            if let Some(reason) = failed {
+            if let Some(reason) = failed.or(refused) {
                 status.failed = Some(reason);
             }
         });
@@ -551,25 +555,5 @@ impl Follower {
 async fn recovery(raft: Raft, publish: watch::Sender<Status>) {
     if raft.wait_for_recovery(None).await.is_ok() {
         publish.send_modify(|status| status.recovered = true);
-    }
-}
-
-/// What answers when the node has ended.
-struct Gone;
-
-#[async_trait]
-impl Handler for Gone {
-    async fn call(&self, _: &PeerIdentity, _: &str, _: Bytes) -> Result<Bytes, Refusal> {
-        Err(Refusal::new(
-            RefusalCode::Unavailable,
-            "this server has stopped",
-        ))
-    }
-
-    async fn stream(&self, _: &PeerIdentity, _: &str, _: Bytes) -> Result<ByteStream, Refusal> {
-        Err(Refusal::new(
-            RefusalCode::Unavailable,
-            "this server has stopped",
-        ))
     }
 }

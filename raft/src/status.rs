@@ -28,7 +28,8 @@ pub struct Status {
     /// All that this server may have served before it was started last is applied again: from now on it may be read
     /// without asking the leader, and is never older than before.
     pub recovered: bool,
-    /// Why this node has stopped for good, if it has: it can't write its log, or could not apply an entry.
+    /// Why this node has stopped for good, if it has: it can't write its log, could
+    /// not apply an entry, or is not who the others know it to be.
     pub failed: Option<String>,
 }
 

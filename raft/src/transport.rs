@@ -18,9 +18,10 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use seams::{Entropy, Network, NetworkError, Peer};
+use seams::{Entropy, Network, NetworkError, Peer, RefusalCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::codec::{self, FlatVote, encode_entry};
 use crate::identity::{Acquaintances, Identity};
@@ -134,6 +135,8 @@ pub(crate) struct Wires {
     pub(crate) acquaintances: Acquaintances,
     pub(crate) time: Timekeeper,
     pub(crate) snapshots: Snapshots,
+    /// Why another server will have nothing to do with this one, once one has said so.
+    pub(crate) refused: watch::Sender<Option<String>>,
     /// Reads of snapshot files.
     pub(crate) files: Box<dyn seams::Worker>,
 }
@@ -154,7 +157,17 @@ impl Wires {
         let answer = self
             .network
             .call(to, method, codec::encode(&message), deadline)
-            .await?;
+            .await;
+        if let Err(NetworkError::Refused {
+            peer,
+            code: RefusalCode::Forbidden,
+            message,
+        }) = &answer
+        {
+            self.refused
+                .send_replace(Some(format!("{peer} refuses this server: {message}")));
+        }
+        let answer = answer?;
         let wrong = |reason: String| NetworkError::Unreachable {
             peer: to.to_string(),
             reason,

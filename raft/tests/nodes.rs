@@ -309,6 +309,12 @@ async fn a_known_id_on_an_empty_disk_takes_no_part() {
     let status = cluster.node(wiped).status();
     assert!(status.applied.is_none_or(|at| at.index == 0), "{status:?}");
     assert_ne!(status.role, Role::Leader);
+    assert!(
+        status
+            .failed
+            .unwrap()
+            .contains("came back with another disk")
+    );
     assert!(cluster.seen[&wiped].payloads().is_empty());
 
     // With its log alone taken away it does not even start.
