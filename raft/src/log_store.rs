@@ -15,15 +15,22 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{BufMut, Bytes, BytesMut};
 use futures::Stream;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use seams::{Batch, Disk, DiskError, Order, Range, Runtime, Synced, Worker};
+use seams::{Batch, Disk, Order, Range, Runtime, Synced, Worker};
 use tokio::sync::oneshot;
 
-use crate::codec::{self, FlatVote, decode_entry, encode_entry, entry_bytes};
+use crate::codec::{self, FlatVote, entry_bytes};
 use crate::types::{Entry, LogId, NodeId, Position, Types, Vote};
+use stored::{
+    AFTER_ENTRIES, COMMITTED_KEY, KNOWN_PREFIX, PURGED_KEY, VOTE_KEY, checked_entry, corrupt,
+    entry_key, entry_value, io_error, read_disk,
+};
+
+mod stored;
+#[cfg(test)]
+mod tests;
 
 /// Entries kept in memory behind the last, for replication and apply to read without touching the disk.
 const CACHE_BYTES_MAX: usize = 32 << 20;
@@ -34,14 +41,6 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 const REPLICATION_BYTES_MAX: usize = 6 << 20;
 /// What is read at once to be applied.
 const APPLY_ENTRIES_MAX: u64 = 1_000;
-
-const ENTRY_PREFIX: u8 = b'e';
-const AFTER_ENTRIES: &[u8] = b"f";
-const VOTE_KEY: &[u8] = b"m/vote";
-const PURGED_KEY: &[u8] = b"m/purged";
-const COMMITTED_KEY: &[u8] = b"m/committed";
-const KNOWN_PREFIX: &[u8] = b"m/known/";
-const CHECKSUM_BYTES: usize = 4;
 
 /// The log; clones are handles on the same.
 #[derive(Clone)]
@@ -582,72 +581,6 @@ fn load(disk: &dyn Disk) -> io::Result<Log> {
     Ok(log)
 }
 
-fn read_disk(disk: &dyn Disk, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-    let range = Range::new(entry_key(from), entry_key(to));
-    let mut entries = Vec::new();
-    let mut bytes = 0_usize;
-    for pair in disk.iterate(&range, Order::Ascending).map_err(io_error)? {
-        let (key, value) = pair.map_err(io_error)?;
-        bytes = bytes.saturating_add(value.len() - CHECKSUM_BYTES.min(value.len()));
-        if !entries.is_empty() && bytes > bytes_max {
-            break;
-        }
-        entries.push(checked_entry(&key, &value)?);
-    }
-    Ok(entries)
-}
-
-fn entry_key(index: u64) -> Vec<u8> {
-    let mut key = vec![ENTRY_PREFIX];
-    key.extend(index.to_be_bytes());
-    key
-}
-
-fn entry_value(entry: &Entry) -> Bytes {
-    let bytes = encode_entry(entry);
-    let mut value = BytesMut::with_capacity(CHECKSUM_BYTES + bytes.len());
-    value.put_u32(checksum(&entry_key(entry.log_id.index), &bytes));
-    value.put_slice(&bytes);
-    value.freeze()
-}
-
-fn checked_entry(key: &[u8], value: &Bytes) -> io::Result<Entry> {
-    let Some((sum, _)) = value.split_first_chunk::<CHECKSUM_BYTES>() else {
-        return Err(corrupt(key, "shorter than its checksum"));
-    };
-    let bytes = value.slice(CHECKSUM_BYTES..);
-    if u32::from_be_bytes(*sum) != checksum(key, &bytes) {
-        return Err(corrupt(key, "its checksum does not match"));
-    }
-    decode_entry(&bytes).map_err(|error| corrupt(key, &error.to_string()))
-}
-
-fn checksum(key: &[u8], bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(key);
-    hasher.update(bytes);
-    hasher.finalize()
-}
-
-fn corrupt(key: &[u8], detail: &str) -> io::Error {
-    let index = key
-        .get(1..)
-        .and_then(|index| index.try_into().ok())
-        .map(u64::from_be_bytes);
-    let what = match index {
-        Some(index) => format!("entry {index} of the Raft log"),
-        None => format!("key {} of the Raft log", key.escape_ascii()),
-    };
-    io_error(DiskError::corrupt(what, detail))
-}
-
-fn io_error(error: DiskError) -> io::Error {
-    match error {
-        DiskError::Corrupt { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
-        error => io::Error::other(error),
-    }
-}
-
 /// Keeps what fits, one entry at least.
 fn cut(entries: &mut Vec<Entry>, bytes_max: usize) {
     let mut bytes = 0_usize;
@@ -688,6 +621,3 @@ fn upper(range: &impl RangeBounds<u64>) -> u64 {
         Bound::Unbounded => u64::MAX,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,7 @@
 //! Three nodes in one process do what a cluster must: elect, append, lose and regain members, catch up, hand over, read.
 
+#![allow(clippy::unwrap_used, reason = "a test, helpers included")]
+
 mod cluster;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The real network between two ends: mutual TLS over loopback, through one listener that mounts the peer service.
 
+#![allow(clippy::unwrap_used, reason = "a test, helpers included")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,10 +2,13 @@
 
 use std::sync::{Condvar, Mutex as StdMutex};
 
+use bytes::Bytes;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
-use seams::{Directory, DiskOptions, FileDirectory, Pairs, Reader, Statistics, ThreadRuntime};
+use seams::{
+    Directory, DiskError, DiskOptions, FileDirectory, Pairs, Reader, Statistics, ThreadRuntime,
+};
 use tempfile::TempDir;
 
 use super::*;

@@ -107,7 +107,7 @@ impl Cluster {
                         .as_ref()
                         .is_some_and(|peer| peer.id == leader.id)
             });
-            (followed.count() * 2 > leader.members.len() && leader.members.len() > 0)
+            (followed.count() * 2 > leader.members.len() && !leader.members.is_empty())
                 .then_some(leader.id)
         });
         found.await
