@@ -120,11 +120,16 @@ pub fn decode(
             ))
         })?,
     };
-    let value = match message {
+    let mut value = match message {
         Some(message) => protobuf::read(target, message).map_err(|error| refuse(&error))?,
         None => value,
     };
-    let Converted { mut value, strict } = convert(target, value).map_err(|error| refuse(&error))?;
+    if let (Value::Object(map), Some(_)) = (&mut value, &schema.gvk) {
+        // Before the walk, so that they come out in their place.
+        map.insert("kind".into(), json!(found));
+        map.insert("apiVersion".into(), json!(api_version(&group, &version)));
+    }
+    let Converted { value, strict } = convert(target, value).map_err(|error| refuse(&error))?;
     if let Some(wanted) = &schema.gvk {
         if (&group, &found) != (&wanted.0, &wanted.2) {
             let (from, to) = (target.short_name(), schema.short_name());
@@ -148,8 +153,6 @@ pub fn decode(
             );
             return Err(StatusError::bad_request(text));
         }
-        value["kind"] = json!(wanted.2);
-        value["apiVersion"] = json!(api_version(&wanted.0, &wanted.1));
     }
     let mut complaints: Vec<String> = repeated;
     complaints.extend(strict);

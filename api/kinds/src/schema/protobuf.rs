@@ -439,7 +439,9 @@ mod tests {
                 Body::Protobuf(&enveloped(api_version, kind, &message)),
                 FieldValidation::Strict,
             );
-            assert_eq!(found, Ok((expected, vec![])), "{kind}");
+            assert_eq!(found.as_ref(), Ok(&(expected, vec![])), "{kind}");
+            let first = found.unwrap().0.as_object().unwrap().keys().next().cloned();
+            assert_eq!(first.as_deref(), Some("kind"));
         }
     }
 
