@@ -205,7 +205,7 @@ fn remove_port_chains() {
         let mapped = |rule: &&str| {
             rule.starts_with("-A CNI-HOSTPORT-DNAT ") || rule.starts_with("-N CNI-DN-")
         };
-        if !rules.iter().any(|rule| *rule == "-N CNI-HOSTPORT-DNAT") || rules.iter().any(mapped) {
+        if !rules.contains(&"-N CNI-HOSTPORT-DNAT") || rules.iter().any(mapped) {
             continue;
         }
         let chains = [

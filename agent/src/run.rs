@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::WallClock;
 use crate::cni::{self, Names, Network};
@@ -249,7 +250,8 @@ impl Agent {
         let (commands, received) = mpsc::channel(COMMAND_QUEUE);
         let (streams, outgoing) = mpsc::channel(link::STREAM_QUEUE);
         let status = Arc::new(Mutex::new(Value::Null));
-        let mut session = tokio::spawn(link::keep(
+        let mut tasks = JoinSet::new();
+        tasks.spawn(link::keep(
             LinkConfig {
                 node_name: self.config.node_name.clone(),
                 simulated: false,
@@ -264,10 +266,8 @@ impl Agent {
             self.describe(&health, &status),
             self.remember(),
         ));
-        let rounds = [
-            tokio::spawn(rounds::import(self.importer)),
-            tokio::spawn(rounds::rotate_logs(self.context.clone())),
-        ];
+        tasks.spawn(rounds::import(self.importer));
+        tasks.spawn(rounds::rotate_logs(self.context.clone()));
         let mut node = NodeLoop::new(
             self.context.clone(),
             self.machine.clone(),
@@ -277,7 +277,7 @@ impl Agent {
             streams,
         );
         let (listed, looks) = mpsc::channel(1);
-        let lister = tokio::spawn(rounds::list(
+        tasks.spawn(rounds::list(
             self.context.clone(),
             self.containerd.clone(),
             listed,
@@ -287,12 +287,7 @@ impl Agent {
             () = node.run(received, looks) => StopMode::LeavePods,
         };
         // From here on nothing is reported: what the servers know of the pods stays as it was.
-        session.abort();
-        let _ = (&mut session).await;
-        for round in rounds.into_iter().chain([lister]) {
-            round.abort();
-            let _ = round.await;
-        }
+        tasks.shutdown().await;
         if mode == StopMode::RemoveAll {
             let pods = node.halt(self.config.stop_grace).await;
             stop::remove_all(

@@ -364,10 +364,8 @@ impl Worker {
                 .unwrap_or_default();
             self.event("Warning", "Unhealthy", complaint, &name);
         }
-        if self.memory.verdicts.contains_key(&finding.container_id) {
-            self.memory
-                .verdicts
-                .insert(finding.container_id, finding.verdict);
+        if let Some(held) = self.memory.verdicts.get_mut(&finding.container_id) {
+            *held = finding.verdict;
         }
     }
 

@@ -45,6 +45,13 @@ pub(super) struct NodeLoop {
     held: BTreeMap<String, Held>,
 }
 
+/// An agent that is dropped acts no more: its pods run on without it.
+impl Drop for NodeLoop {
+    fn drop(&mut self) {
+        self.pods.values().for_each(|(_, task)| task.abort());
+    }
+}
+
 impl NodeLoop {
     pub fn new(
         context: Arc<NodeContext>,
