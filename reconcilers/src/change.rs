@@ -9,20 +9,36 @@ use serde_json::{Map, Value, json};
 
 /// The object's new version.
 pub fn put(key: &Key, object: &Value) -> Change {
-    Change { key: key.clone(), what: What::Put { body: cut(object), delete_grace_s: None } }
+    Change {
+        key: key.clone(),
+        what: What::Put {
+            body: cut(object),
+            delete_grace_s: None,
+        },
+    }
 }
 
 /// The object's new version, and it is being deleted from now on.
 pub fn put_deleted(key: &Key, object: &Value, grace_s: i64) -> Change {
-    Change { key: key.clone(), what: What::Put { body: cut(object), delete_grace_s: Some(grace_s) } }
+    Change {
+        key: key.clone(),
+        what: What::Put {
+            body: cut(object),
+            delete_grace_s: Some(grace_s),
+        },
+    }
 }
 
 pub fn remove(key: &Key) -> Change {
-    Change { key: key.clone(), what: What::Remove }
+    Change {
+        key: key.clone(),
+        what: What::Remove,
+    }
 }
 
 fn cut(object: &Value) -> Body {
-    Body::cut(object).expect("what is written was read from the world, where it has a name, or was named here")
+    Body::cut(object)
+        .expect("what is written was read from the world, where it has a name, or was named here")
 }
 
 /// What a client's DELETE does to an object: it goes at once, or, when finalizers or a pod's grace hold it, it is being deleted.
@@ -49,7 +65,11 @@ pub fn delete_with(thing: &Thing, mut object: Value) -> Option<Change> {
 
 /// One more generation: what was asked for has changed. Kinds that have none keep none.
 pub fn grow_older(object: &mut Value) {
-    if let Some(generation) = object["metadata"].get("generation").and_then(Value::as_i64).filter(|generation| *generation > 0) {
+    if let Some(generation) = object["metadata"]
+        .get("generation")
+        .and_then(Value::as_i64)
+        .filter(|generation| *generation > 0)
+    {
         object["metadata"]["generation"] = json!(generation + 1);
     }
 }
@@ -60,7 +80,10 @@ pub fn expect(key: Key, is: Expected) -> Expectation {
 
 /// The version that was read is still the last.
 pub fn unchanged(thing: &Thing) -> Expectation {
-    expect(thing.object.key.clone(), Expected::Revision(thing.object.revision()))
+    expect(
+        thing.object.key.clone(),
+        Expected::Revision(thing.object.revision()),
+    )
 }
 
 pub fn absent(key: &Key) -> Expectation {
@@ -92,7 +115,9 @@ pub fn map_at<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<String, Val
     if !object[field].is_object() {
         object[field] = Value::Object(Map::new());
     }
-    object[field].as_object_mut().expect("it was made a map just now")
+    object[field]
+        .as_object_mut()
+        .expect("it was made a map just now")
 }
 
 /// Sets a number, or leaves the field out when it is 0, as Kubernetes' `omitempty` does.

@@ -28,14 +28,22 @@ pub fn claim(world: &World, controller: &Thing, resource: &str, selector: &Selec
         }
         if selector.matches(&thing.meta.labels) {
             claim.held.push(thing.clone());
-        } else if controller.object.living() && thing.object.living() && claim.drafts.len() < MOST_CLAIMS {
+        } else if controller.object.living()
+            && thing.object.living()
+            && claim.drafts.len() < MOST_CLAIMS
+        {
             claim.drafts.push(release(controller, thing));
         }
     }
     if controller.object.living() && !selector.is_empty() {
         let orphans = world.orphans(resource, &key.namespace);
-        let wanted = orphans.filter(|thing| selector.matches(&thing.meta.labels) && may_be_adopted(thing));
-        claim.drafts.extend(wanted.take(MOST_CLAIMS).map(|thing| adopt(controller, thing)));
+        let wanted =
+            orphans.filter(|thing| selector.matches(&thing.meta.labels) && may_be_adopted(thing));
+        claim.drafts.extend(
+            wanted
+                .take(MOST_CLAIMS)
+                .map(|thing| adopt(controller, thing)),
+        );
     }
     claim
 }
@@ -50,15 +58,22 @@ fn may_be_adopted(thing: &Thing) -> bool {
 fn adopt(controller: &Thing, thing: &Thing) -> Draft {
     let mut object = thing.object.to_value();
     let metadata = map_at(&mut object, "metadata");
-    let owners = metadata.entry("ownerReferences").or_insert_with(|| json!([]));
+    let owners = metadata
+        .entry("ownerReferences")
+        .or_insert_with(|| json!([]));
     match owners.as_array_mut() {
         Some(owners) => owners.push(controller_reference(controller)),
         None => *owners = json!([controller_reference(controller)]),
     }
     let lives = expect(controller.object.key.clone(), Expected::Living);
-    let same = expect(controller.object.key.clone(), Expected::Uid(controller.object.uid()));
+    let same = expect(
+        controller.object.key.clone(),
+        Expected::Uid(controller.object.uid()),
+    );
     Draft {
-        intent: Intent::Reconcile { what: format!("adopt {}", thing.object.key.name).into() },
+        intent: Intent::Reconcile {
+            what: format!("adopt {}", thing.object.key.name).into(),
+        },
         expectations: vec![unchanged(thing), lives, same],
         changes: vec![put(&thing.object.key, &object)],
     }
@@ -67,11 +82,16 @@ fn adopt(controller: &Thing, thing: &Thing) -> Draft {
 fn release(controller: &Thing, thing: &Thing) -> Draft {
     let uid = controller.object.uid().to_string();
     let mut object = thing.object.to_value();
-    if let Some(owners) = object["metadata"].get_mut("ownerReferences").and_then(Value::as_array_mut) {
+    if let Some(owners) = object["metadata"]
+        .get_mut("ownerReferences")
+        .and_then(Value::as_array_mut)
+    {
         owners.retain(|owner| owner["uid"] != uid);
     }
     Draft {
-        intent: Intent::Reconcile { what: format!("release {}", thing.object.key.name).into() },
+        intent: Intent::Reconcile {
+            what: format!("release {}", thing.object.key.name).into(),
+        },
         expectations: vec![unchanged(thing)],
         changes: vec![put(&thing.object.key, &object)],
     }

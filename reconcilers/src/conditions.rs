@@ -13,14 +13,27 @@ pub struct Condition {
 }
 
 impl Condition {
-    pub fn new(name: &'static str, status: &'static str, reason: &str, message: impl Into<String>) -> Self {
-        Self { name, status, reason: reason.to_owned(), message: message.into() }
+    pub fn new(
+        name: &'static str,
+        status: &'static str,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            name,
+            status,
+            reason: reason.to_owned(),
+            message: message.into(),
+        }
     }
 }
 
 /// The condition of a type.
 pub fn find<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
-    status["conditions"].as_array()?.iter().find(|condition| condition["type"] == name)
+    status["conditions"]
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == name)
 }
 
 /// Puts a condition in place of the one of its type. `lastTransitionTime` is now if the status changed, else it stays; `more` is laid
@@ -34,10 +47,17 @@ pub fn set(status: &mut Value, wanted: &Condition, more: &Value, now: Time) -> b
         after.extend(more.clone());
     }
     let transition = match &before {
-        Some(before) if before["status"] == wanted.status => before.get("lastTransitionTime").cloned(),
+        Some(before) if before["status"] == wanted.status => {
+            before.get("lastTransitionTime").cloned()
+        }
         _ => None,
     };
-    after.insert("lastTransitionTime".into(), transition.filter(|time| time.is_string()).unwrap_or_else(|| json!(now.to_string())));
+    after.insert(
+        "lastTransitionTime".into(),
+        transition
+            .filter(|time| time.is_string())
+            .unwrap_or_else(|| json!(now.to_string())),
+    );
     for (field, text) in [("reason", &wanted.reason), ("message", &wanted.message)] {
         if !text.is_empty() {
             after.insert(field.into(), json!(text));
@@ -59,7 +79,9 @@ pub fn put(status: &mut Value, name: &str, condition: Value) {
     if !status["conditions"].is_array() {
         status["conditions"] = json!([]);
     }
-    let list = status["conditions"].as_array_mut().expect("it was made a list just now");
+    let list = status["conditions"]
+        .as_array_mut()
+        .expect("it was made a list just now");
     match list.iter_mut().find(|condition| condition["type"] == name) {
         Some(place) => *place = condition,
         None => list.push(condition),
@@ -68,7 +90,9 @@ pub fn put(status: &mut Value, name: &str, condition: Value) {
 
 /// Takes a condition away; a list that becomes empty goes too.
 pub fn remove(status: &mut Value, name: &str) -> bool {
-    let Some(list) = status.get_mut("conditions").and_then(Value::as_array_mut) else { return false };
+    let Some(list) = status.get_mut("conditions").and_then(Value::as_array_mut) else {
+        return false;
+    };
     let before = list.len();
     list.retain(|condition| condition["type"] != name);
     let removed = list.len() < before;

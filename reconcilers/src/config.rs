@@ -55,9 +55,13 @@ pub fn all(config: &Config) -> Vec<Box<dyn Reconciler>> {
         Box::new(Scheduler),
         Box::new(EndpointSlices),
         Box::new(Namespaces),
-        Box::new(ServiceAccounts { root_ca_pem: config.root_ca_pem.clone() }),
+        Box::new(ServiceAccounts {
+            root_ca_pem: config.root_ca_pem.clone(),
+        }),
         Box::new(Garbage),
         Box::new(PodGarbage),
-        Box::new(EventRetention { ttl_ms: config.event_ttl_ms }),
+        Box::new(EventRetention {
+            ttl_ms: config.event_ttl_ms,
+        }),
     ]
 }

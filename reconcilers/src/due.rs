@@ -53,7 +53,10 @@ impl Due {
                 let mut wakes = crate::Wakes::default();
                 reconciler.wakes(&touched, world, &mut wakes);
                 for key in wakes.into_keys() {
-                    let woken = Woken { revision: touched.revision(), weight: touched.weight_for(&key) };
+                    let woken = Woken {
+                        revision: touched.revision(),
+                        weight: touched.weight_for(&key),
+                    };
                     self.wake((index, key), !reconciler.first(), woken);
                 }
             }
@@ -67,14 +70,31 @@ impl Due {
             reconciler.keys(world, &mut wakes);
             for key in wakes.into_keys() {
                 let revision = world.thing(&key).map_or(0, |thing| thing.object.revision());
-                self.wake((index, key), !reconciler.first(), Woken { revision, weight: 0 });
+                self.wake(
+                    (index, key),
+                    !reconciler.first(),
+                    Woken {
+                        revision,
+                        weight: 0,
+                    },
+                );
             }
         }
     }
 
     /// Looks at a key again at `at`: for a draft that was rejected or did not fit, by the name its reconciler goes by.
-    pub fn again(&mut self, reconcilers: &[Box<dyn Reconciler>], name: &str, key: &Key, woken_by: u64, at: Time) {
-        if let Some(index) = reconcilers.iter().position(|reconciler| reconciler.name() == name) {
+    pub fn again(
+        &mut self,
+        reconcilers: &[Box<dyn Reconciler>],
+        name: &str,
+        key: &Key,
+        woken_by: u64,
+        at: Time,
+    ) {
+        if let Some(index) = reconcilers
+            .iter()
+            .position(|reconciler| reconciler.name() == name)
+        {
             self.set_timer((index, key.clone()), at, woken_by);
         }
     }
@@ -102,22 +122,48 @@ impl Due {
     pub(crate) fn ring(&mut self, reconcilers: &[Box<dyn Reconciler>], now: Time) {
         while let Some((at, who)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
             self.timers.remove(&(at, who.clone()));
-            let revision = self.timer_of.remove(&who).map_or(0, |(_, revision)| revision);
-            let last = reconcilers.get(who.0).is_none_or(|reconciler| !reconciler.first());
-            self.wake(who, last, Woken { revision, weight: 0 });
+            let revision = self
+                .timer_of
+                .remove(&who)
+                .map_or(0, |(_, revision)| revision);
+            let last = reconcilers
+                .get(who.0)
+                .is_none_or(|reconciler| !reconciler.first());
+            self.wake(
+                who,
+                last,
+                Woken {
+                    revision,
+                    weight: 0,
+                },
+            );
         }
     }
 
     /// Takes the next keys, in the order of their turns, at most `most`. A key that stands for others gives them its turn.
-    pub(crate) fn take(&mut self, reconcilers: &[Box<dyn Reconciler>], world: &World, most: usize) -> Vec<Taken> {
+    pub(crate) fn take(
+        &mut self,
+        reconcilers: &[Box<dyn Reconciler>],
+        world: &World,
+        most: usize,
+    ) -> Vec<Taken> {
         let mut taken = Vec::new();
         let mut seen = BTreeSet::new();
         while taken.len() < most {
-            let Some((turn, who)) = self.turns.pop_first() else { break };
-            let (_, woken) = self.waiting.remove(&who).expect("a turn and its key are put in and taken out together");
-            let Some(reconciler) = reconcilers.get(who.0) else { continue };
+            let Some((turn, who)) = self.turns.pop_first() else {
+                break;
+            };
+            let (_, woken) = self
+                .waiting
+                .remove(&who)
+                .expect("a turn and its key are put in and taken out together");
+            let Some(reconciler) = reconcilers.get(who.0) else {
+                continue;
+            };
             match reconciler.stands_for(world, &who.1) {
-                Some(keys) => keys.into_iter().for_each(|key| self.wake((who.0, key), turn.0, woken)),
+                Some(keys) => keys
+                    .into_iter()
+                    .for_each(|key| self.wake((who.0, key), turn.0, woken)),
                 // Taken already, then woken once more by a key that stood for it: one decision a round.
                 None if !seen.insert(who.clone()) => {}
                 None => taken.push(Taken { who, turn, woken }),

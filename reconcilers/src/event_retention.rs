@@ -19,7 +19,9 @@ impl Reconciler for EventRetention {
 
     fn wakes(&self, touched: &Touched, _: &World, wakes: &mut Wakes) {
         // One that is seen again is looked at when its first time comes, and waits on.
-        if let Touched::Object { key, before: None, .. } = touched
+        if let Touched::Object {
+            key, before: None, ..
+        } = touched
             && &*key.resource == resource::EVENTS
         {
             wakes.wake(key.clone());
@@ -27,20 +29,36 @@ impl Reconciler for EventRetention {
     }
 
     fn keys(&self, world: &World, wakes: &mut Wakes) {
-        world.list(resource::EVENTS, None).for_each(|thing| wakes.wake(thing.object.key.clone()));
+        world
+            .list(resource::EVENTS, None)
+            .for_each(|thing| wakes.wake(thing.object.key.clone()));
     }
 
     fn decide(&self, world: &World, key: &Key, _: &mut RoundState, now: Time) -> Decision {
-        let Some(thing) = world.thing(key) else { return Decision::nothing() };
-        let Kind::Event(event) = &thing.kind else { return Decision::nothing() };
-        let until = event.last_seen.unwrap_or(thing.object.stamps.created).max(thing.object.stamps.created).plus_ms(self.ttl_ms);
+        let Some(thing) = world.thing(key) else {
+            return Decision::nothing();
+        };
+        let Kind::Event(event) = &thing.kind else {
+            return Decision::nothing();
+        };
+        let until = event
+            .last_seen
+            .unwrap_or(thing.object.stamps.created)
+            .max(thing.object.stamps.created)
+            .plus_ms(self.ttl_ms);
         if until > now {
             return Decision::nothing().again(until);
         }
         if !thing.meta.finalizers.is_empty() {
             return Decision::nothing();
         }
-        let intent = Intent::Remove { reason: "it was last seen too long ago".into() };
-        Decision::propose(Draft { intent, expectations: vec![unchanged(thing)], changes: vec![remove(key)] })
+        let intent = Intent::Remove {
+            reason: "it was last seen too long ago".into(),
+        };
+        Decision::propose(Draft {
+            intent,
+            expectations: vec![unchanged(thing)],
+            changes: vec![remove(key)],
+        })
     }
 }

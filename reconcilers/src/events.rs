@@ -30,16 +30,26 @@ pub struct Tale<'a> {
 /// The change that tells it; None where no events may be made: its namespace is being deleted.
 pub fn tell(world: &World, about: &Thing, tale: &Tale, now: Time) -> Option<Change> {
     let subject = &about.object.key;
-    let namespace: Text = if subject.namespace.is_empty() { "default".into() } else { subject.namespace.clone() };
+    let namespace: Text = if subject.namespace.is_empty() {
+        "default".into()
+    } else {
+        subject.namespace.clone()
+    };
     if !world.namespace_lives(&namespace) {
         return None;
     }
-    let digest = Digest::of(&[about.object.uid().as_bytes(), tale.reason.as_bytes(), tale.message.as_bytes()]);
+    let digest = Digest::of(&[
+        about.object.uid().as_bytes(),
+        tale.reason.as_bytes(),
+        tale.message.as_bytes(),
+    ]);
     let number = u64::from_be_bytes(digest.0[..8].try_into().expect("eight of 32 bytes"));
     let name = format!("{}.{number:016x}", subject.name);
     let key = Key::new(resource::EVENTS, namespace.clone(), name.clone());
     let said = now.to_string();
-    let before = world.thing(&key).filter(|thing| matches!(thing.kind, Kind::Event(_)));
+    let before = world
+        .thing(&key)
+        .filter(|thing| matches!(thing.kind, Kind::Event(_)));
     let object = match before {
         Some(before) => {
             let mut object = before.object.to_value();

@@ -28,40 +28,68 @@ impl Reconciler for Garbage {
     }
 
     fn wakes(&self, touched: &Touched, world: &World, wakes: &mut Wakes) {
-        let Touched::Object { key, before, after, .. } = touched else { return };
+        let Touched::Object {
+            key, before, after, ..
+        } = touched
+        else {
+            return;
+        };
         // Its owners may be waiting for it, or for one owner less to hold it.
         for owner in before.iter().flat_map(|before| &before.meta.owners) {
-            if let Some(owner) = world.of_uid(owner.uid).filter(|owner| !owner.object.living()) {
+            if let Some(owner) = world
+                .of_uid(owner.uid)
+                .filter(|owner| !owner.object.living())
+            {
                 wakes.wake(owner.object.key.clone());
             }
         }
         match (before, after) {
             (_, None) => {
                 let Some(before) = before else { return };
-                world.dependents(before.object.uid()).for_each(|dependent| wakes.wake(dependent.object.key.clone()));
+                world
+                    .dependents(before.object.uid())
+                    .for_each(|dependent| wakes.wake(dependent.object.key.clone()));
             }
             (before, Some(after)) => {
-                let shape = |thing: &Thing| (thing.object.uid(), thing.meta.owners.clone(), thing.meta.finalizers.clone(), thing.object.living());
-                let same = before.as_ref().is_some_and(|before| shape(before) == shape(after));
+                let shape = |thing: &Thing| {
+                    (
+                        thing.object.uid(),
+                        thing.meta.owners.clone(),
+                        thing.meta.finalizers.clone(),
+                        thing.object.living(),
+                    )
+                };
+                let same = before
+                    .as_ref()
+                    .is_some_and(|before| shape(before) == shape(after));
                 if !same && (!after.meta.owners.is_empty() || !after.object.living()) {
                     wakes.wake(key.clone());
                 }
-                let gone = before.as_ref().is_some_and(|before| before.object.uid() != after.object.uid() || before.object.living());
+                let gone = before.as_ref().is_some_and(|before| {
+                    before.object.uid() != after.object.uid() || before.object.living()
+                });
                 if gone && !after.object.living() {
-                    world.dependents(after.object.uid()).for_each(|dependent| wakes.wake(dependent.object.key.clone()));
+                    world
+                        .dependents(after.object.uid())
+                        .for_each(|dependent| wakes.wake(dependent.object.key.clone()));
                 }
             }
         }
     }
 
     fn keys(&self, world: &World, wakes: &mut Wakes) {
-        for thing in world.everything().filter(|thing| !thing.meta.owners.is_empty() || !thing.object.living()) {
+        for thing in world
+            .everything()
+            .filter(|thing| !thing.meta.owners.is_empty() || !thing.object.living())
+        {
             wakes.wake(thing.object.key.clone());
         }
     }
 
     fn decide(&self, world: &World, key: &Key, _: &mut RoundState, _: Time) -> Decision {
-        let Some(thing) = world.thing(key) else { return Decision::nothing() };
+        let Some(thing) = world.thing(key) else {
+            return Decision::nothing();
+        };
         if thing.object.living() {
             return hold_or_collect(world, thing);
         }
@@ -89,10 +117,14 @@ enum State {
 fn state(world: &World, dependent: &Thing, owner: &Owner) -> State {
     let namespace = &dependent.object.key.namespace;
     // An owner lies in the dependent's namespace or in none; one in another namespace counts as not there.
-    let found = world.of_uid(owner.uid).filter(|found| found.object.key.namespace.is_empty() || found.object.key.namespace == *namespace);
+    let found = world.of_uid(owner.uid).filter(|found| {
+        found.object.key.namespace.is_empty() || found.object.key.namespace == *namespace
+    });
     match found {
         None => State::Gone,
-        Some(found) if !found.object.living() && found.meta.has_finalizer(FOREGROUND) => State::Waits,
+        Some(found) if !found.object.living() && found.meta.has_finalizer(FOREGROUND) => {
+            State::Waits
+        }
         Some(_) => State::Holds,
     }
 }
@@ -101,30 +133,56 @@ fn hold_or_collect(world: &World, thing: &Arc<Thing>) -> Decision {
     if thing.meta.owners.is_empty() {
         return Decision::nothing();
     }
-    let states: Vec<State> = thing.meta.owners.iter().map(|owner| state(world, thing, owner)).collect();
+    let states: Vec<State> = thing
+        .meta
+        .owners
+        .iter()
+        .map(|owner| state(world, thing, owner))
+        .collect();
     if states.iter().all(|state| *state == State::Holds) {
         return Decision::nothing();
     }
-    let lacking: Vec<&Owner> = thing.meta.owners.iter().zip(&states).filter(|(_, state)| **state != State::Holds).map(|(owner, _)| owner).collect();
-    let owner = lacking.first().map_or_else(String::new, |owner| format!("{}/{}", owner.kind, owner.name));
+    let lacking: Vec<&Owner> = thing
+        .meta
+        .owners
+        .iter()
+        .zip(&states)
+        .filter(|(_, state)| **state != State::Holds)
+        .map(|(owner, _)| owner)
+        .collect();
+    let owner = lacking.first().map_or_else(String::new, |owner| {
+        format!("{}/{}", owner.kind, owner.name)
+    });
     let change = if states.contains(&State::Holds) {
         // Another owner holds it: only the references to those that are gone, or wait for it, go.
         Some(without_owners(thing, &lacking))
-    } else if states.contains(&State::Waits) && world.dependents(thing.object.uid()).next().is_some() {
+    } else if states.contains(&State::Waits)
+        && world.dependents(thing.object.uid()).next().is_some()
+    {
         // It is waited for, and has dependents of its own: they go first, too.
         Some(delete_in_foreground(thing))
     } else {
         delete(thing)
     };
     let changes: Vec<Change> = change.into_iter().collect();
-    Decision::propose(Draft { intent: Intent::Collect { owner: owner.into() }, expectations: vec![unchanged(thing)], changes })
+    Decision::propose(Draft {
+        intent: Intent::Collect {
+            owner: owner.into(),
+        },
+        expectations: vec![unchanged(thing)],
+        changes,
+    })
 }
 
 fn without_owners(thing: &Thing, lacking: &[&Owner]) -> Change {
     let mut object = thing.object.to_value();
     let uids: Vec<String> = lacking.iter().map(|owner| owner.uid.to_string()).collect();
     if let Some(owners) = object["metadata"]["ownerReferences"].as_array_mut() {
-        owners.retain(|owner| owner["uid"].as_str().is_none_or(|uid| !uids.iter().any(|lacking| lacking == uid)));
+        owners.retain(|owner| {
+            owner["uid"]
+                .as_str()
+                .is_none_or(|uid| !uids.iter().any(|lacking| lacking == uid))
+        });
     }
     put(&thing.object.key, &object)
 }
@@ -149,9 +207,16 @@ fn orphan(world: &World, owner: &Arc<Thing>) -> Decision {
     let uid = owner.object.uid();
     let mut drafts = Vec::new();
     for dependent in world.dependents(uid).take(MOST_ORPHANS) {
-        let held: Vec<&Owner> = dependent.meta.owners.iter().filter(|reference| reference.uid == uid).collect();
+        let held: Vec<&Owner> = dependent
+            .meta
+            .owners
+            .iter()
+            .filter(|reference| reference.uid == uid)
+            .collect();
         drafts.push(Draft {
-            intent: Intent::Reconcile { what: format!("orphan {}", dependent.object.key.name).into() },
+            intent: Intent::Reconcile {
+                what: format!("orphan {}", dependent.object.key.name).into(),
+            },
             expectations: vec![unchanged(dependent)],
             changes: vec![without_owners(dependent, &held)],
         });
@@ -159,12 +224,21 @@ fn orphan(world: &World, owner: &Arc<Thing>) -> Decision {
     if drafts.is_empty() {
         drafts.push(without_finalizer(owner, ORPHAN));
     }
-    Decision { drafts, ..Decision::default() }
+    Decision {
+        drafts,
+        ..Decision::default()
+    }
 }
 
 fn wait_for_dependents(world: &World, owner: &Arc<Thing>) -> Decision {
     let uid = owner.object.uid();
-    let blocks = |thing: &&Arc<Thing>| thing.meta.owners.iter().any(|reference| reference.uid == uid && reference.block_owner_deletion);
+    let blocks = |thing: &&Arc<Thing>| {
+        thing
+            .meta
+            .owners
+            .iter()
+            .any(|reference| reference.uid == uid && reference.block_owner_deletion)
+    };
     let left = world.dependents(uid).filter(blocks).count();
     if left > 0 {
         return Decision::wait(Waiting::Dependents { left });
@@ -175,15 +249,39 @@ fn wait_for_dependents(world: &World, owner: &Arc<Thing>) -> Decision {
 /// The owner without a finalizer; when that was the last thing to hold it, it goes.
 fn without_finalizer(owner: &Thing, finalizer: &str) -> Draft {
     let key = &owner.object.key;
-    let grace_left = owner.object.stamps.deletion.is_some_and(|deletion| deletion.grace_s > 0);
-    let (intent, change) = if owner.meta.finalizers.iter().all(|other| &**other == finalizer) && !grace_left {
-        (Intent::Remove { reason: format!("the finalizer {finalizer} is done").into() }, remove(key))
+    let grace_left = owner
+        .object
+        .stamps
+        .deletion
+        .is_some_and(|deletion| deletion.grace_s > 0);
+    let (intent, change) = if owner
+        .meta
+        .finalizers
+        .iter()
+        .all(|other| &**other == finalizer)
+        && !grace_left
+    {
+        (
+            Intent::Remove {
+                reason: format!("the finalizer {finalizer} is done").into(),
+            },
+            remove(key),
+        )
     } else {
         let mut object = owner.object.to_value();
         if let Some(finalizers) = object["metadata"]["finalizers"].as_array_mut() {
             finalizers.retain(|other| other != finalizer);
         }
-        (Intent::Reconcile { what: format!("take off the finalizer {finalizer}").into() }, put(key, &object))
+        (
+            Intent::Reconcile {
+                what: format!("take off the finalizer {finalizer}").into(),
+            },
+            put(key, &object),
+        )
     };
-    Draft { intent, expectations: vec![unchanged(owner)], changes: vec![change] }
+    Draft {
+        intent,
+        expectations: vec![unchanged(owner)],
+        changes: vec![change],
+    }
 }

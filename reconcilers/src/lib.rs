@@ -24,10 +24,15 @@ mod scheduler;
 mod service_account;
 mod taint_eviction;
 mod template;
-pub mod world;
+mod world;
 
 pub use config::{Config, all};
 pub use due::Due;
 pub use reconciler::{Decision, Draft, Reconciler, RoundState, Waiting, Wakes};
 pub use round::{Decided, LOGIC, Limits, RoundOutcome, run_round};
-pub use world::{Touched, World};
+pub use world::{
+    Deployment, EndpointSlice, EventView, HostPort, IntOrPercent, Kind, Meta, Namespace, Node,
+    NodeTerm, NodeUse, Operator, Owner, Phase, Pod, PodPhase, PortUse, PreferredTerm, ReplicaSet,
+    Requirement, Resources, Selector, Service, ServicePort, Strategy, Taint, TargetPort, Thing,
+    Toleration, Touched, World,
+};

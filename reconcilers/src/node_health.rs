@@ -39,19 +39,29 @@ impl Reconciler for NodeHealth {
 
     fn wakes(&self, touched: &Touched, _: &World, wakes: &mut Wakes) {
         match touched {
-            Touched::Session { node, .. } => wakes.wake(Key::new(resource::NODES, "", node.clone())),
-            Touched::Object { key, .. } if &*key.resource == resource::NODES => wakes.wake(key.clone()),
+            Touched::Session { node, .. } => {
+                wakes.wake(Key::new(resource::NODES, "", node.clone()))
+            }
+            Touched::Object { key, .. } if &*key.resource == resource::NODES => {
+                wakes.wake(key.clone())
+            }
             Touched::Object { .. } => {}
         }
     }
 
     fn keys(&self, world: &World, wakes: &mut Wakes) {
-        world.list(resource::NODES, None).for_each(|thing| wakes.wake(thing.object.key.clone()));
+        world
+            .list(resource::NODES, None)
+            .for_each(|thing| wakes.wake(thing.object.key.clone()));
     }
 
     fn decide(&self, world: &World, key: &Key, _: &mut RoundState, now: Time) -> Decision {
-        let Some((thing, node)) = world.node(&key.name) else { return Decision::nothing() };
-        let lost = world.session(&key.name).is_some_and(|session| session.lost.is_some());
+        let Some((thing, node)) = world.node(&key.name) else {
+            return Decision::nothing();
+        };
+        let lost = world
+            .session(&key.name)
+            .is_some_and(|session| session.lost.is_some());
         let before = thing.object.to_value();
         let mut object = before.clone();
         if lost {
@@ -61,7 +71,9 @@ impl Reconciler for NodeHealth {
         follow(&mut object, node.unschedulable, now);
         let mut decision = Decision::nothing();
         if object != before {
-            decision.drafts.push(write(world, thing, &before, &object, now));
+            decision
+                .drafts
+                .push(write(world, thing, &before, &object, now));
         }
         if unready == Some("Unknown") {
             decision = mark_pods(world, key, decision, now);
@@ -83,25 +95,60 @@ fn unready(object: &Value) -> Option<&'static str> {
 fn forget_reports(object: &mut Value, now: Time) {
     for name in REPORTED {
         let before = conditions::find(&object["status"], name);
-        if (before.is_none() && name != "Ready") || before.is_some_and(|before| before["status"] == "Unknown") {
+        if (before.is_none() && name != "Ready")
+            || before.is_some_and(|before| before["status"] == "Unknown")
+        {
             continue;
         }
-        let heartbeat = before.and_then(|before| before.get("lastHeartbeatTime")).cloned();
-        let more = heartbeat.map_or(json!({}), |heartbeat| json!({ "lastHeartbeatTime": heartbeat }));
-        let unknown = Condition::new(name, "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.");
+        let heartbeat = before
+            .and_then(|before| before.get("lastHeartbeatTime"))
+            .cloned();
+        let more = heartbeat.map_or(
+            json!({}),
+            |heartbeat| json!({ "lastHeartbeatTime": heartbeat }),
+        );
+        let unknown = Condition::new(
+            name,
+            "Unknown",
+            "NodeStatusUnknown",
+            "Kubelet stopped posting node status.",
+        );
         conditions::set(&mut object["status"], &unknown, &more, now);
     }
 }
 
 /// The taints that follow from a node's state: (key, effect, whether it is there). Source: KEP-166 (taint nodes by condition).
 fn follows(object: &Value, unschedulable: bool) -> Vec<(&'static str, &'static str, bool)> {
-    let is = |name: &str, status: &str| conditions::find(&object["status"], name).is_some_and(|condition| condition["status"] == status);
+    let is = |name: &str, status: &str| {
+        conditions::find(&object["status"], name)
+            .is_some_and(|condition| condition["status"] == status)
+    };
     let mut taints = vec![
-        ("node.kubernetes.io/unschedulable", NO_SCHEDULE, unschedulable),
-        ("node.kubernetes.io/memory-pressure", NO_SCHEDULE, is("MemoryPressure", "True")),
-        ("node.kubernetes.io/disk-pressure", NO_SCHEDULE, is("DiskPressure", "True")),
-        ("node.kubernetes.io/pid-pressure", NO_SCHEDULE, is("PIDPressure", "True")),
-        ("node.kubernetes.io/network-unavailable", NO_SCHEDULE, is("NetworkUnavailable", "True")),
+        (
+            "node.kubernetes.io/unschedulable",
+            NO_SCHEDULE,
+            unschedulable,
+        ),
+        (
+            "node.kubernetes.io/memory-pressure",
+            NO_SCHEDULE,
+            is("MemoryPressure", "True"),
+        ),
+        (
+            "node.kubernetes.io/disk-pressure",
+            NO_SCHEDULE,
+            is("DiskPressure", "True"),
+        ),
+        (
+            "node.kubernetes.io/pid-pressure",
+            NO_SCHEDULE,
+            is("PIDPressure", "True"),
+        ),
+        (
+            "node.kubernetes.io/network-unavailable",
+            NO_SCHEDULE,
+            is("NetworkUnavailable", "True"),
+        ),
     ];
     // Before it reports at all, its taints stay as it registered with them.
     if conditions::find(&object["status"], "Ready").is_some() {
@@ -121,17 +168,25 @@ fn follows(object: &Value, unschedulable: bool) -> Vec<(&'static str, &'static s
 /// Adds and removes taints, and gives every NoExecute taint the time that its tolerations count from.
 fn follow(object: &mut Value, unschedulable: bool, now: Time) {
     let wanted = follows(object, unschedulable);
-    let mut taints: Vec<Value> = object["spec"]["taints"].as_array().cloned().unwrap_or_default();
+    let mut taints: Vec<Value> = object["spec"]["taints"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let before = taints.clone();
     for (key, effect, there) in wanted {
         let is = |taint: &Value| taint["key"] == key && taint["effect"] == effect;
         match (taints.iter().any(is), there) {
-            (false, true) => taints.push(json!({ "key": key, "effect": effect, "timeAdded": now.to_string() })),
+            (false, true) => {
+                taints.push(json!({ "key": key, "effect": effect, "timeAdded": now.to_string() }))
+            }
             (true, false) => taints.retain(|taint| !is(taint)),
             (true, true) | (false, false) => {}
         }
     }
-    for taint in taints.iter_mut().filter(|taint| taint["effect"] == NO_EXECUTE && !taint["timeAdded"].is_string()) {
+    for taint in taints
+        .iter_mut()
+        .filter(|taint| taint["effect"] == NO_EXECUTE && !taint["timeAdded"].is_string())
+    {
         taint["timeAdded"] = json!(now.to_string());
     }
     if taints == before {
@@ -147,22 +202,55 @@ fn follow(object: &mut Value, unschedulable: bool, now: Time) {
 
 fn write(world: &World, thing: &Arc<Thing>, before: &Value, object: &Value, now: Time) -> Draft {
     let taints = |object: &Value| {
-        let taints = object["spec"]["taints"].as_array().cloned().unwrap_or_default();
-        taints.iter().map(|taint| format!("{}:{}", taint["key"].as_str().unwrap_or(""), taint["effect"].as_str().unwrap_or(""))).collect::<Vec<_>>()
+        let taints = object["spec"]["taints"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        taints
+            .iter()
+            .map(|taint| {
+                format!(
+                    "{}:{}",
+                    taint["key"].as_str().unwrap_or(""),
+                    taint["effect"].as_str().unwrap_or("")
+                )
+            })
+            .collect::<Vec<_>>()
     };
     let (had, has) = (taints(before), taints(object));
-    let added = has.iter().filter(|taint| !had.contains(taint)).map(|taint| format!("+{taint}"));
-    let removed = had.iter().filter(|taint| !has.contains(taint)).map(|taint| format!("-{taint}"));
+    let added = has
+        .iter()
+        .filter(|taint| !had.contains(taint))
+        .map(|taint| format!("+{taint}"));
+    let removed = had
+        .iter()
+        .filter(|taint| !has.contains(taint))
+        .map(|taint| format!("-{taint}"));
     let said: Vec<String> = added.chain(removed).collect();
     let mut changes = vec![put(&thing.object.key, object)];
     let (was_ready, is_ready) = (unready(before).is_none(), unready(object).is_none());
     if was_ready && !is_ready {
         let message = format!("Node {} status is now: NodeNotReady", thing.object.key.name);
-        let tale = Tale { component: NAME, severity: Severity::Normal, reason: "NodeNotReady", message };
+        let tale = Tale {
+            component: NAME,
+            severity: Severity::Normal,
+            reason: "NodeNotReady",
+            message,
+        };
         changes.extend(tell(world, thing, &tale, now));
     }
-    let reason = if said.is_empty() { "the session is lost".to_owned() } else { said.join(", ") };
-    Draft { intent: Intent::Taint { reason: reason.into() }, expectations: vec![unchanged(thing)], changes }
+    let reason = if said.is_empty() {
+        "the session is lost".to_owned()
+    } else {
+        said.join(", ")
+    };
+    Draft {
+        intent: Intent::Taint {
+            reason: reason.into(),
+        },
+        expectations: vec![unchanged(thing)],
+        changes,
+    }
 }
 
 /// Pods of a node that nobody hears from can't be said to be ready.
@@ -175,11 +263,25 @@ fn mark_pods(world: &World, node: &Key, mut decision: Decision, now: Time) -> De
         debug_assert!(matches!(thing.kind, Kind::Pod(_)));
         let mut object = thing.object.to_value();
         let more = json!({ "lastProbeTime": Value::Null });
-        conditions::set(&mut object["status"], &Condition::new("Ready", "False", "NodeNotReady", ""), &more, now);
+        conditions::set(
+            &mut object["status"],
+            &Condition::new("Ready", "False", "NodeNotReady", ""),
+            &more,
+            now,
+        );
         let mut changes = vec![put(&thing.object.key, &object)];
-        let tale = Tale { component: NAME, severity: Severity::Warning, reason: "NodeNotReady", message: "Node is not ready".to_owned() };
+        let tale = Tale {
+            component: NAME,
+            severity: Severity::Warning,
+            reason: "NodeNotReady",
+            message: "Node is not ready".to_owned(),
+        };
         changes.extend(tell(world, thing, &tale, now));
-        decision.drafts.push(Draft { intent: Intent::Status, expectations: vec![unchanged(thing)], changes });
+        decision.drafts.push(Draft {
+            intent: Intent::Status,
+            expectations: vec![unchanged(thing)],
+            changes,
+        });
     }
     decision
 }

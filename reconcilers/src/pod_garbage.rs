@@ -32,7 +32,11 @@ impl Reconciler for PodGarbage {
                     wake_pods(&key.name, world, wakes);
                 }
             }
-            Touched::Object { key, after: Some(after), .. } => {
+            Touched::Object {
+                key,
+                after: Some(after),
+                ..
+            } => {
                 if matches!(&after.kind, Kind::Pod(pod) if concerns(world, after, pod)) {
                     wakes.wake(key.clone());
                 }
@@ -43,17 +47,25 @@ impl Reconciler for PodGarbage {
 
     fn keys(&self, world: &World, wakes: &mut Wakes) {
         let pods = world.list(resource::PODS, None);
-        let wanted = pods.filter(|thing| matches!(&thing.kind, Kind::Pod(pod) if concerns(world, thing, pod)));
+        let wanted = pods
+            .filter(|thing| matches!(&thing.kind, Kind::Pod(pod) if concerns(world, thing, pod)));
         wanted.for_each(|thing| wakes.wake(thing.object.key.clone()));
     }
 
     fn decide(&self, world: &World, key: &Key, _: &mut RoundState, now: Time) -> Decision {
-        let Some((thing, pod)) = world.pod(key) else { return Decision::nothing() };
+        let Some((thing, pod)) = world.pod(key) else {
+            return Decision::nothing();
+        };
         if !concerns(world, thing, pod) {
             return Decision::nothing();
         }
-        let Some(node) = &pod.node else { return go(thing, pod, "it was never bound", now) };
-        if world.session(node).is_some_and(|session| session.lost.is_none()) {
+        let Some(node) = &pod.node else {
+            return go(thing, pod, "it was never bound", now);
+        };
+        if world
+            .session(node)
+            .is_some_and(|session| session.lost.is_none())
+        {
             // Its agent is there and will register its node again, or report the pod gone.
             return Decision::nothing();
         }
@@ -67,7 +79,9 @@ impl Reconciler for PodGarbage {
 }
 
 fn wake_pods(node: &str, world: &World, wakes: &mut Wakes) {
-    world.pods_on(node).for_each(|(thing, _)| wakes.wake(thing.object.key.clone()));
+    world
+        .pods_on(node)
+        .for_each(|(thing, _)| wakes.wake(thing.object.key.clone()));
 }
 
 /// Unbound and being deleted, or bound to a node that is not there.
@@ -82,22 +96,54 @@ fn go(thing: &Arc<Thing>, pod: &Pod, why: &str, now: Time) -> Decision {
     let key = &thing.object.key;
     let intent = Intent::Remove { reason: why.into() };
     if thing.meta.finalizers.is_empty() {
-        return Decision::propose(Draft { intent, expectations: vec![unchanged(thing)], changes: vec![remove(key)] });
+        return Decision::propose(Draft {
+            intent,
+            expectations: vec![unchanged(thing)],
+            changes: vec![remove(key)],
+        });
     }
     // Somebody's finalizers hold it: it is marked as failed and deleted, and goes when they are done.
     let mut object = thing.object.to_value();
     if !matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed) {
         object["status"]["phase"] = json!("Failed");
-        let condition = Condition::new("DisruptionTarget", "True", "DeletionByPodGC", "PodGC: node no longer exists");
-        conditions::set(&mut object["status"], &condition, &json!({ "lastProbeTime": Value::Null }), now);
+        let condition = Condition::new(
+            "DisruptionTarget",
+            "True",
+            "DeletionByPodGC",
+            "PodGC: node no longer exists",
+        );
+        conditions::set(
+            &mut object["status"],
+            &condition,
+            &json!({ "lastProbeTime": Value::Null }),
+            now,
+        );
     }
     let change = match thing.object.stamps.deletion {
         Some(deletion) if deletion.grace_s == 0 => put(key, &object),
         _ => put_deleted(key, &object, 0),
     };
-    let waiting = Waiting::Finalizers { finalizers: thing.meta.finalizers.iter().map(ToString::to_string).collect() };
-    if object == thing.object.to_value() && thing.object.stamps.deletion.is_some_and(|deletion| deletion.grace_s == 0) {
+    let waiting = Waiting::Finalizers {
+        finalizers: thing
+            .meta
+            .finalizers
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    };
+    if object == thing.object.to_value()
+        && thing
+            .object
+            .stamps
+            .deletion
+            .is_some_and(|deletion| deletion.grace_s == 0)
+    {
         return Decision::wait(waiting);
     }
-    Decision::propose(Draft { intent, expectations: vec![unchanged(thing)], changes: vec![change] }).waiting(waiting)
+    Decision::propose(Draft {
+        intent,
+        expectations: vec![unchanged(thing)],
+        changes: vec![change],
+    })
+    .waiting(waiting)
 }

@@ -81,7 +81,10 @@ pub struct RoundState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// No node takes the pod: how many nodes there are, and how many each reason rules out.
-    Unschedulable { nodes: usize, reasons: Vec<(String, usize)> },
+    Unschedulable {
+        nodes: usize,
+        reasons: Vec<(String, usize)>,
+    },
     /// `spec.schedulingGates` of the pod.
     Gated { gates: Vec<String> },
     /// Pods that are not yet there or not yet available.
@@ -109,13 +112,20 @@ pub enum Waiting {
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unschedulable { nodes: 0, .. } => f.write_str("no nodes available to schedule pods"),
+            Self::Unschedulable { nodes: 0, .. } => {
+                f.write_str("no nodes available to schedule pods")
+            }
             Self::Unschedulable { nodes, reasons } => {
-                let listed: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+                let listed: Vec<String> = reasons
+                    .iter()
+                    .map(|(reason, count)| format!("{count} {reason}"))
+                    .collect();
                 write!(f, "0/{nodes} nodes are available: {}", listed.join(", "))
             }
             Self::Gated { gates } => write!(f, "held by scheduling gates: {}", gates.join(", ")),
-            Self::Pods { wanted, available } => write!(f, "{available} of {wanted} pods are available"),
+            Self::Pods { wanted, available } => {
+                write!(f, "{available} of {wanted} pods are available")
+            }
             Self::Paused => f.write_str("paused"),
             Self::DeadlineExceeded => f.write_str("no progress within progressDeadlineSeconds"),
             Self::OldPods { left } => write!(f, "{left} old pods have to go first"),
@@ -136,11 +146,17 @@ impl Decision {
     }
 
     pub fn propose(draft: Draft) -> Self {
-        Self { drafts: vec![draft], ..Self::default() }
+        Self {
+            drafts: vec![draft],
+            ..Self::default()
+        }
     }
 
     pub fn wait(waiting: Waiting) -> Self {
-        Self { waiting: Some(waiting), ..Self::default() }
+        Self {
+            waiting: Some(waiting),
+            ..Self::default()
+        }
     }
 
     #[must_use]

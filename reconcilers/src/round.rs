@@ -22,7 +22,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { keys: 10_000, proposals: 5_000, bytes: 32 * 1024 * 1024 }
+        Self {
+            keys: 10_000,
+            proposals: 5_000,
+            bytes: 32 * 1024 * 1024,
+        }
     }
 }
 
@@ -48,16 +52,28 @@ pub struct Decided {
     pub draft: Draft,
 }
 
-pub fn run_round(reconcilers: &[Box<dyn Reconciler>], world: &World, due: &mut Due, now: Time, limits: Limits) -> RoundOutcome {
+pub fn run_round(
+    reconcilers: &[Box<dyn Reconciler>],
+    world: &World,
+    due: &mut Due,
+    now: Time,
+    limits: Limits,
+) -> RoundOutcome {
     due.ring(reconcilers, now);
     let mut outcome = RoundOutcome::default();
     let mut state = RoundState::default();
     let mut bytes = 0;
-    let mut taken = VecDeque::from(in_order(reconcilers, world, due.take(reconcilers, world, limits.keys)));
+    let mut taken = VecDeque::from(in_order(
+        reconcilers,
+        world,
+        due.take(reconcilers, world, limits.keys),
+    ));
     while outcome.drafts.len() < limits.proposals && bytes < limits.bytes {
         let Some(next) = taken.pop_front() else { break };
         let (woken_by, (index, key)) = (next.woken_by(), next.who);
-        let Some(reconciler) = reconcilers.get(index) else { continue };
+        let Some(reconciler) = reconcilers.get(index) else {
+            continue;
+        };
         let decision = decide(reconciler.as_ref(), world, &key, &mut state, now);
         match decision.again_at {
             // Never sooner than the next millisecond: a decision that asks for the past would spin the loop.
@@ -66,11 +82,18 @@ pub fn run_round(reconcilers: &[Box<dyn Reconciler>], world: &World, due: &mut D
         }
         outcome.decided.push((reconciler.name(), key.clone()));
         if let Some(waiting) = decision.waiting {
-            outcome.waiting.push((reconciler.name(), key.clone(), waiting));
+            outcome
+                .waiting
+                .push((reconciler.name(), key.clone(), waiting));
         }
         for draft in decision.drafts {
             bytes += size(&draft);
-            outcome.drafts.push(Decided { reconciler: reconciler.name(), key: key.clone(), woken_by, draft });
+            outcome.drafts.push(Decided {
+                reconciler: reconciler.name(),
+                key: key.clone(),
+                woken_by,
+                draft,
+            });
         }
     }
     due.put_back(taken);
@@ -79,9 +102,15 @@ pub fn run_round(reconcilers: &[Box<dyn Reconciler>], world: &World, due: &mut D
 }
 
 /// The turns as they came, but each reconciler's own keys among themselves in the order that it wants them decided in.
-fn in_order(reconcilers: &[Box<dyn Reconciler>], world: &World, mut taken: Vec<Taken>) -> Vec<Taken> {
+fn in_order(
+    reconcilers: &[Box<dyn Reconciler>],
+    world: &World,
+    mut taken: Vec<Taken>,
+) -> Vec<Taken> {
     for (index, reconciler) in reconcilers.iter().enumerate() {
-        let places: Vec<usize> = (0..taken.len()).filter(|place| taken[*place].who.0 == index).collect();
+        let places: Vec<usize> = (0..taken.len())
+            .filter(|place| taken[*place].who.0 == index)
+            .collect();
         if places.len() < 2 {
             continue;
         }
@@ -98,11 +127,25 @@ fn in_order(reconcilers: &[Box<dyn Reconciler>], world: &World, mut taken: Vec<T
 }
 
 /// Decides one key; a panic becomes `Waiting::Broken`.
-pub(crate) fn decide(reconciler: &dyn Reconciler, world: &World, key: &Key, state: &mut RoundState, now: Time) -> Decision {
+pub(crate) fn decide(
+    reconciler: &dyn Reconciler,
+    world: &World,
+    key: &Key,
+    state: &mut RoundState,
+    now: Time,
+) -> Decision {
     // The world is immutable and the round's state only ever counts more than was placed, so what a panic leaves is still sound.
-    catch_unwind(AssertUnwindSafe(|| reconciler.decide(world, key, state, now))).unwrap_or_else(|panic| {
-        let why = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
-        Decision::wait(Waiting::Broken { why: why.unwrap_or_else(|| "a panic without a message".to_owned()) })
+    catch_unwind(AssertUnwindSafe(|| {
+        reconciler.decide(world, key, state, now)
+    }))
+    .unwrap_or_else(|panic| {
+        let why = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned());
+        Decision::wait(Waiting::Broken {
+            why: why.unwrap_or_else(|| "a panic without a message".to_owned()),
+        })
     })
 }
 
@@ -146,23 +189,57 @@ mod tests {
         fn decide(&self, _: &World, key: &Key, _: &mut RoundState, _: Time) -> Decision {
             match &*key.name {
                 "panics" => panic!("no such luck"),
-                "proposes" => Decision::propose(Draft { intent: Intent::Create, expectations: Vec::<Expectation>::new(), changes: Vec::new() }),
+                "proposes" => Decision::propose(Draft {
+                    intent: Intent::Create,
+                    expectations: Vec::<Expectation>::new(),
+                    changes: Vec::new(),
+                }),
                 _ => Decision::nothing(),
             }
         }
     }
 
     fn both() -> Vec<Box<dyn Reconciler>> {
-        vec![Box::new(Scripted { name: "late", first: false }), Box::new(Scripted { name: "early", first: true })]
+        vec![
+            Box::new(Scripted {
+                name: "late",
+                first: false,
+            }),
+            Box::new(Scripted {
+                name: "early",
+                first: true,
+            }),
+        ]
     }
 
     #[test]
     fn keeps_turns() {
-        let all = ["early b", "early panics", "early proposes", "early a", "late b", "late panics", "late proposes", "late a"];
+        let all = [
+            "early b",
+            "early panics",
+            "early proposes",
+            "early a",
+            "late b",
+            "late panics",
+            "late proposes",
+            "late a",
+        ];
         for (limits, rounds) in [
             (Limits::default(), vec![&all[..]]),
-            (Limits { keys: 3, ..Limits::default() }, vec![&all[..3], &all[3..6], &all[6..]]),
-            (Limits { proposals: 1, ..Limits::default() }, vec![&all[..3], &all[3..7], &all[7..]]),
+            (
+                Limits {
+                    keys: 3,
+                    ..Limits::default()
+                },
+                vec![&all[..3], &all[3..6], &all[6..]],
+            ),
+            (
+                Limits {
+                    proposals: 1,
+                    ..Limits::default()
+                },
+                vec![&all[..3], &all[3..7], &all[7..]],
+            ),
         ] {
             check_turns(limits, &rounds);
         }
@@ -173,7 +250,11 @@ mod tests {
         due.everything(&reconcilers, &world);
         for expected in rounds {
             let outcome = run_round(&reconcilers, &world, &mut due, Time::default(), limits);
-            let decided: Vec<String> = outcome.decided.iter().map(|(name, key)| format!("{name} {}", key.name)).collect();
+            let decided: Vec<String> = outcome
+                .decided
+                .iter()
+                .map(|(name, key)| format!("{name} {}", key.name))
+                .collect();
             assert_eq!(decided, *expected, "{limits:?}");
         }
         assert!(due.is_empty());
@@ -183,12 +264,33 @@ mod tests {
     fn sets_a_panic_aside() {
         let (reconcilers, world, mut due) = (both(), World::default(), Due::default());
         due.everything(&reconcilers, &world);
-        let outcome = run_round(&reconcilers, &world, &mut due, Time::default(), Limits::default());
-        let broken = Waiting::Broken { why: "no such luck".to_owned() };
-        let waiting: Vec<_> = outcome.waiting.iter().map(|(name, key, waiting)| (*name, &*key.name, waiting.clone())).collect();
-        assert_eq!(waiting, [("early", "panics", broken.clone()), ("late", "panics", broken)]);
+        let outcome = run_round(
+            &reconcilers,
+            &world,
+            &mut due,
+            Time::default(),
+            Limits::default(),
+        );
+        let broken = Waiting::Broken {
+            why: "no such luck".to_owned(),
+        };
+        let waiting: Vec<_> = outcome
+            .waiting
+            .iter()
+            .map(|(name, key, waiting)| (*name, &*key.name, waiting.clone()))
+            .collect();
+        assert_eq!(
+            waiting,
+            [
+                ("early", "panics", broken.clone()),
+                ("late", "panics", broken)
+            ]
+        );
         assert_eq!((outcome.decided.len(), outcome.drafts.len()), (8, 2));
-        assert!(due.is_empty(), "what is broken is not tried again by itself");
+        assert!(
+            due.is_empty(),
+            "what is broken is not tried again by itself"
+        );
     }
 
     #[test]
@@ -196,10 +298,35 @@ mod tests {
         let (reconcilers, world, mut due) = (both(), World::default(), Due::default());
         let key = Key::new("things", "", "proposes");
         due.again(&reconcilers, "late", &key, 7, Time::from_s(10));
-        assert_eq!((due.next_at(), due.ready(Time::from_s(9)), due.ready(Time::from_s(10))), (Some(Time::from_s(10)), false, true));
-        let early = run_round(&reconcilers, &world, &mut due, Time::from_s(9), Limits::default());
-        assert_eq!((early.decided.len(), early.next_at), (0, Some(Time::from_s(10))));
-        let rung = run_round(&reconcilers, &world, &mut due, Time::from_s(10), Limits::default());
-        assert_eq!((rung.drafts.len(), rung.drafts[0].woken_by, rung.next_at), (1, 7, None));
+        assert_eq!(
+            (
+                due.next_at(),
+                due.ready(Time::from_s(9)),
+                due.ready(Time::from_s(10))
+            ),
+            (Some(Time::from_s(10)), false, true)
+        );
+        let early = run_round(
+            &reconcilers,
+            &world,
+            &mut due,
+            Time::from_s(9),
+            Limits::default(),
+        );
+        assert_eq!(
+            (early.decided.len(), early.next_at),
+            (0, Some(Time::from_s(10)))
+        );
+        let rung = run_round(
+            &reconcilers,
+            &world,
+            &mut due,
+            Time::from_s(10),
+            Limits::default(),
+        );
+        assert_eq!(
+            (rung.drafts.len(), rung.drafts[0].woken_by, rung.next_at),
+            (1, 7, None)
+        );
     }
 }

@@ -24,7 +24,9 @@ impl Reconciler for ServiceAccounts {
     }
 
     fn wakes(&self, touched: &Touched, _: &World, wakes: &mut Wakes) {
-        let Touched::Object { key, .. } = touched else { return };
+        let Touched::Object { key, .. } = touched else {
+            return;
+        };
         match (&*key.resource, &*key.name) {
             (resource::NAMESPACES, _) => wakes.wake(key.clone()),
             (resource::SERVICE_ACCOUNTS, ACCOUNT) | (resource::CONFIG_MAPS, AUTHORITY) => {
@@ -35,7 +37,9 @@ impl Reconciler for ServiceAccounts {
     }
 
     fn keys(&self, world: &World, wakes: &mut Wakes) {
-        world.list(resource::NAMESPACES, None).for_each(|thing| wakes.wake(thing.object.key.clone()));
+        world
+            .list(resource::NAMESPACES, None)
+            .for_each(|thing| wakes.wake(thing.object.key.clone()));
     }
 
     fn decide(&self, world: &World, key: &Key, _: &mut RoundState, _: Time) -> Decision {
@@ -43,7 +47,10 @@ impl Reconciler for ServiceAccounts {
             return Decision::nothing();
         }
         let drafts = [account(world, key), self.authority(world, key)];
-        Decision { drafts: drafts.into_iter().flatten().collect(), ..Decision::default() }
+        Decision {
+            drafts: drafts.into_iter().flatten().collect(),
+            ..Decision::default()
+        }
     }
 }
 
@@ -76,7 +83,11 @@ impl ServiceAccounts {
                     "data": data,
                 });
                 let expectations = vec![absent(&key), living_namespace(&namespace.name)];
-                Some(Draft { intent: Intent::Create, expectations, changes: vec![put(&key, &object)] })
+                Some(Draft {
+                    intent: Intent::Create,
+                    expectations,
+                    changes: vec![put(&key, &object)],
+                })
             }
             Some(thing) => {
                 let mut object = thing.object.to_value();
@@ -84,7 +95,11 @@ impl ServiceAccounts {
                     return None;
                 }
                 object["data"] = data;
-                Some(Draft { intent: Intent::Update, expectations: vec![unchanged(thing)], changes: vec![put(&key, &object)] })
+                Some(Draft {
+                    intent: Intent::Update,
+                    expectations: vec![unchanged(thing)],
+                    changes: vec![put(&key, &object)],
+                })
             }
         }
     }

@@ -25,7 +25,11 @@ impl Fingerprint {
         }
         let digest: [u8; 32] = hash.finalize().into();
         let number = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
-        number.to_string().bytes().map(|digit| SAFE[digit as usize % SAFE.len()] as char).collect()
+        number
+            .to_string()
+            .bytes()
+            .map(|digit| SAFE[digit as usize % SAFE.len()] as char)
+            .collect()
     }
 }
 
@@ -35,14 +39,18 @@ const SAFE: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Five letters that derive from `parts`: the end of a generated name.
 pub fn suffix(parts: &[&[u8]]) -> String {
     let digest = eventstore::Digest::of(parts).0;
-    digest[..5].iter().map(|byte| SAFE[*byte as usize % SAFE.len()] as char).collect()
+    digest[..5]
+        .iter()
+        .map(|byte| SAFE[*byte as usize % SAFE.len()] as char)
+        .collect()
 }
 
 /// Writes a value so that no two differing values are written alike. `path` is where we are.
 fn write<'a>(hash: &mut Sha256, value: &'a Value, path: &mut Vec<&'a str>) {
     match value {
         Value::Object(map) => {
-            let mut fields: Vec<(&String, &Value)> = map.iter().filter(|(_, value)| !value.is_null()).collect();
+            let mut fields: Vec<(&String, &Value)> =
+                map.iter().filter(|(_, value)| !value.is_null()).collect();
             fields.sort_by_key(|(name, _)| *name);
             hash.update(b"{");
             for (name, value) in fields {

@@ -18,14 +18,22 @@ fn spreads_a_thousand_pods_evenly() {
         let name = format!("n{number:04}");
         bed.put(&Key::new("nodes", "", name.as_str()), &node(&name, "4"));
     }
-    bed.put(&Key::new("apps/deployments", "default", "web"), &deployment("web", PODS, "img:1"));
+    bed.put(
+        &Key::new("apps/deployments", "default", "web"),
+        &deployment("web", PODS, "img:1"),
+    );
     bed.settle();
     let mut on_node: BTreeMap<String, i64> = BTreeMap::new();
     for pod in bed.list("pods") {
-        *on_node.entry(pod["spec"]["nodeName"].as_str().unwrap().to_owned()).or_insert(0) += 1;
+        *on_node
+            .entry(pod["spec"]["nodeName"].as_str().unwrap().to_owned())
+            .or_insert(0) += 1;
     }
     assert_eq!(on_node.len(), NODES);
-    assert!(on_node.values().all(|count| *count == PODS / NODES as i64), "{on_node:?}");
+    assert!(
+        on_node.values().all(|count| *count == PODS / NODES as i64),
+        "{on_node:?}"
+    );
 }
 
 #[test]
@@ -37,12 +45,17 @@ fn never_overcommits() {
     }
     for number in 0..9 {
         let name = format!("p{number}");
-        bed.put(&Key::new("pods", "default", name.as_str()), &pod(&name, &json!({}), "300m"));
+        bed.put(
+            &Key::new("pods", "default", name.as_str()),
+            &pod(&name, &json!({}), "300m"),
+        );
     }
     bed.settle();
     let mut on_node: BTreeMap<String, i64> = BTreeMap::new();
     for pod in bed.list("pods") {
-        *on_node.entry(pod["spec"]["nodeName"].as_str().unwrap_or("-").to_owned()).or_insert(0) += 1;
+        *on_node
+            .entry(pod["spec"]["nodeName"].as_str().unwrap_or("-").to_owned())
+            .or_insert(0) += 1;
     }
     let expected = [("-", 3), ("n1", 3), ("n2", 3)].map(|(node, count)| (node.to_owned(), count));
     assert_eq!(on_node, BTreeMap::from(expected));
@@ -53,18 +66,40 @@ fn gives_way_to_a_bind_that_came_between() {
     let mut bed = Bed::new();
     bed.put(&Key::new("nodes", "", "n1"), &node("n1", "1"));
     bed.settle();
-    bed.put(&Key::new("pods", "default", "ours"), &pod("ours", &json!({}), "800m"));
+    bed.put(
+        &Key::new("pods", "default", "ours"),
+        &pod("ours", &json!({}), "800m"),
+    );
     let world = bed.world.clone();
-    let outcome = reconcilers::run_round(&bed.reconcilers, &world, &mut bed.due, bed.now, reconcilers::Limits::default());
+    let outcome = reconcilers::run_round(
+        &bed.reconcilers,
+        &world,
+        &mut bed.due,
+        bed.now,
+        reconcilers::Limits::default(),
+    );
     // Decided, and before it is applied a user binds another pod there, as the API writes it.
     let mut theirs = pod("theirs", &json!({}), "800m");
     theirs["spec"]["nodeName"] = json!("n1");
     let binds = reconcilers::World::binds_key("n1");
     let claim = eventstore::Body::of_claim("n1", &serde_json::Map::new());
-    let put = |key: Key, body| eventstore::Change { key, what: eventstore::What::Put { body, delete_grace_s: None } };
+    let put = |key: Key, body| eventstore::Change {
+        key,
+        what: eventstore::What::Put {
+            body,
+            delete_grace_s: None,
+        },
+    };
     let body = eventstore::Body::cut(&theirs).unwrap();
-    bed.objects(vec![put(Key::new("pods", "default", "theirs"), body), put(binds, claim)]);
-    let refused: Vec<String> = outcome.drafts.into_iter().filter_map(|decided| bed.accept(decided.reconciler, 0, decided.draft).err()).collect();
+    bed.objects(vec![
+        put(Key::new("pods", "default", "theirs"), body),
+        put(binds, claim),
+    ]);
+    let refused: Vec<String> = outcome
+        .drafts
+        .into_iter()
+        .filter_map(|decided| bed.accept(decided.reconciler, 0, decided.draft).err())
+        .collect();
     assert_eq!(refused.len(), 1, "{refused:?}");
     assert!(refused[0].contains("~binds/n1"), "{refused:?}");
     bed.due.everything(&bed.reconcilers, &bed.world);

@@ -12,19 +12,41 @@ const REPLICAS: i64 = 5;
 
 /// Read back from the deployment itself, for the check is a plain function.
 fn within_budget(state: &State) {
-    let Some(deployment) = state.view().get(&web()).map(|object| object.to_value()) else { return };
-    let number = |name: &str| deployment["metadata"]["annotations"][name].as_str().and_then(|text| text.parse::<usize>().ok());
-    let (Some(most), Some(least)) = (number("test/most"), number("test/least")) else { return };
+    let Some(deployment) = state.view().get(&web()).map(|object| object.to_value()) else {
+        return;
+    };
+    let number = |name: &str| {
+        deployment["metadata"]["annotations"][name]
+            .as_str()
+            .and_then(|text| text.parse::<usize>().ok())
+    };
+    let (Some(most), Some(least)) = (number("test/most"), number("test/least")) else {
+        return;
+    };
     let mut pods = 0;
     let mut available = 0;
-    for object in state.view().list("pods", None).filter(|object| object.living()) {
+    for object in state
+        .view()
+        .list("pods", None)
+        .filter(|object| object.living())
+    {
         pods += 1;
         let pod = object.to_value();
-        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        available += usize::from(conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True"));
+        let conditions = pod["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        available += usize::from(
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
+        );
     }
     assert!(pods <= most, "{pods} pods, at most {most} may be");
-    assert!(available >= least, "{available} pods are available, at least {least} must be");
+    assert!(
+        available >= least,
+        "{available} pods are available, at least {least} must be"
+    );
 }
 
 fn web() -> Key {
@@ -32,7 +54,7 @@ fn web() -> Key {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn stay_within_their_budget(
@@ -41,6 +63,8 @@ proptest! {
         steps in proptest::collection::vec((0_u8..=5, any::<u16>()), 5..60),
     ) {
         let mut bed = Bed::new();
+        // The scripts try every decision twice; here it is the moments between decisions that count.
+        bed.check_level = false;
         for name in ["n1", "n2", "n3"] {
             bed.put(&Key::new("nodes", "", name), &node(name, "64"));
         }
@@ -68,9 +92,16 @@ fn step(bed: &mut Bed, what: u8, which: usize, image: &mut u32) {
     match what {
         // A new version, also in the middle of a rollout; now and then back to an earlier one.
         0 => {
-            *image = if which.is_multiple_of(3) { image.saturating_sub(1) } else { *image + 1 };
+            *image = if which.is_multiple_of(3) {
+                image.saturating_sub(1)
+            } else {
+                *image + 1
+            };
             let container = json!([{ "name": "main", "image": format!("img:{image}") }]);
-            bed.patch(&web(), &json!({ "spec": { "template": { "spec": { "containers": container } } } }));
+            bed.patch(
+                &web(),
+                &json!({ "spec": { "template": { "spec": { "containers": container } } } }),
+            );
         }
         1 | 2 => {
             let unready: Vec<Key> = unready(bed);
@@ -91,8 +122,15 @@ fn unready(bed: &Bed) -> Vec<Key> {
     let keys = bed.pod_keys().into_iter().filter(|key| {
         let object = bed.state.view().get(key).unwrap();
         let pod = object.to_value();
-        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        object.living() && pod["spec"]["nodeName"].is_string() && !conditions.iter().any(|condition| condition["type"] == "Ready")
+        let conditions = pod["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        object.living()
+            && pod["spec"]["nodeName"].is_string()
+            && !conditions
+                .iter()
+                .any(|condition| condition["type"] == "Ready")
     });
     keys.collect()
 }
@@ -112,6 +150,9 @@ fn finish(bed: &mut Bed, image: u32) {
     assert_eq!(deployment["status"]["updatedReplicas"], REPLICAS);
     assert_eq!(pods.len() as i64, REPLICAS);
     for pod in pods {
-        assert_eq!(pod["spec"]["containers"][0]["image"], format!("img:{image}"));
+        assert_eq!(
+            pod["spec"]["containers"][0]["image"],
+            format!("img:{image}")
+        );
     }
 }

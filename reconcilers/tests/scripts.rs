@@ -12,6 +12,9 @@
 //! | `advance SECONDS`, `round`, `settle` | time, one round, rounds until rest; these print what was done |
 //! | `show`, `cat KEY [field …]`, `events`, `waiting` | look |
 
+// The scripts are files, and a variable says whether to write them; the reconcilers themselves may do neither.
+#![allow(clippy::disallowed_methods)]
+
 mod testbed;
 
 use eventstore::Key;
@@ -23,7 +26,10 @@ use testbed::{Bed, deployment, node, pod, pod_spec};
 #[test]
 fn scripts() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     paths.sort();
     assert!(paths.len() >= 8, "the scripts are gone");
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
@@ -36,14 +42,33 @@ fn scripts() {
         if update {
             std::fs::write(&path, &played).unwrap();
         } else if played != written {
-            let first = written.lines().zip(played.lines()).enumerate().find(|(_, (written, played))| written != played);
-            let (line, (expected, got)) = first.unwrap_or((written.lines().count(), ("(the end)", "(more)")));
-            wrong.push(format!("{}:{}\n  expected {expected}\n  got      {got}", path.display(), line + 1));
+            let first = written
+                .lines()
+                .zip(played.lines())
+                .enumerate()
+                .find(|(_, (written, played))| written != played);
+            let (line, (expected, got)) =
+                first.unwrap_or((written.lines().count(), ("(the end)", "(more)")));
+            wrong.push(format!(
+                "{}:{}\n  expected {expected}\n  got      {got}",
+                path.display(),
+                line + 1
+            ));
         }
     }
-    let every: BTreeSet<&str> = reconcilers::all(&reconcilers::Config::default()).iter().map(|reconciler| reconciler.name()).collect();
-    assert_eq!(levelled, every, "every reconciler proposes something in some script, and decides nothing on its own result");
-    assert!(wrong.is_empty(), "{}\nUPDATE_GOLDEN=1 writes them anew", wrong.join("\n"));
+    let every: BTreeSet<&str> = reconcilers::all(&reconcilers::Config::default())
+        .iter()
+        .map(|reconciler| reconciler.name())
+        .collect();
+    assert_eq!(
+        levelled, every,
+        "every reconciler proposes something in some script, and decides nothing on its own result"
+    );
+    assert!(
+        wrong.is_empty(),
+        "{}\nUPDATE_GOLDEN=1 writes them anew",
+        wrong.join("\n")
+    );
 }
 
 /// The script with its output as it is now, and the reconcilers that proposed something in it.
@@ -92,7 +117,10 @@ fn run(bed: &mut Bed, line: &str, out: &mut String) {
         ["session", name, "open"] => bed.open_session(name),
         ["session", name, "lost"] => bed.lose_session(name),
         ["deployment", name, replicas, image] => {
-            bed.put(&Key::new("apps/deployments", "default", name), &deployment(name, replicas.parse().unwrap(), image));
+            bed.put(
+                &Key::new("apps/deployments", "default", name),
+                &deployment(name, replicas.parse().unwrap(), image),
+            );
         }
         ["replicaset", name, replicas] => {
             let object = json!({
@@ -104,7 +132,10 @@ fn run(bed: &mut Bed, line: &str, out: &mut String) {
             });
             bed.put(&Key::new("apps/replicasets", "default", name), &object);
         }
-        ["pod", name, cpu] => bed.put(&Key::new("pods", "default", name), &pod(name, &json!({ "app": name }), cpu)),
+        ["pod", name, cpu] => bed.put(
+            &Key::new("pods", "default", name),
+            &pod(name, &json!({ "app": name }), cpu),
+        ),
         ["service", name] => {
             let object = json!({
                 "kind": "Service", "apiVersion": "v1", "metadata": { "name": name, "namespace": "default" },
@@ -122,8 +153,14 @@ fn run(bed: &mut Bed, line: &str, out: &mut String) {
         ["ready"] => ready(bed, usize::MAX),
         ["ready", count] => ready(bed, count.parse().unwrap()),
         ["unready", count] => {
-            let keys = bed.pod_keys().into_iter().filter(|key| is_ready(&bed.get(key).unwrap()));
-            keys.take(count.parse().unwrap()).collect::<Vec<_>>().iter().for_each(|key| bed.make_unready(key));
+            let keys = bed
+                .pod_keys()
+                .into_iter()
+                .filter(|key| is_ready(&bed.get(key).unwrap()));
+            keys.take(count.parse().unwrap())
+                .collect::<Vec<_>>()
+                .iter()
+                .for_each(|key| bed.make_unready(key));
         }
         ["gone"] => bed.confirm_gone(),
         ["advance", seconds] => bed.advance(seconds.parse::<i64>().unwrap() * 1000),
@@ -147,8 +184,20 @@ fn run(bed: &mut Bed, line: &str, out: &mut String) {
             for event in bed.list("events") {
                 let text = |field: &str| event[field].as_str().unwrap_or("").to_owned();
                 let about = &event["involvedObject"];
-                let subject = format!("{}/{}", about["kind"].as_str().unwrap_or(""), about["name"].as_str().unwrap_or(""));
-                writeln!(out, "{} {} {subject}: {} (x{})", text("type"), text("reason"), text("message"), event["count"]).unwrap();
+                let subject = format!(
+                    "{}/{}",
+                    about["kind"].as_str().unwrap_or(""),
+                    about["name"].as_str().unwrap_or("")
+                );
+                writeln!(
+                    out,
+                    "{} {} {subject}: {} (x{})",
+                    text("type"),
+                    text("reason"),
+                    text("message"),
+                    event["count"]
+                )
+                .unwrap();
             }
         }
         ["waiting"] => {
@@ -169,22 +218,42 @@ fn key(bed: &Bed, at: &str) -> Key {
             (resource, "default", name)
         }
     };
-    let Some(start) = name.strip_suffix('*') else { return Key::new(resource, namespace, name) };
-    let mut found = bed.state.view().list(resource, Some(namespace)).filter(|object| object.key.name.starts_with(start));
-    found.next().unwrap_or_else(|| panic!("nothing like {at}")).key.clone()
+    let Some(start) = name.strip_suffix('*') else {
+        return Key::new(resource, namespace, name);
+    };
+    let mut found = bed
+        .state
+        .view()
+        .list(resource, Some(namespace))
+        .filter(|object| object.key.name.starts_with(start));
+    found
+        .next()
+        .unwrap_or_else(|| panic!("nothing like {at}"))
+        .key
+        .clone()
 }
 
 fn is_ready(pod: &Value) -> bool {
-    let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    let conditions = pod["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    conditions
+        .iter()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 fn ready(bed: &mut Bed, count: usize) {
     let keys = bed.pod_keys().into_iter().filter(|key| {
         let pod = bed.get(key).unwrap();
-        pod["spec"]["nodeName"].is_string() && !is_ready(&pod) && pod["metadata"]["deletionTimestamp"].is_null()
+        pod["spec"]["nodeName"].is_string()
+            && !is_ready(&pod)
+            && pod["metadata"]["deletionTimestamp"].is_null()
     });
-    keys.take(count).collect::<Vec<_>>().iter().for_each(|key| bed.make_ready(key));
+    keys.take(count)
+        .collect::<Vec<_>>()
+        .iter()
+        .for_each(|key| bed.make_ready(key));
 }
 
 /// What reconcilers did, equal lines that follow each other told once.
@@ -215,7 +284,14 @@ fn show(bed: &Bed, out: &mut String) {
             .as_array()
             .into_iter()
             .flatten()
-            .map(|condition| format!("{}={}({})", condition["type"].as_str().unwrap(), condition["status"].as_str().unwrap(), condition["reason"].as_str().unwrap()))
+            .map(|condition| {
+                format!(
+                    "{}={}({})",
+                    condition["type"].as_str().unwrap(),
+                    condition["status"].as_str().unwrap(),
+                    condition["reason"].as_str().unwrap()
+                )
+            })
             .collect();
         writeln!(
             out,
@@ -243,31 +319,84 @@ fn show(bed: &Bed, out: &mut String) {
             number(&status["readyReplicas"]),
             number(&status["availableReplicas"]),
             number(&status["terminatingReplicas"]),
-            set["metadata"]["annotations"]["deployment.kubernetes.io/revision"].as_str().unwrap_or("-"),
+            set["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
+                .as_str()
+                .unwrap_or("-"),
         )
         .unwrap();
     }
     let mut pods: BTreeMap<String, usize> = BTreeMap::new();
     for pod in bed.list("pods") {
-        let owner = pod["metadata"]["ownerReferences"][0]["name"].as_str().map_or_else(|| pod["metadata"]["name"].as_str().unwrap().to_owned(), |owner| format!("{owner}-*"));
-        let state = match (pod["metadata"]["deletionTimestamp"].is_string(), is_ready(&pod)) {
+        let owner = pod["metadata"]["ownerReferences"][0]["name"]
+            .as_str()
+            .map_or_else(
+                || pod["metadata"]["name"].as_str().unwrap().to_owned(),
+                |owner| format!("{owner}-*"),
+            );
+        let state = match (
+            pod["metadata"]["deletionTimestamp"].is_string(),
+            is_ready(&pod),
+        ) {
             (true, _) => "terminating",
             (false, true) => "ready",
             (false, false) => "not ready",
         };
         let node = pod["spec"]["nodeName"].as_str().unwrap_or("-");
-        *pods.entry(format!("pod {owner} on {node}: {state}")).or_insert(0) += 1;
+        *pods
+            .entry(format!("pod {owner} on {node}: {state}"))
+            .or_insert(0) += 1;
     }
     for (line, count) in pods {
         writeln!(out, "{line} x{count}").unwrap();
     }
     for node in bed.list("nodes") {
-        let taints: Vec<String> = node["spec"]["taints"].as_array().into_iter().flatten().map(|taint| format!("{}:{}", taint["key"].as_str().unwrap(), taint["effect"].as_str().unwrap())).collect();
-        let ready = node["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Ready").map_or("-", |ready| ready["status"].as_str().unwrap());
-        writeln!(out, "node {} ready={ready} {}", node["metadata"]["name"].as_str().unwrap(), taints.join(" ")).unwrap();
+        let taints: Vec<String> = node["spec"]["taints"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|taint| {
+                format!(
+                    "{}:{}",
+                    taint["key"].as_str().unwrap(),
+                    taint["effect"].as_str().unwrap()
+                )
+            })
+            .collect();
+        let ready = node["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == "Ready")
+            .map_or("-", |ready| ready["status"].as_str().unwrap());
+        writeln!(
+            out,
+            "node {} ready={ready} {}",
+            node["metadata"]["name"].as_str().unwrap(),
+            taints.join(" ")
+        )
+        .unwrap();
     }
     for slice in bed.list("discovery.k8s.io/endpointslices") {
-        let endpoints: Vec<String> = slice["endpoints"].as_array().into_iter().flatten().map(|endpoint| format!("{}={}", endpoint["addresses"][0].as_str().unwrap(), endpoint["conditions"]["ready"])).collect();
-        writeln!(out, "slice of {}: {}", slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str().unwrap(), endpoints.join(" ")).unwrap();
+        let endpoints: Vec<String> = slice["endpoints"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|endpoint| {
+                format!(
+                    "{}={}",
+                    endpoint["addresses"][0].as_str().unwrap(),
+                    endpoint["conditions"]["ready"]
+                )
+            })
+            .collect();
+        writeln!(
+            out,
+            "slice of {}: {}",
+            slice["metadata"]["labels"]["kubernetes.io/service-name"]
+                .as_str()
+                .unwrap(),
+            endpoints.join(" ")
+        )
+        .unwrap();
     }
 }

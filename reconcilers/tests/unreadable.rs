@@ -19,14 +19,29 @@ fn skips_what_it_cannot_read() {
     let mut no_quantity = node("n2", "lots");
     no_quantity["metadata"]["labels"] = json!(null);
     bed.put(&Key::new("nodes", "", "n2"), &no_quantity);
-    bed.put(&Key::new("pods", "default", "sound"), &pod("sound", &json!({}), "1"));
+    bed.put(
+        &Key::new("pods", "default", "sound"),
+        &pod("sound", &json!({}), "1"),
+    );
     bed.settle();
-    assert_eq!(bed.get(&Key::new("pods", "default", "sound")).unwrap()["spec"]["nodeName"], "n1");
+    assert_eq!(
+        bed.get(&Key::new("pods", "default", "sound")).unwrap()["spec"]["nodeName"],
+        "n1"
+    );
     assert!(bed.get(&Key::new("pods", "default", "broken")).unwrap()["spec"]["nodeName"].is_null());
-    let waiting = &bed.waiting[&("deployment-controller".to_owned(), Key::new("apps/deployments", "default", "odd"))];
-    assert!(waiting.starts_with("cannot be read: invalid type: string \"many\""), "{waiting}");
+    let waiting = &bed.waiting[&(
+        "deployment-controller".to_owned(),
+        Key::new("apps/deployments", "default", "odd"),
+    )];
+    assert!(
+        waiting.starts_with("cannot be read: invalid type: string \"many\""),
+        "{waiting}"
+    );
     // Mended, it is decided like any other.
-    bed.put(&Key::new("apps/deployments", "default", "odd"), &deployment("odd", 1, "img:1"));
+    bed.put(
+        &Key::new("apps/deployments", "default", "odd"),
+        &deployment("odd", 1, "img:1"),
+    );
     bed.settle();
     assert_eq!(bed.list("apps/replicasets").len(), 1);
 }

@@ -37,8 +37,17 @@ impl Reconciler for Deployments {
             match &thing.kind {
                 Kind::ReplicaSet(_) => wake_owner(thing, world, wakes),
                 Kind::Pod(_) => {
-                    let owner = thing.meta.controller().filter(|owner| &*owner.kind == "ReplicaSet");
-                    let set = owner.map(|owner| Key::new(resource::REPLICA_SETS, thing.object.key.namespace.clone(), owner.name.clone()));
+                    let owner = thing
+                        .meta
+                        .controller()
+                        .filter(|owner| &*owner.kind == "ReplicaSet");
+                    let set = owner.map(|owner| {
+                        Key::new(
+                            resource::REPLICA_SETS,
+                            thing.object.key.namespace.clone(),
+                            owner.name.clone(),
+                        )
+                    });
                     if let Some(set) = set.and_then(|key| world.thing(&key)) {
                         wake_owner(set, world, wakes);
                     }
@@ -49,11 +58,15 @@ impl Reconciler for Deployments {
     }
 
     fn keys(&self, world: &World, wakes: &mut Wakes) {
-        world.list(resource::DEPLOYMENTS, None).for_each(|thing| wakes.wake(thing.object.key.clone()));
+        world
+            .list(resource::DEPLOYMENTS, None)
+            .for_each(|thing| wakes.wake(thing.object.key.clone()));
     }
 
     fn decide(&self, world: &World, key: &Key, _: &mut RoundState, now: Time) -> Decision {
-        let Some(thing) = world.thing(key) else { return Decision::nothing() };
+        let Some(thing) = world.thing(key) else {
+            return Decision::nothing();
+        };
         match &thing.kind {
             Kind::Deployment(deployment) => decide(world, thing, deployment, now),
             Kind::Unreadable(why) => Decision::wait(Waiting::Unreadable { why: why.clone() }),
@@ -66,11 +79,16 @@ impl Reconciler for Deployments {
 fn wake_owner(set: &Thing, world: &World, wakes: &mut Wakes) {
     let namespace = &set.object.key.namespace;
     match set.meta.controller() {
-        Some(owner) if &*owner.kind == "Deployment" => wakes.wake(Key::new(resource::DEPLOYMENTS, namespace.clone(), owner.name.clone())),
+        Some(owner) if &*owner.kind == "Deployment" => wakes.wake(Key::new(
+            resource::DEPLOYMENTS,
+            namespace.clone(),
+            owner.name.clone(),
+        )),
         Some(_) => {}
         None => {
             for candidate in world.list(resource::DEPLOYMENTS, Some(namespace)) {
-                if matches!(&candidate.kind, Kind::Deployment(deployment) if deployment.selector.matches(&set.meta.labels)) {
+                if matches!(&candidate.kind, Kind::Deployment(deployment) if deployment.selector.matches(&set.meta.labels))
+                {
                     wakes.wake(candidate.object.key.clone());
                 }
             }
@@ -103,7 +121,11 @@ impl Version {
     }
 
     fn counts(&self) -> Counts {
-        Counts { size: self.size, pods: self.pods, available: self.available.min(self.size) }
+        Counts {
+            size: self.size,
+            pods: self.pods,
+            available: self.available.min(self.size),
+        }
     }
 }
 
@@ -132,7 +154,10 @@ fn decide(world: &World, thing: &Arc<Thing>, deployment: &Deployment, now: Time)
     }
     let claim = claim(world, thing, resource::REPLICA_SETS, &deployment.selector);
     if !claim.drafts.is_empty() {
-        return Decision { drafts: claim.drafts, ..Decision::default() };
+        return Decision {
+            drafts: claim.drafts,
+            ..Decision::default()
+        };
     }
     let mut rollout = Rollout::read(world, thing, deployment, &claim.held, now);
     if thing.object.living() {
@@ -144,10 +169,27 @@ fn decide(world: &World, thing: &Arc<Thing>, deployment: &Deployment, now: Time)
 }
 
 impl<'a> Rollout<'a> {
-    fn read(world: &'a World, thing: &'a Arc<Thing>, deployment: &'a Deployment, held: &[Arc<Thing>], now: Time) -> Self {
+    fn read(
+        world: &'a World,
+        thing: &'a Arc<Thing>,
+        deployment: &'a Deployment,
+        held: &[Arc<Thing>],
+        now: Time,
+    ) -> Self {
         let (new, old) = version::split(world, deployment, held, now);
         let budget = Budget::of(deployment);
-        Self { world, thing, deployment, budget, now, new, old, object: thing.object.to_value(), doomed: Vec::new(), waiting: None }
+        Self {
+            world,
+            thing,
+            deployment,
+            budget,
+            now,
+            new,
+            old,
+            object: thing.object.to_value(),
+            doomed: Vec::new(),
+            waiting: None,
+        }
     }
 
     fn plan(&mut self) {
@@ -176,10 +218,14 @@ impl<'a> Rollout<'a> {
 
     /// A living ReplicaSet was last sized for another number of replicas than is asked for now.
     fn scaled_by_user(&self) -> bool {
-        self.all().filter(|version| version.size > 0).any(|version| {
-            let desired = version.object["metadata"]["annotations"][version::DESIRED].as_str().and_then(|desired| desired.parse::<i64>().ok());
-            desired.is_some_and(|desired| desired != self.deployment.replicas)
-        })
+        self.all()
+            .filter(|version| version.size > 0)
+            .any(|version| {
+                let desired = version.object["metadata"]["annotations"][version::DESIRED]
+                    .as_str()
+                    .and_then(|desired| desired.parse::<i64>().ok());
+                desired.is_some_and(|desired| desired != self.deployment.replicas)
+            })
     }
 
     fn scale(&mut self) {
@@ -193,7 +239,9 @@ impl<'a> Rollout<'a> {
 
     fn roll(&mut self) -> bool {
         version::find_or_make(self);
-        let Some(new) = &mut self.new else { return true };
+        let Some(new) = &mut self.new else {
+            return true;
+        };
         let olds: Vec<Counts> = self.old.iter().map(Version::counts).collect();
         let (grown, shrunk) = sizes::roll(new.counts(), &olds, self.budget);
         let mut acted = new.thing.is_none() || grown != new.size;
@@ -217,7 +265,9 @@ impl<'a> Rollout<'a> {
             return true;
         }
         version::find_or_make(self);
-        let Some(new) = &mut self.new else { return true };
+        let Some(new) = &mut self.new else {
+            return true;
+        };
         let grown = new.thing.is_none() || new.size != self.deployment.replicas;
         new.size = self.deployment.replicas;
         grown
@@ -227,29 +277,53 @@ impl<'a> Rollout<'a> {
     fn old_pods_left(&self) -> usize {
         let pods = |version: &Version| {
             let uid = version.thing.as_ref().map(|thing| thing.object.uid());
-            let pods = uid.into_iter().flat_map(|uid| self.world.controlled(uid, resource::PODS));
-            pods.filter(|thing| !matches!(&thing.kind, Kind::Pod(pod) if pod.finished())).count()
+            let pods = uid
+                .into_iter()
+                .flat_map(|uid| self.world.controlled(uid, resource::PODS));
+            pods.filter(|thing| !matches!(&thing.kind, Kind::Pod(pod) if pod.finished()))
+                .count()
         };
-        self.old.iter().map(|version| pods(version).max(version.view.status_replicas.max(0) as usize)).sum()
+        self.old
+            .iter()
+            .map(|version| pods(version).max(version.view.status_replicas.max(0) as usize))
+            .sum()
     }
 
     /// Every replica is of the new version and available.
     fn complete(&self) -> bool {
         let wanted = self.deployment.replicas;
         let all: i64 = self.all().map(|version| version.view.status_replicas).sum();
-        let available: i64 = self.all().map(|version| version.view.status_available).sum();
-        all == wanted && available == wanted && self.new.as_ref().is_some_and(|new| new.view.status_replicas == wanted)
+        let available: i64 = self
+            .all()
+            .map(|version| version.view.status_available)
+            .sum();
+        all == wanted
+            && available == wanted
+            && self
+                .new
+                .as_ref()
+                .is_some_and(|new| new.view.status_replicas == wanted)
     }
 
     /// Old versions past `spec.revisionHistoryLimit` go, once they are empty.
     fn limit_history(&mut self) {
-        let living = self.old.iter().filter(|version| version.thing.as_ref().is_some_and(|thing| thing.object.living()));
+        let living = self.old.iter().filter(|version| {
+            version
+                .thing
+                .as_ref()
+                .is_some_and(|thing| thing.object.living())
+        });
         let mut living: Vec<&Version> = living.collect();
         living.sort_by_key(|version| (version.revision, version.made_at));
-        let too_many = living.len().saturating_sub(self.deployment.revision_history_limit.max(0) as usize);
+        let too_many = living
+            .len()
+            .saturating_sub(self.deployment.revision_history_limit.max(0) as usize);
         let doomed = living.into_iter().take(too_many).filter(|version| {
             let view = &version.view;
-            let seen = version.thing.as_ref().is_some_and(|thing| thing.meta.generation <= view.observed_generation);
+            let seen = version
+                .thing
+                .as_ref()
+                .is_some_and(|thing| thing.meta.generation <= view.observed_generation);
             view.status_replicas == 0 && view.replicas == 0 && version.size == 0 && seen
         });
         self.doomed = doomed.filter_map(|version| version.thing.clone()).collect();
@@ -272,15 +346,29 @@ impl<'a> Rollout<'a> {
         let mut said: Vec<String> = Vec::new();
         for version in self.all() {
             if let Some(change) = version::write(version, self.deployment, self.budget) {
-                expectations.push(version.thing.as_ref().map_or_else(|| crate::change::absent(&version.key), |thing| unchanged(thing)));
+                expectations.push(version.thing.as_ref().map_or_else(
+                    || crate::change::absent(&version.key),
+                    |thing| unchanged(thing),
+                ));
                 changes.push(change);
             }
             if version.resized() && (version.size != 0 || version.thing.is_some()) {
                 let from = version.thing.as_ref().map_or(0, |_| version.view.replicas);
-                said.push(format!("scale {} from {from} to {}", version.key.name, version.size));
+                said.push(format!(
+                    "scale {} from {from} to {}",
+                    version.key.name, version.size
+                ));
                 let up = if version.size > from { "up" } else { "down" };
-                let message = format!("Scaled {up} replica set {} from {from} to {}", version.key.name, version.size);
-                let tale = Tale { component: NAME, severity: Severity::Normal, reason: "ScalingReplicaSet", message };
+                let message = format!(
+                    "Scaled {up} replica set {} from {from} to {}",
+                    version.key.name, version.size
+                );
+                let tale = Tale {
+                    component: NAME,
+                    severity: Severity::Normal,
+                    reason: "ScalingReplicaSet",
+                    message,
+                };
                 changes.extend(tell(self.world, self.thing, &tale, self.now));
             }
         }
@@ -292,26 +380,45 @@ impl<'a> Rollout<'a> {
         if self.object != self.thing.object.to_value() {
             changes.push(put(&self.thing.object.key, &self.object));
         }
-        let mut decision = Decision { drafts: Vec::new(), waiting, again_at };
+        let mut decision = Decision {
+            drafts: Vec::new(),
+            waiting,
+            again_at,
+        };
         if changes.is_empty() {
             return decision;
         }
         expectations.push(unchanged(self.thing));
         if self.new.as_ref().is_some_and(|new| new.thing.is_none()) {
-            expectations.push(crate::change::living_namespace(&self.thing.object.key.namespace));
+            expectations.push(crate::change::living_namespace(
+                &self.thing.object.key.namespace,
+            ));
         }
         if let Some(new) = self.new.as_ref().filter(|new| new.thing.is_none()) {
             said.insert(0, format!("roll out revision {}", new.revision));
         }
-        let intent = if said.is_empty() { Intent::Status } else { Intent::Reconcile { what: said.join(", ").into() } };
-        decision.drafts.push(Draft { intent, expectations, changes });
+        let intent = if said.is_empty() {
+            Intent::Status
+        } else {
+            Intent::Reconcile {
+                what: said.join(", ").into(),
+            }
+        };
+        decision.drafts.push(Draft {
+            intent,
+            expectations,
+            changes,
+        });
         decision
     }
 }
 
 /// `metadata.annotations[name]` as a number.
 fn annotated(object: &Value, name: &str) -> Option<i64> {
-    object["metadata"]["annotations"][name].as_str()?.parse().ok()
+    object["metadata"]["annotations"][name]
+        .as_str()?
+        .parse()
+        .ok()
 }
 
 /// Sets an annotation; whether that changed anything.

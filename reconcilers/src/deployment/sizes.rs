@@ -27,12 +27,27 @@ impl Budget {
     pub fn of(deployment: &Deployment) -> Self {
         let replicas = deployment.replicas;
         match deployment.strategy {
-            Strategy::Recreate => Self { replicas, max_surge: 0, max_unavailable: 0 },
-            Strategy::RollingUpdate { max_surge, max_unavailable } => {
+            Strategy::Recreate => Self {
+                replicas,
+                max_surge: 0,
+                max_unavailable: 0,
+            },
+            Strategy::RollingUpdate {
+                max_surge,
+                max_unavailable,
+            } => {
                 let surge = max_surge.of_rounded_up(replicas).max(0);
                 let unavailable = max_unavailable.of_rounded_down(replicas).max(0);
-                let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
-                Self { replicas, max_surge: surge, max_unavailable: unavailable.min(replicas) }
+                let unavailable = if surge == 0 && unavailable == 0 {
+                    1
+                } else {
+                    unavailable
+                };
+                Self {
+                    replicas,
+                    max_surge: surge,
+                    max_unavailable: unavailable.min(replicas),
+                }
             }
         }
     }
@@ -56,10 +71,18 @@ pub fn roll(mut new: Counts, olds: &[Counts], budget: Budget) -> (i64, Vec<i64>)
     for _ in 0..MOST_STEPS {
         let grown = new_size(new, &olds, budget);
         let shrunk = old_sizes(Counts { size: grown, ..new }, &olds, budget);
-        let moved = grown != new.size || shrunk.iter().zip(&olds).any(|(after, before)| *after != before.size);
+        let moved = grown != new.size
+            || shrunk
+                .iter()
+                .zip(&olds)
+                .any(|(after, before)| *after != before.size);
         new.size = grown;
         for (old, size) in olds.iter_mut().zip(shrunk) {
-            *old = Counts { size, available: old.available.min(size), ..*old };
+            *old = Counts {
+                size,
+                available: old.available.min(size),
+                ..*old
+            };
         }
         if !moved {
             break;
@@ -74,7 +97,11 @@ fn new_size(new: Counts, olds: &[Counts], budget: Budget) -> i64 {
     if new.size >= budget.replicas {
         return budget.replicas;
     }
-    let all: i64 = olds.iter().chain([&new]).map(|set| set.size.max(set.pods)).sum();
+    let all: i64 = olds
+        .iter()
+        .chain([&new])
+        .map(|set| set.size.max(set.pods))
+        .sum();
     new.size + (budget.most() - all).clamp(0, budget.replicas - new.size)
 }
 
@@ -118,7 +145,9 @@ pub struct Sized {
 /// Shares a change of `replicas` among the sets: to the one that is alone, or to each in proportion while a rollout is on.
 /// The first of `sets` is the new version if `has_new`, the others are old.
 pub fn scale(sets: &mut [Sized], has_new: bool, budget: Budget, rolling: bool) {
-    let active: Vec<usize> = (0..sets.len()).filter(|index| sets[*index].counts.size > 0).collect();
+    let active: Vec<usize> = (0..sets.len())
+        .filter(|index| sets[*index].counts.size > 0)
+        .collect();
     let alone = match active[..] {
         [only] => Some(only),
         [] if has_new => Some(0),
@@ -140,12 +169,18 @@ pub fn scale(sets: &mut [Sized], has_new: bool, budget: Budget, rolling: bool) {
 
 /// The new version has all that is asked for, and it is available.
 fn saturated(new: &Sized, budget: Budget) -> bool {
-    new.counts.size == budget.replicas && new.desired_then == Some(budget.replicas) && new.counts.available == budget.replicas
+    new.counts.size == budget.replicas
+        && new.desired_then == Some(budget.replicas)
+        && new.counts.available == budget.replicas
 }
 
 fn share(sets: &mut [Sized], mut active: Vec<usize>, budget: Budget) {
     let all: i64 = active.iter().map(|index| sets[*index].counts.size).sum();
-    let allowed = if budget.replicas > 0 { budget.most() } else { 0 };
+    let allowed = if budget.replicas > 0 {
+        budget.most()
+    } else {
+        0
+    };
     let change = allowed - all;
     if change == 0 {
         return;
@@ -153,14 +188,25 @@ fn share(sets: &mut [Sized], mut active: Vec<usize>, budget: Budget) {
     // Larger ones first; of equals, when growing the newest, when shrinking the oldest.
     active.sort_by_key(|index| {
         let set = &sets[*index];
-        (-set.counts.size, if change > 0 { -set.age } else { set.age })
+        (
+            -set.counts.size,
+            if change > 0 { -set.age } else { set.age },
+        )
     });
     let mut given = 0;
     for index in &active {
         let set = &mut sets[*index];
-        let fraction = if budget.replicas == 0 { -set.counts.size } else { proportion(set, budget) - set.counts.size };
+        let fraction = if budget.replicas == 0 {
+            -set.counts.size
+        } else {
+            proportion(set, budget) - set.counts.size
+        };
         let left = change - given;
-        let part = if change > 0 { fraction.clamp(0, left) } else { fraction.clamp(left, 0) };
+        let part = if change > 0 {
+            fraction.clamp(0, left)
+        } else {
+            fraction.clamp(left, 0)
+        };
         set.counts.size += part;
         given += part;
     }
@@ -171,7 +217,11 @@ fn share(sets: &mut [Sized], mut active: Vec<usize>, budget: Budget) {
 
 /// The set's size if it keeps its part of the whole, rounded to the nearest.
 fn proportion(set: &Sized, budget: Budget) -> i64 {
-    let then = set.max_then.filter(|then| *then > 0).unwrap_or_else(|| budget.most()).max(1);
+    let then = set
+        .max_then
+        .filter(|then| *then > 0)
+        .unwrap_or_else(|| budget.most())
+        .max(1);
     (2 * set.counts.size * budget.most() + then).div_euclid(2 * then)
 }
 
@@ -194,10 +244,18 @@ mod tests {
         }
     }
 
-    fn check_budget(replicas: i64, max_surge: IntOrPercent, max_unavailable: IntOrPercent, expected: (i64, i64)) {
+    fn check_budget(
+        replicas: i64,
+        max_surge: IntOrPercent,
+        max_unavailable: IntOrPercent,
+        expected: (i64, i64),
+    ) {
         let deployment = Deployment {
             replicas,
-            strategy: Strategy::RollingUpdate { max_surge, max_unavailable },
+            strategy: Strategy::RollingUpdate {
+                max_surge,
+                max_unavailable,
+            },
             min_ready_s: 0,
             paused: false,
             progress_deadline_s: None,
@@ -207,12 +265,20 @@ mod tests {
             collisions: None,
         };
         let budget = Budget::of(&deployment);
-        assert_eq!((budget.max_surge, budget.max_unavailable), expected, "{replicas} {max_surge:?} {max_unavailable:?}");
+        assert_eq!(
+            (budget.max_surge, budget.max_unavailable),
+            expected,
+            "{replicas} {max_surge:?} {max_unavailable:?}"
+        );
     }
 
     #[test]
     fn rolls() {
-        let budget = Budget { replicas: 4, max_surge: 1, max_unavailable: 1 };
+        let budget = Budget {
+            replicas: 4,
+            max_surge: 1,
+            max_unavailable: 1,
+        };
         // new (size, available), olds (size, available) -> new size, old sizes; every set has the pods that its size says
         for (new, olds, new_after, olds_after) in [
             // One more comes, one goes; the room that the one that goes leaves is only there once it is gone.
@@ -231,10 +297,24 @@ mod tests {
         }
     }
 
-    fn check_roll(new: (i64, i64), olds: &[(i64, i64)], budget: Budget, new_after: i64, olds_after: &[i64]) {
-        let counts = |(size, available): (i64, i64)| Counts { size, pods: size, available };
+    fn check_roll(
+        new: (i64, i64),
+        olds: &[(i64, i64)],
+        budget: Budget,
+        new_after: i64,
+        olds_after: &[i64],
+    ) {
+        let counts = |(size, available): (i64, i64)| Counts {
+            size,
+            pods: size,
+            available,
+        };
         let old_counts: Vec<Counts> = olds.iter().map(|old| counts(*old)).collect();
-        assert_eq!(roll(counts(new), &old_counts, budget), (new_after, olds_after.to_vec()), "{new:?} {olds:?}");
+        assert_eq!(
+            roll(counts(new), &old_counts, budget),
+            (new_after, olds_after.to_vec()),
+            "{new:?} {olds:?}"
+        );
     }
 
     #[test]
@@ -255,13 +335,26 @@ mod tests {
 
     fn check_scale(before: i64, after: i64, sizes: &[i64], expected: &[i64]) {
         let of = |(index, size): (usize, &i64)| Sized {
-            counts: Counts { size: *size, pods: *size, available: *size },
+            counts: Counts {
+                size: *size,
+                pods: *size,
+                available: *size,
+            },
             age: -(index as i64),
             max_then: Some(before),
             desired_then: Some(before),
         };
         let mut sets: Vec<Sized> = sizes.iter().enumerate().map(of).collect();
-        scale(&mut sets, true, Budget { replicas: after, max_surge: 0, max_unavailable: 1 }, true);
+        scale(
+            &mut sets,
+            true,
+            Budget {
+                replicas: after,
+                max_surge: 0,
+                max_unavailable: 1,
+            },
+            true,
+        );
         let got: Vec<i64> = sets.iter().map(|set| set.counts.size).collect();
         assert_eq!(got, expected, "{before} to {after}, {sizes:?}");
     }

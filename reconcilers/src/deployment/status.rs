@@ -21,7 +21,11 @@ pub fn observe_only(thing: &Thing) -> Decision {
     }
     map_at(&mut object, "status").insert("observedGeneration".into(), json!(thing.meta.generation));
     let change = put(&thing.object.key, &object);
-    Decision::propose(Draft { intent: Intent::Status, expectations: vec![unchanged(thing)], changes: vec![change] })
+    Decision::propose(Draft {
+        intent: Intent::Status,
+        expectations: vec![unchanged(thing)],
+        changes: vec![change],
+    })
 }
 
 /// Paused and resumed are told as conditions, so that a pause does not run into the deadline.
@@ -29,12 +33,24 @@ pub fn pause_or_resume(rollout: &mut Rollout) {
     if rollout.deployment.progress_deadline_s.is_none() {
         return;
     }
-    let reason = progressing(&rollout.object).map(|condition| condition["reason"].as_str().unwrap_or("").to_owned());
+    let reason = progressing(&rollout.object)
+        .map(|condition| condition["reason"].as_str().unwrap_or("").to_owned());
     let paused = reason.as_deref() == Some(PAUSED);
     match (rollout.deployment.paused, paused) {
         _ if reason.as_deref() == Some(TIMED_OUT) => {}
-        (true, false) => set(rollout, &Condition::new("Progressing", "Unknown", PAUSED, "Deployment is paused")),
-        (false, true) => set(rollout, &Condition::new("Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed")),
+        (true, false) => set(
+            rollout,
+            &Condition::new("Progressing", "Unknown", PAUSED, "Deployment is paused"),
+        ),
+        (false, true) => set(
+            rollout,
+            &Condition::new(
+                "Progressing",
+                "Unknown",
+                "DeploymentResumed",
+                "Deployment is resumed",
+            ),
+        ),
         (true, true) | (false, false) => {}
     }
 }
@@ -42,14 +58,30 @@ pub fn pause_or_resume(rollout: &mut Rollout) {
 /// A ReplicaSet of the template was there before.
 pub fn found(rollout: &mut Rollout, name: &str) {
     if rollout.deployment.progress_deadline_s.is_some() && progressing(&rollout.object).is_none() {
-        set(rollout, &Condition::new("Progressing", "True", "FoundNewReplicaSet", format!("Found new replica set \"{name}\"")));
+        set(
+            rollout,
+            &Condition::new(
+                "Progressing",
+                "True",
+                "FoundNewReplicaSet",
+                format!("Found new replica set \"{name}\""),
+            ),
+        );
     }
 }
 
 /// A ReplicaSet of the template is made by this decision.
 pub fn made(rollout: &mut Rollout, name: &str) {
     if rollout.deployment.progress_deadline_s.is_some() {
-        set(rollout, &Condition::new("Progressing", "True", "NewReplicaSetCreated", format!("Created new replica set \"{name}\"")));
+        set(
+            rollout,
+            &Condition::new(
+                "Progressing",
+                "True",
+                "NewReplicaSetCreated",
+                format!("Created new replica set \"{name}\""),
+            ),
+        );
     }
 }
 
@@ -61,7 +93,10 @@ pub fn count(rollout: &mut Rollout) {
     let available = sum(|version| version.view.status_available);
     let asked = sum(|version| version.size);
     let terminating = sum(|version| version.view.status_terminating.unwrap_or(0));
-    let updated = rollout.new.as_ref().map_or(0, |new| new.view.status_replicas);
+    let updated = rollout
+        .new
+        .as_ref()
+        .map_or(0, |new| new.view.status_replicas);
     let generation = rollout.thing.meta.generation;
     let status = map_at(&mut rollout.object, "status");
     set_unless_zero(status, "observedGeneration", generation);
@@ -72,9 +107,19 @@ pub fn count(rollout: &mut Rollout) {
     set_unless_zero(status, "unavailableReplicas", (asked - available).max(0));
     status.insert("terminatingReplicas".into(), json!(terminating));
     let condition = if available >= rollout.budget.least_available() {
-        Condition::new("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+        Condition::new(
+            "Available",
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.",
+        )
     } else {
-        Condition::new("Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+        Condition::new(
+            "Available",
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.",
+        )
     };
     set(rollout, &condition);
 }
@@ -90,7 +135,9 @@ pub fn judge_progress(rollout: &mut Rollout) {
     let status = rollout.object["status"].clone();
     let current = progressing(&rollout.object).cloned();
     let number = |status: &Value, field: &str| status[field].as_i64().unwrap_or(0);
-    let reason = current.as_ref().map_or("", |condition| condition["reason"].as_str().unwrap_or(""));
+    let reason = current
+        .as_ref()
+        .map_or("", |condition| condition["reason"].as_str().unwrap_or(""));
     if number(&status, "replicas") == number(&status, "updatedReplicas") && reason == COMPLETE {
         return;
     }
@@ -103,17 +150,43 @@ pub fn judge_progress(rollout: &mut Rollout) {
         None => format!("Deployment \"{}\"", rollout.thing.object.key.name),
     };
     if all_are("updatedReplicas") && all_are("replicas") && all_are("availableReplicas") {
-        set(rollout, &Condition::new("Progressing", "True", COMPLETE, format!("{subject} has successfully progressed.")));
-    } else if more("updatedReplicas") || more("readyReplicas") || more("availableReplicas") || old(&status) < old(&before) {
-        progress(rollout, current.as_ref(), format!("{subject} is progressing."));
+        set(
+            rollout,
+            &Condition::new(
+                "Progressing",
+                "True",
+                COMPLETE,
+                format!("{subject} has successfully progressed."),
+            ),
+        );
+    } else if more("updatedReplicas")
+        || more("readyReplicas")
+        || more("availableReplicas")
+        || old(&status) < old(&before)
+    {
+        progress(
+            rollout,
+            current.as_ref(),
+            format!("{subject} is progressing."),
+        );
     } else if timed_out(current.as_ref(), deadline_s, rollout.now) {
-        set(rollout, &Condition::new("Progressing", "False", TIMED_OUT, format!("{subject} has timed out progressing.")));
+        set(
+            rollout,
+            &Condition::new(
+                "Progressing",
+                "False",
+                TIMED_OUT,
+                format!("{subject} has timed out progressing."),
+            ),
+        );
     }
 }
 
 /// It moved: the deadline runs anew from now.
 fn progress(rollout: &mut Rollout, current: Option<&Value>, message: String) {
-    let went_on = current.filter(|current| current["status"] == "True").map(|current| current["lastTransitionTime"].clone());
+    let went_on = current
+        .filter(|current| current["status"] == "True")
+        .map(|current| current["lastTransitionTime"].clone());
     let now = json!(rollout.now.to_string());
     let condition = json!({
         "type": "Progressing", "status": "True", "lastUpdateTime": now, "lastTransitionTime": went_on.unwrap_or_else(|| now.clone()),
@@ -132,17 +205,27 @@ fn timed_out(current: Option<&Value>, deadline_s: i64, now: Time) -> bool {
 }
 
 fn deadline(progressing: &Value, deadline_s: i64) -> Option<Time> {
-    rfc3339(progressing.get("lastUpdateTime")).map(|from| from.plus_ms(deadline_s.saturating_mul(1000)))
+    rfc3339(progressing.get("lastUpdateTime"))
+        .map(|from| from.plus_ms(deadline_s.saturating_mul(1000)))
 }
 
 /// What a ReplicaSet says of failing to make pods, the new one's first.
 fn copy_failure(rollout: &mut Rollout) {
-    let failure = rollout.all().find_map(|version| conditions::find(&version.object["status"], "ReplicaFailure").cloned());
+    let failure = rollout
+        .all()
+        .find_map(|version| conditions::find(&version.object["status"], "ReplicaFailure").cloned());
     match failure {
         Some(failure) => {
             let text = |field: &str| failure[field].as_str().unwrap_or("").to_owned();
-            let status = if failure["status"] == "True" { "True" } else { "False" };
-            set(rollout, &Condition::new("ReplicaFailure", status, &text("reason"), text("message")));
+            let status = if failure["status"] == "True" {
+                "True"
+            } else {
+                "False"
+            };
+            set(
+                rollout,
+                &Condition::new("ReplicaFailure", status, &text("reason"), text("message")),
+            );
         }
         None => {
             conditions::remove(&mut rollout.object["status"], "ReplicaFailure");
@@ -153,8 +236,12 @@ fn copy_failure(rollout: &mut Rollout) {
 /// When the deadline is due, or a pod that is ready becomes available.
 pub fn look_again(rollout: &Rollout) -> Option<Time> {
     let condition = progressing(&rollout.object)?;
-    let runs = condition["status"] == "True" && condition["reason"] != COMPLETE || condition["reason"] == "DeploymentResumed";
-    let deadline = rollout.deployment.progress_deadline_s.filter(|_| runs && !rollout.deployment.paused);
+    let runs = condition["status"] == "True" && condition["reason"] != COMPLETE
+        || condition["reason"] == "DeploymentResumed";
+    let deadline = rollout
+        .deployment
+        .progress_deadline_s
+        .filter(|_| runs && !rollout.deployment.paused);
     // Kubernetes, too, looks a second later, for times are written in whole seconds.
     deadline.and_then(|seconds| deadline_after(condition, seconds))
 }
@@ -168,7 +255,9 @@ pub fn waits_for(rollout: &Rollout) -> Option<Waiting> {
     if progressing(&rollout.object).is_some_and(|condition| condition["reason"] == TIMED_OUT) {
         return Some(Waiting::DeadlineExceeded);
     }
-    let available = rollout.object["status"]["availableReplicas"].as_i64().unwrap_or(0);
+    let available = rollout.object["status"]["availableReplicas"]
+        .as_i64()
+        .unwrap_or(0);
     let wanted = rollout.deployment.replicas;
     (!rollout.complete()).then_some(Waiting::Pods { wanted, available })
 }
@@ -182,8 +271,15 @@ fn set(rollout: &mut Rollout, condition: &Condition) {
     map_at(&mut rollout.object, "status");
     let status = &mut rollout.object["status"];
     let before = conditions::find(status, condition.name);
-    if before.is_some_and(|before| before["status"] == condition.status && before["reason"] == condition.reason.as_str()) {
+    if before.is_some_and(|before| {
+        before["status"] == condition.status && before["reason"] == condition.reason.as_str()
+    }) {
         return;
     }
-    conditions::set(status, condition, &json!({ "lastUpdateTime": rollout.now.to_string() }), rollout.now);
+    conditions::set(
+        status,
+        condition,
+        &json!({ "lastUpdateTime": rollout.now.to_string() }),
+        rollout.now,
+    );
 }

@@ -16,22 +16,41 @@ pub const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 pub const MAX: &str = "deployment.kubernetes.io/max-replicas";
 
 /// A Deployment's annotations that its ReplicaSets do not get.
-const NOT_COPIED: [&str; 6] =
-    ["kubectl.kubernetes.io/last-applied-configuration", REVISION, REVISION_HISTORY, DESIRED, MAX, "deprecated.deployment.rollback.to"];
+const NOT_COPIED: [&str; 6] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    REVISION_HISTORY,
+    DESIRED,
+    MAX,
+    "deprecated.deployment.rollback.to",
+];
 
 /// How long the list of a version's earlier numbers may grow, in letters.
 const MOST_HISTORY: usize = 2000;
 
 /// The version of the template (the oldest, should there be several), and the others, oldest first.
-pub fn split(world: &World, deployment: &Deployment, held: &[Arc<Thing>], now: Time) -> (Option<Version>, Vec<Version>) {
-    let mut versions: Vec<Version> = held.iter().filter_map(|thing| read(world, thing, now)).collect();
+pub fn split(
+    world: &World,
+    deployment: &Deployment,
+    held: &[Arc<Thing>],
+    now: Time,
+) -> (Option<Version>, Vec<Version>) {
+    let mut versions: Vec<Version> = held
+        .iter()
+        .filter_map(|thing| read(world, thing, now))
+        .collect();
     versions.sort_by(|left, right| (left.made_at, &left.key).cmp(&(right.made_at, &right.key)));
-    let new = versions.iter().position(|version| version.view.template == deployment.template).map(|index| versions.remove(index));
+    let new = versions
+        .iter()
+        .position(|version| version.view.template == deployment.template)
+        .map(|index| versions.remove(index));
     (new, versions)
 }
 
 fn read(world: &World, thing: &Arc<Thing>, now: Time) -> Option<Version> {
-    let Kind::ReplicaSet(view) = &thing.kind else { return None };
+    let Kind::ReplicaSet(view) = &thing.kind else {
+        return None;
+    };
     let object = thing.object.to_value();
     let active: Vec<bool> = world
         .controlled(thing.object.uid(), resource::PODS)
@@ -58,7 +77,11 @@ fn read(world: &World, thing: &Arc<Thing>, now: Time) -> Option<Version> {
 
 pub fn sized(version: &Version) -> Sized {
     Sized {
-        counts: Counts { size: version.size, pods: version.pods, available: version.available },
+        counts: Counts {
+            size: version.size,
+            pods: version.pods,
+            available: version.available,
+        },
         age: version.made_at.ms(),
         max_then: annotated(&version.object, MAX),
         desired_then: annotated(&version.object, DESIRED),
@@ -67,7 +90,12 @@ pub fn sized(version: &Version) -> Sized {
 
 /// Brings the new version's number and annotations up to date, if there is one.
 pub fn adopt_revision(rollout: &mut Rollout) {
-    let next = 1 + rollout.old.iter().map(|version| version.revision).max().unwrap_or(0);
+    let next = 1 + rollout
+        .old
+        .iter()
+        .map(|version| version.revision)
+        .max()
+        .unwrap_or(0);
     let Some(new) = &mut rollout.new else { return };
     describe(new, rollout.thing, next);
     if new.view.min_ready_s != rollout.deployment.min_ready_s {
@@ -85,11 +113,20 @@ pub fn find_or_make(rollout: &mut Rollout) {
         adopt_revision(rollout);
         return;
     }
-    let next = 1 + rollout.old.iter().map(|version| version.revision).max().unwrap_or(0);
+    let next = 1 + rollout
+        .old
+        .iter()
+        .map(|version| version.revision)
+        .max()
+        .unwrap_or(0);
     let deployment = rollout.deployment;
     let hash = deployment.template.label(deployment.collisions);
     let owner = &rollout.thing.object.key;
-    let key = Key::new(resource::REPLICA_SETS, owner.namespace.clone(), format!("{}-{hash}", owner.name));
+    let key = Key::new(
+        resource::REPLICA_SETS,
+        owner.namespace.clone(),
+        format!("{}-{hash}", owner.name),
+    );
     if rollout.world.thing(&key).is_some() {
         // The name is taken by something that is not this template's: count the collision, and the hash comes out another.
         let collisions = deployment.collisions.unwrap_or(0) + 1;
@@ -116,7 +153,8 @@ pub fn find_or_make(rollout: &mut Rollout) {
 fn object(owner: &Thing, deployment: &Deployment, key: &Key, hash: &str) -> Value {
     let written = owner.object.to_value();
     let mut template = written["spec"]["template"].clone();
-    map_at(map_at_value(&mut template, "metadata"), "labels").insert(HASH_LABEL.into(), json!(hash));
+    map_at(map_at_value(&mut template, "metadata"), "labels")
+        .insert(HASH_LABEL.into(), json!(hash));
     let mut selector = written["spec"]["selector"].clone();
     map_at(&mut selector, "matchLabels").insert(HASH_LABEL.into(), json!(hash));
     let mut spec = json!({ "replicas": 0, "selector": selector, "template": template });
@@ -159,8 +197,15 @@ fn describe(version: &mut Version, owner: &Thing, next: i64) {
         return;
     }
     if version.revision > 0 && version.thing.is_some() {
-        let history = version.object["metadata"]["annotations"][REVISION_HISTORY].as_str().unwrap_or("").to_owned();
-        let mut numbers: Vec<String> = history.split(',').filter(|number| !number.is_empty()).map(str::to_owned).collect();
+        let history = version.object["metadata"]["annotations"][REVISION_HISTORY]
+            .as_str()
+            .unwrap_or("")
+            .to_owned();
+        let mut numbers: Vec<String> = history
+            .split(',')
+            .filter(|number| !number.is_empty())
+            .map(str::to_owned)
+            .collect();
         numbers.push(version.revision.to_string());
         while numbers.join(",").len() > MOST_HISTORY {
             numbers.remove(0);
@@ -177,9 +222,17 @@ pub fn write(version: &Version, deployment: &Deployment, budget: Budget) -> Opti
     // The numbers that a later proportional scaling goes by; an empty version that stays empty keeps its old ones.
     if version.resized() || version.size > 0 || version.view.template == deployment.template {
         annotate(&mut object, DESIRED, &deployment.replicas.to_string());
-        annotate(&mut object, MAX, &(deployment.replicas + budget.max_surge).to_string());
+        annotate(
+            &mut object,
+            MAX,
+            &(deployment.replicas + budget.max_surge).to_string(),
+        );
     }
-    if version.thing.as_ref().is_none_or(|_| version.size != version.view.replicas) {
+    if version
+        .thing
+        .as_ref()
+        .is_none_or(|_| version.size != version.view.replicas)
+    {
         object["spec"]["replicas"] = json!(version.size);
     }
     match &version.thing {

@@ -5,7 +5,9 @@
 
 mod endpoints;
 
-use crate::change::{absent, controller_reference, delete, grow_older, living_namespace, map_at, put, unchanged};
+use crate::change::{
+    absent, controller_reference, delete, grow_older, living_namespace, map_at, put, unchanged,
+};
 use crate::template::suffix;
 use crate::world::{Kind, Service, Thing, resource};
 use crate::{Decision, Draft, Reconciler, RoundState, Touched, Waiting, Wakes, World};
@@ -42,12 +44,17 @@ impl Reconciler for EndpointSlices {
             match &thing.kind {
                 Kind::EndpointSlice(_) => {
                     if let Some(service) = thing.meta.labels.get(SERVICE_LABEL) {
-                        wakes.wake(Key::new(resource::SERVICES, namespace.clone(), service.clone()));
+                        wakes.wake(Key::new(
+                            resource::SERVICES,
+                            namespace.clone(),
+                            service.clone(),
+                        ));
                     }
                 }
                 Kind::Pod(_) => {
                     for service in world.list(resource::SERVICES, Some(namespace)) {
-                        if matches!(&service.kind, Kind::Service(view) if view.selects(&thing.meta.labels)) {
+                        if matches!(&service.kind, Kind::Service(view) if view.selects(&thing.meta.labels))
+                        {
                             wakes.wake(service.object.key.clone());
                         }
                     }
@@ -58,11 +65,15 @@ impl Reconciler for EndpointSlices {
     }
 
     fn keys(&self, world: &World, wakes: &mut Wakes) {
-        world.list(resource::SERVICES, None).for_each(|thing| wakes.wake(thing.object.key.clone()));
+        world
+            .list(resource::SERVICES, None)
+            .for_each(|thing| wakes.wake(thing.object.key.clone()));
     }
 
     fn decide(&self, world: &World, key: &Key, _: &mut RoundState, _: Time) -> Decision {
-        let Some(thing) = world.thing(key) else { return Decision::nothing() };
+        let Some(thing) = world.thing(key) else {
+            return Decision::nothing();
+        };
         match &thing.kind {
             Kind::Service(service) => decide(world, thing, service),
             Kind::Unreadable(why) => Decision::wait(Waiting::Unreadable { why: why.clone() }),
@@ -80,18 +91,36 @@ struct Slice {
 }
 
 fn decide(world: &World, service: &Arc<Thing>, view: &Service) -> Decision {
-    if view.selector.is_empty() || view.external_name || !service.object.living() || !world.namespace_lives(&service.object.key.namespace) {
+    if view.selector.is_empty()
+        || view.external_name
+        || !service.object.living()
+        || !world.namespace_lives(&service.object.key.namespace)
+    {
         return Decision::nothing();
     }
     let existing: Vec<&Arc<Thing>> = world
         .controlled(service.object.uid(), resource::ENDPOINT_SLICES)
-        .filter(|slice| slice.object.living() && slice.meta.labels.get(MANAGED_LABEL).is_some_and(|manager| &**manager == MANAGER))
+        .filter(|slice| {
+            slice.object.living()
+                && slice
+                    .meta
+                    .labels
+                    .get(MANAGED_LABEL)
+                    .is_some_and(|manager| &**manager == MANAGER)
+        })
         .collect();
     let slices = lay_out(&existing, endpoints::groups(world, service, view));
     let mut expectations: Vec<Expectation> = Vec::new();
     let mut changes = Vec::new();
-    let kept: BTreeSet<&Key> = slices.iter().filter_map(|slice| slice.thing.as_ref()).map(|thing| &thing.object.key).collect();
-    for slice in existing.iter().filter(|slice| !kept.contains(&slice.object.key)) {
+    let kept: BTreeSet<&Key> = slices
+        .iter()
+        .filter_map(|slice| slice.thing.as_ref())
+        .map(|thing| &thing.object.key)
+        .collect();
+    for slice in existing
+        .iter()
+        .filter(|slice| !kept.contains(&slice.object.key))
+    {
         expectations.push(unchanged(slice));
         changes.extend(delete(slice));
     }
@@ -119,23 +148,45 @@ fn decide(world: &World, service: &Arc<Thing>, view: &Service) -> Decision {
     if changes.is_empty() {
         return Decision::nothing();
     }
-    expectations.extend([unchanged(service), living_namespace(&service.object.key.namespace)]);
-    Decision::propose(Draft { intent: Intent::Reconcile { what: "publish endpoints".into() }, expectations, changes })
+    expectations.extend([
+        unchanged(service),
+        living_namespace(&service.object.key.namespace),
+    ]);
+    Decision::propose(Draft {
+        intent: Intent::Reconcile {
+            what: "publish endpoints".into(),
+        },
+        expectations,
+        changes,
+    })
 }
 
 /// Lays endpoints into slices: what is in a slice stays there, what is new fills the slices that are there, then new ones.
 fn lay_out(existing: &[&Arc<Thing>], groups: Vec<Group>) -> Vec<Slice> {
-    let mut free: Vec<(Arc<Thing>, Value)> = existing.iter().map(|thing| ((*thing).clone(), thing.object.to_value())).collect();
+    let mut free: Vec<(Arc<Thing>, Value)> = existing
+        .iter()
+        .map(|thing| ((*thing).clone(), thing.object.to_value()))
+        .collect();
     let mut slices = Vec::new();
     for group in groups {
         let mut left: BTreeMap<String, Value> = group.endpoints;
-        let (same_ports, others): (Vec<_>, Vec<_>) = free.into_iter().partition(|(_, object)| object["ports"] == group.ports);
+        let (same_ports, others): (Vec<_>, Vec<_>) = free
+            .into_iter()
+            .partition(|(_, object)| object["ports"] == group.ports);
         free = others;
         let mut laid: Vec<Slice> = Vec::new();
         for (thing, object) in same_ports {
             let written = object["endpoints"].as_array().cloned().unwrap_or_default();
-            let endpoints = written.iter().filter_map(|endpoint| left.remove(&endpoints::name(endpoint))).take(MOST_ENDPOINTS).collect();
-            laid.push(Slice { thing: Some(thing), ports: group.ports.clone(), endpoints });
+            let endpoints = written
+                .iter()
+                .filter_map(|endpoint| left.remove(&endpoints::name(endpoint)))
+                .take(MOST_ENDPOINTS)
+                .collect();
+            laid.push(Slice {
+                thing: Some(thing),
+                ports: group.ports.clone(),
+                endpoints,
+            });
         }
         let mut left = left.into_values();
         for slice in &mut laid {
@@ -148,21 +199,34 @@ fn lay_out(existing: &[&Arc<Thing>], groups: Vec<Group>) -> Vec<Slice> {
             if endpoints.is_empty() {
                 break;
             }
-            laid.push(Slice { thing: free.pop().map(|(thing, _)| thing), ports: group.ports.clone(), endpoints });
+            laid.push(Slice {
+                thing: free.pop().map(|(thing, _)| thing),
+                ports: group.ports.clone(),
+                endpoints,
+            });
         }
         slices.extend(laid);
     }
     if slices.is_empty() {
         // A Service whose pods are nowhere has one empty slice, which says so.
         let thing = existing.first().map(|thing| (*thing).clone());
-        slices.push(Slice { thing, ports: Value::Null, endpoints: Vec::new() });
+        slices.push(Slice {
+            thing,
+            ports: Value::Null,
+            endpoints: Vec::new(),
+        });
     }
     slices
 }
 
 /// Writes a slice's labels, ports and endpoints.
 fn fill(object: &mut Value, slice: &Slice, service: &Thing, view: &Service) {
-    let mut labels: Map<String, Value> = service.meta.labels.iter().map(|(name, value)| (name.to_string(), json!(&**value))).collect();
+    let mut labels: Map<String, Value> = service
+        .meta
+        .labels
+        .iter()
+        .map(|(name, value)| (name.to_string(), json!(&**value)))
+        .collect();
     for ours in [SERVICE_LABEL, MANAGED_LABEL, HEADLESS_LABEL] {
         labels.shift_remove(ours);
     }
@@ -172,7 +236,11 @@ fn fill(object: &mut Value, slice: &Slice, service: &Thing, view: &Service) {
     labels.insert(MANAGED_LABEL.into(), json!(MANAGER));
     labels.insert(SERVICE_LABEL.into(), json!(&*service.object.key.name));
     map_at(object, "metadata").insert("labels".into(), Value::Object(labels));
-    object["endpoints"] = if slice.endpoints.is_empty() { Value::Null } else { Value::Array(slice.endpoints.clone()) };
+    object["endpoints"] = if slice.endpoints.is_empty() {
+        Value::Null
+    } else {
+        Value::Array(slice.endpoints.clone())
+    };
     object["ports"] = slice.ports.clone();
 }
 
@@ -180,8 +248,16 @@ fn new_slice(world: &World, service: &Thing, made: &mut u64) -> (Key, Value) {
     let owner = &service.object.key;
     loop {
         *made += 1;
-        let seed: [&[u8]; 3] = [service.object.stamps.uid.as_bytes(), &world.revision.to_be_bytes(), &made.to_be_bytes()];
-        let key = Key::new(resource::ENDPOINT_SLICES, owner.namespace.clone(), format!("{}-{}", owner.name, suffix(&seed)));
+        let seed: [&[u8]; 3] = [
+            service.object.stamps.uid.as_bytes(),
+            &world.revision.to_be_bytes(),
+            &made.to_be_bytes(),
+        ];
+        let key = Key::new(
+            resource::ENDPOINT_SLICES,
+            owner.namespace.clone(),
+            format!("{}-{}", owner.name, suffix(&seed)),
+        );
         if world.thing(&key).is_none() {
             let object = json!({
                 "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",

@@ -43,12 +43,17 @@ impl Reconciler for ReplicaSets {
             let namespace = &thing.object.key.namespace;
             match thing.meta.controller() {
                 Some(owner) if &*owner.kind == "ReplicaSet" => {
-                    wakes.wake(Key::new(resource::REPLICA_SETS, namespace.clone(), owner.name.clone()));
+                    wakes.wake(Key::new(
+                        resource::REPLICA_SETS,
+                        namespace.clone(),
+                        owner.name.clone(),
+                    ));
                 }
                 Some(_) => {}
                 None => {
                     for candidate in world.list(resource::REPLICA_SETS, Some(namespace)) {
-                        if matches!(&candidate.kind, Kind::ReplicaSet(set) if set.selector.matches(&thing.meta.labels)) {
+                        if matches!(&candidate.kind, Kind::ReplicaSet(set) if set.selector.matches(&thing.meta.labels))
+                        {
                             wakes.wake(candidate.object.key.clone());
                         }
                     }
@@ -58,11 +63,15 @@ impl Reconciler for ReplicaSets {
     }
 
     fn keys(&self, world: &World, wakes: &mut Wakes) {
-        world.list(resource::REPLICA_SETS, None).for_each(|thing| wakes.wake(thing.object.key.clone()));
+        world
+            .list(resource::REPLICA_SETS, None)
+            .for_each(|thing| wakes.wake(thing.object.key.clone()));
     }
 
     fn decide(&self, world: &World, key: &Key, _: &mut RoundState, now: Time) -> Decision {
-        let Some(thing) = world.thing(key) else { return Decision::nothing() };
+        let Some(thing) = world.thing(key) else {
+            return Decision::nothing();
+        };
         match &thing.kind {
             Kind::ReplicaSet(set) => self.decide_set(world, thing, set, now),
             Kind::Unreadable(why) => Decision::wait(Waiting::Unreadable { why: why.clone() }),
@@ -78,17 +87,30 @@ struct Held {
 }
 
 impl ReplicaSets {
-    fn decide_set(&self, world: &World, thing: &Arc<Thing>, set: &ReplicaSet, now: Time) -> Decision {
+    fn decide_set(
+        &self,
+        world: &World,
+        thing: &Arc<Thing>,
+        set: &ReplicaSet,
+        now: Time,
+    ) -> Decision {
         let claim = claim(world, thing, resource::PODS, &set.selector);
         if !claim.drafts.is_empty() {
             // Whose pods these are has to be settled before they are counted.
-            return Decision { drafts: claim.drafts, ..Decision::default() };
+            return Decision {
+                drafts: claim.drafts,
+                ..Decision::default()
+            };
         }
         let held = claim.held.iter().filter_map(|thing| match &thing.kind {
-            Kind::Pod(pod) => Some(Held { thing: thing.clone(), pod: (**pod).clone() }),
+            Kind::Pod(pod) => Some(Held {
+                thing: thing.clone(),
+                pod: (**pod).clone(),
+            }),
             _ => None,
         });
-        let (active, others): (Vec<Held>, Vec<Held>) = held.partition(|held| held.pod.active(&held.thing));
+        let (active, others): (Vec<Held>, Vec<Held>) =
+            held.partition(|held| held.pod.active(&held.thing));
         let mut counted = status::count(set, thing, &active, &others, now);
         let mut decision = Decision::nothing();
         if thing.object.living() {
@@ -97,7 +119,10 @@ impl ReplicaSets {
                 decision.drafts = self.create(world, thing, missing as usize, now);
                 counted.made(decision.drafts.len());
             } else if missing < 0 {
-                let leaving: Vec<&Held> = rank::first_to_go(world, thing, &active).into_iter().take(missing.unsigned_abs().min(BURST as u64) as usize).collect();
+                let leaving: Vec<&Held> = rank::first_to_go(world, thing, &active)
+                    .into_iter()
+                    .take(missing.unsigned_abs().min(BURST as u64) as usize)
+                    .collect();
                 decision.drafts = scale_down(world, thing, &leaving, now);
                 counted.left(set, thing, &leaving, now);
             }
@@ -108,7 +133,10 @@ impl ReplicaSets {
             decision = decision.again(at);
         }
         if counted.available < set.replicas {
-            decision = decision.waiting(Waiting::Pods { wanted: set.replicas, available: counted.available });
+            decision = decision.waiting(Waiting::Pods {
+                wanted: set.replicas,
+                available: counted.available,
+            });
         }
         decision
     }
@@ -122,15 +150,35 @@ impl ReplicaSets {
         let mut names = Vec::new();
         for number in 0..missing.min(BURST) {
             let key = free_name(world, set, number);
-            let pod = pod::from_template(world, set, &written["spec"]["template"], &key.name, &self.admission);
+            let pod = pod::from_template(
+                world,
+                set,
+                &written["spec"]["template"],
+                &key.name,
+                &self.admission,
+            );
             names.push(key.name.to_string());
             drafts.push(Draft {
-                intent: Intent::Reconcile { what: format!("create a pod of {}", set.object.key.name).into() },
-                expectations: vec![absent(&key), unchanged(set), living_namespace(&key.namespace)],
+                intent: Intent::Reconcile {
+                    what: format!("create a pod of {}", set.object.key.name).into(),
+                },
+                expectations: vec![
+                    absent(&key),
+                    unchanged(set),
+                    living_namespace(&key.namespace),
+                ],
                 changes: vec![put(&key, &pod)],
             });
         }
-        tell_of_pods(world, set, "SuccessfulCreate", "Created pod", &names, &mut drafts, now);
+        tell_of_pods(
+            world,
+            set,
+            "SuccessfulCreate",
+            "Created pod",
+            &names,
+            &mut drafts,
+            now,
+        );
         drafts
     }
 }
@@ -139,27 +187,58 @@ fn scale_down(world: &World, set: &Arc<Thing>, leaving: &[&Held], now: Time) -> 
     let mut drafts = Vec::new();
     let mut names = Vec::new();
     for held in leaving {
-        let Some(change) = delete(&held.thing) else { continue };
+        let Some(change) = delete(&held.thing) else {
+            continue;
+        };
         names.push(held.thing.object.key.name.to_string());
         drafts.push(Draft {
-            intent: Intent::Reconcile { what: format!("delete a pod of {}", set.object.key.name).into() },
+            intent: Intent::Reconcile {
+                what: format!("delete a pod of {}", set.object.key.name).into(),
+            },
             expectations: vec![unchanged(&held.thing), unchanged(set)],
             changes: vec![change],
         });
     }
-    tell_of_pods(world, set, "SuccessfulDelete", "Deleted pod", &names, &mut drafts, now);
+    tell_of_pods(
+        world,
+        set,
+        "SuccessfulDelete",
+        "Deleted pod",
+        &names,
+        &mut drafts,
+        now,
+    );
     drafts
 }
 
 /// One Event object a pod, beside the pod; with many, one for all of them beside the first.
-fn tell_of_pods(world: &World, set: &Thing, reason: &str, what: &str, names: &[String], drafts: &mut [Draft], now: Time) {
-    let tale = |message: String| Tale { component: NAME, severity: Severity::Normal, reason, message };
+fn tell_of_pods(
+    world: &World,
+    set: &Thing,
+    reason: &str,
+    what: &str,
+    names: &[String],
+    drafts: &mut [Draft],
+    now: Time,
+) {
+    let tale = |message: String| Tale {
+        component: NAME,
+        severity: Severity::Normal,
+        reason,
+        message,
+    };
     if names.len() <= MOST_SINGLE {
         for (name, draft) in names.iter().zip(drafts) {
-            draft.changes.extend(tell(world, set, &tale(format!("{what}: {name}")), now));
+            draft
+                .changes
+                .extend(tell(world, set, &tale(format!("{what}: {name}")), now));
         }
     } else if let Some(draft) = drafts.first_mut() {
-        let message = format!("{what}s: {} and {} more", names[..MOST_SINGLE].join(", "), names.len() - MOST_SINGLE);
+        let message = format!(
+            "{what}s: {} and {} more",
+            names[..MOST_SINGLE].join(", "),
+            names.len() - MOST_SINGLE
+        );
         draft.changes.extend(tell(world, set, &tale(message), now));
     }
 }
@@ -171,9 +250,17 @@ fn free_name(world: &World, set: &Thing, number: usize) -> Key {
     let base: String = key.name.chars().take(63 - 6).collect();
     let mut attempt = 0_u64;
     loop {
-        let seed: [&[u8]; 4] =
-            [set.object.stamps.uid.as_bytes(), &world.revision.to_be_bytes(), &(number as u64).to_be_bytes(), &attempt.to_be_bytes()];
-        let pod = Key::new(resource::PODS, key.namespace.clone(), format!("{base}-{}", suffix(&seed)));
+        let seed: [&[u8]; 4] = [
+            set.object.stamps.uid.as_bytes(),
+            &world.revision.to_be_bytes(),
+            &(number as u64).to_be_bytes(),
+            &attempt.to_be_bytes(),
+        ];
+        let pod = Key::new(
+            resource::PODS,
+            key.namespace.clone(),
+            format!("{base}-{}", suffix(&seed)),
+        );
         if world.thing(&pod).is_none() {
             return pod;
         }

@@ -8,7 +8,17 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// What is compared, in this order; the smallest goes first.
-type Rank = (bool, u8, bool, i64, Reverse<usize>, Reverse<i64>, Reverse<i64>, Reverse<i64>, Text);
+type Rank = (
+    bool,
+    u8,
+    bool,
+    i64,
+    Reverse<usize>,
+    Reverse<i64>,
+    Reverse<i64>,
+    Reverse<i64>,
+    Text,
+);
 
 pub fn first_to_go<'a>(world: &World, set: &Thing, active: &'a [Held]) -> Vec<&'a Held> {
     let crowds = crowds(world, set, active);
@@ -19,7 +29,11 @@ pub fn first_to_go<'a>(world: &World, set: &Thing, active: &'a [Held]) -> Vec<&'
 
 fn rank(held: &Held, crowds: &BTreeMap<Text, usize>) -> Rank {
     let Held { thing, pod } = held;
-    let cost = thing.meta.annotation("controller.kubernetes.io/pod-deletion-cost").and_then(|cost| cost.parse::<i32>().ok()).unwrap_or(0);
+    let cost = thing
+        .meta
+        .annotation("controller.kubernetes.io/pod-deletion-cost")
+        .and_then(|cost| cost.parse::<i32>().ok())
+        .unwrap_or(0);
     let phase = match pod.phase {
         PodPhase::Pending => 0,
         PodPhase::Unknown => 1,
@@ -32,7 +46,13 @@ fn rank(held: &Held, crowds: &BTreeMap<Text, usize>) -> Rank {
         pod.ready,
         i64::from(cost),
         // Doubled up on its node.
-        Reverse(pod.node.as_ref().and_then(|node| crowds.get(node)).copied().unwrap_or(0)),
+        Reverse(
+            pod.node
+                .as_ref()
+                .and_then(|node| crowds.get(node))
+                .copied()
+                .unwrap_or(0),
+        ),
         // Ready the shortest time.
         Reverse(pod.ready_since.map_or(i64::MAX, |since| since.ms())),
         Reverse(pod.restarts),
@@ -52,8 +72,13 @@ fn crowds(world: &World, set: &Thing, active: &[Held]) -> BTreeMap<Text, usize> 
         }
     };
     active.iter().for_each(|held| count(&held.pod.node));
-    let Some(owner) = set.meta.controller() else { return crowds };
-    for sibling in world.controlled(owner.uid, resource::REPLICA_SETS).filter(|sibling| sibling.object.uid() != set.object.uid()) {
+    let Some(owner) = set.meta.controller() else {
+        return crowds;
+    };
+    for sibling in world
+        .controlled(owner.uid, resource::REPLICA_SETS)
+        .filter(|sibling| sibling.object.uid() != set.object.uid())
+    {
         for thing in world.controlled(sibling.object.uid(), resource::PODS) {
             if let Kind::Pod(pod) = &thing.kind
                 && pod.active(thing)

@@ -18,7 +18,13 @@ pub struct Counted {
     pub available_at: Option<Time>,
 }
 
-pub(super) fn count(set: &ReplicaSet, thing: &Thing, active: &[Held], others: &[Held], now: Time) -> Counted {
+pub(super) fn count(
+    set: &ReplicaSet,
+    thing: &Thing,
+    active: &[Held],
+    others: &[Held],
+    now: Time,
+) -> Counted {
     let template = template(thing);
     let mut counted = Counted::default();
     for held in active {
@@ -27,7 +33,10 @@ pub(super) fn count(set: &ReplicaSet, thing: &Thing, active: &[Held], others: &[
             counted.available_at = Some(counted.available_at.map_or(at, |before| before.min(at)));
         }
     }
-    counted.terminating = others.iter().filter(|held| !held.thing.object.living() && !held.pod.finished()).count() as i64;
+    counted.terminating = others
+        .iter()
+        .filter(|held| !held.thing.object.living() && !held.pod.finished())
+        .count() as i64;
     counted
 }
 
@@ -57,7 +66,8 @@ impl Counted {
         let template = template(thing);
         for held in leaving {
             self.add(set, &template, held, -1, now);
-            let stays = (held.pod.node.is_some() && held.pod.grace_s > 0) || !held.thing.meta.finalizers.is_empty();
+            let stays = (held.pod.node.is_some() && held.pod.grace_s > 0)
+                || !held.thing.meta.finalizers.is_empty();
             self.terminating += i64::from(stays);
         }
     }
@@ -77,7 +87,10 @@ pub(super) fn write(thing: &Thing, counted: &Counted) -> Option<Draft> {
     // Making a pod doesn't fail here, so a ReplicaFailure that somebody left is over; other conditions are somebody else's.
     let mut kept = json!({ "conditions": before["conditions"].clone() });
     crate::conditions::remove(&mut kept, "ReplicaFailure");
-    if let Some(conditions) = kept.get("conditions").filter(|conditions| conditions.as_array().is_some_and(|list| !list.is_empty())) {
+    if let Some(conditions) = kept
+        .get("conditions")
+        .filter(|conditions| conditions.as_array().is_some_and(|list| !list.is_empty()))
+    {
         status.insert("conditions".into(), conditions.clone());
     }
     let after = Value::Object(status);
@@ -85,5 +98,9 @@ pub(super) fn write(thing: &Thing, counted: &Counted) -> Option<Draft> {
         return None;
     }
     object["status"] = after;
-    Some(Draft { intent: Intent::Status, expectations: vec![unchanged(thing)], changes: vec![put(&thing.object.key, &object)] })
+    Some(Draft {
+        intent: Intent::Status,
+        expectations: vec![unchanged(thing)],
+        changes: vec![put(&thing.object.key, &object)],
+    })
 }

@@ -6,7 +6,9 @@
 use super::filter::{self, Filtered};
 use super::score;
 use crate::World;
-use crate::world::{Kind, Node, NodeTerm, NodeUse, Pod, PreferredTerm, Thing, Toleration, resource, weight_of};
+use crate::world::{
+    Kind, Node, NodeTerm, NodeUse, Pod, PreferredTerm, Thing, Toleration, resource, weight_of,
+};
 use eventstore::Text;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,18 +56,33 @@ pub const FAST: [&str; 3] = ["cpu", "memory", "pods"];
 
 impl Candidates {
     pub fn read(world: &World) -> Self {
-        let nodes = world.list(resource::NODES, None).filter_map(|thing| match &thing.kind {
-            Kind::Node(node) if thing.object.living() => Some(Candidate::read(world, thing, node)),
-            _ => None,
-        });
-        Self { nodes: nodes.collect(), asked: BTreeMap::new() }
+        let nodes = world
+            .list(resource::NODES, None)
+            .filter_map(|thing| match &thing.kind {
+                Kind::Node(node) if thing.object.living() => {
+                    Some(Candidate::read(world, thing, node))
+                }
+                _ => None,
+            });
+        Self {
+            nodes: nodes.collect(),
+            asked: BTreeMap::new(),
+        }
     }
 
     /// The index of the best node and how many fit, or how many nodes each reason rules out.
-    pub fn choose(&mut self, thing: &Thing, pod: &Pod) -> Result<(usize, usize), BTreeMap<String, usize>> {
+    pub fn choose(
+        &mut self,
+        thing: &Thing,
+        pod: &Pod,
+    ) -> Result<(usize, usize), BTreeMap<String, usize>> {
         let of_template = self.of_template(thing, pod);
         let asked = FAST.map(|name| pod.requests.get(name));
-        let others = pod.requests.0.iter().any(|(name, _)| !FAST.contains(&&**name));
+        let others = pod
+            .requests
+            .0
+            .iter()
+            .any(|(name, _)| !FAST.contains(&&**name));
         let mut reasons = BTreeMap::new();
         let mut fitting: Vec<(usize, i64)> = Vec::new();
         for (index, candidate) in self.nodes.iter().enumerate() {
@@ -80,7 +97,9 @@ impl Candidates {
                 }
             }
         }
-        score::best(&self.nodes, &fitting, thing, pod).map(|best| (best, fitting.len())).ok_or(reasons)
+        score::best(&self.nodes, &fitting, thing, pod)
+            .map(|best| (best, fitting.len()))
+            .ok_or(reasons)
     }
 
     /// Counts a pod that this round binds.
@@ -100,12 +119,26 @@ impl Candidates {
             tolerations: pod.tolerations.clone(),
         };
         let owner = thing.meta.controller().map(|owner| owner.uid);
-        if let Some(known) = owner.and_then(|owner| self.asked.get(&owner)).filter(|known| known.template == template) {
+        if let Some(known) = owner
+            .and_then(|owner| self.asked.get(&owner))
+            .filter(|known| known.template == template)
+        {
             return known.of_nodes.clone();
         }
-        let of_nodes: Arc<Vec<Filtered>> = Arc::new(self.nodes.iter().map(|candidate| filter::by_template(candidate, pod)).collect());
+        let of_nodes: Arc<Vec<Filtered>> = Arc::new(
+            self.nodes
+                .iter()
+                .map(|candidate| filter::by_template(candidate, pod))
+                .collect(),
+        );
         if let Some(owner) = owner {
-            self.asked.insert(owner, Asked { template, of_nodes: of_nodes.clone() });
+            self.asked.insert(
+                owner,
+                Asked {
+                    template,
+                    of_nodes: of_nodes.clone(),
+                },
+            );
         }
         of_nodes
     }
@@ -135,28 +168,45 @@ impl Candidate {
 
     /// Whether what the pod asks for is there, and its host ports are free. `others`: it asks for more than the resources in `FAST`.
     fn fits(&self, pod: &Pod, asked: &[i64; 3], others: bool) -> bool {
-        let fast = (0..FAST.len()).all(|index| asked[index] == 0 || self.asked[index].saturating_add(asked[index]) <= self.offered[index]);
-        fast && (!others || filter::lacking(self, pod).next().is_none()) && !filter::ports_taken(self, pod)
+        let fast = (0..FAST.len()).all(|index| {
+            asked[index] == 0
+                || self.asked[index].saturating_add(asked[index]) <= self.offered[index]
+        });
+        fast && (!others || filter::lacking(self, pod).next().is_none())
+            && !filter::ports_taken(self, pod)
     }
 
     /// For a pod: a number that orders nodes of equal score, another for each pod.
     pub fn tie_break(&self, pod: &Thing) -> u64 {
-        mix(self.seed ^ pod.object.stamps.uid.as_u64_pair().0.rotate_left(32) ^ pod.object.stamps.uid.as_u64_pair().1)
+        mix(self.seed
+            ^ pod.object.stamps.uid.as_u64_pair().0.rotate_left(32)
+            ^ pod.object.stamps.uid.as_u64_pair().1)
     }
 
     /// What `why` says of a bind, in brief: `fitting` of `nodes` would have taken the pod.
     pub fn why(&self, pod: &Pod, fitting: usize, nodes: usize) -> String {
         let (cpu, memory) = weight_of(pod);
-        let percent = |used: i64, offered: i64| if offered > 0 { used.saturating_mul(100) / offered } else { 0 };
+        let percent = |used: i64, offered: i64| {
+            if offered > 0 {
+                used.saturating_mul(100) / offered
+            } else {
+                0
+            }
+        };
         let cpu = percent(self.used.weighed_cpu + cpu, self.offered[0]);
         let memory = percent(self.used.weighed_memory + memory, self.offered[1]);
-        format!("{fitting} of {nodes} nodes fit; {} then has {cpu}% of its cpu and {memory}% of its memory asked for", self.name)
+        format!(
+            "{fitting} of {nodes} nodes fit; {} then has {cpu}% of its cpu and {memory}% of its memory asked for",
+            self.name
+        )
     }
 }
 
 /// FNV-1a: names to numbers, the same on every machine.
 fn seed(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// The finalizer of SplitMix64: every bit of the result depends on every bit of the input.

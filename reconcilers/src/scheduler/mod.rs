@@ -44,7 +44,12 @@ impl Reconciler for Scheduler {
     }
 
     fn wakes(&self, touched: &Touched, _: &World, wakes: &mut Wakes) {
-        let Touched::Object { key, before, after, .. } = touched else { return };
+        let Touched::Object {
+            key, before, after, ..
+        } = touched
+        else {
+            return;
+        };
         if &*key.resource == resource::NODES {
             if !same_node(before.as_ref(), after.as_ref()) {
                 wakes.wake(all_pending());
@@ -67,28 +72,45 @@ impl Reconciler for Scheduler {
     }
 
     fn stands_for(&self, world: &World, key: &Key) -> Option<Vec<Key>> {
-        (*key == all_pending())
-            .then(|| world.unbound().filter(|(thing, _)| pending(thing)).map(|(thing, _)| thing.object.key.clone()).collect())
+        (*key == all_pending()).then(|| {
+            world
+                .unbound()
+                .filter(|(thing, _)| pending(thing))
+                .map(|(thing, _)| thing.object.key.clone())
+                .collect()
+        })
     }
 
     /// Higher priority first, then the older one.
     fn order(&self, world: &World, key: &Key) -> (i64, i64) {
-        world.pod(key).map_or((0, 0), |(thing, pod)| (-pod.priority, thing.object.stamps.created.ms()))
+        world.pod(key).map_or((0, 0), |(thing, pod)| {
+            (-pod.priority, thing.object.stamps.created.ms())
+        })
     }
 
     fn decide(&self, world: &World, key: &Key, round: &mut RoundState, now: Time) -> Decision {
-        let Some((thing, pod)) = world.pod(key) else { return Decision::nothing() };
+        let Some((thing, pod)) = world.pod(key) else {
+            return Decision::nothing();
+        };
         if !pending(thing) {
             return Decision::nothing();
         }
         if !pod.gates.is_empty() {
-            return Decision::wait(Waiting::Gated { gates: pod.gates.iter().map(ToString::to_string).collect() });
+            return Decision::wait(Waiting::Gated {
+                gates: pod.gates.iter().map(ToString::to_string).collect(),
+            });
         }
         let placed = round.placed.get_or_insert_with(|| Candidates::read(world));
         match placed.choose(thing, pod) {
             Ok((index, fitting)) => {
                 let node = &placed.nodes[index];
-                let draft = bind(world, thing, node, node.why(pod, fitting, placed.nodes.len()), now);
+                let draft = bind(
+                    world,
+                    thing,
+                    node,
+                    node.why(pod, fitting, placed.nodes.len()),
+                    now,
+                );
                 placed.place(index, thing, pod);
                 Decision::propose(draft)
             }
@@ -107,7 +129,10 @@ fn pending(thing: &Thing) -> bool {
 
 /// Whether a node's change could not make a difference to any pod: its status is reported far more often than it changes.
 fn same_node(before: Option<&Arc<Thing>>, after: Option<&Arc<Thing>>) -> bool {
-    match (before.map(|thing| (&thing.kind, &thing.meta.labels)), after.map(|thing| (&thing.kind, &thing.meta.labels))) {
+    match (
+        before.map(|thing| (&thing.kind, &thing.meta.labels)),
+        after.map(|thing| (&thing.kind, &thing.meta.labels)),
+    ) {
         (Some((Kind::Node(before), labels_before)), Some((Kind::Node(after), labels))) => {
             before.allocatable == after.allocatable
                 && before.unschedulable == after.unschedulable
@@ -121,7 +146,9 @@ fn same_node(before: Option<&Arc<Thing>>, after: Option<&Arc<Thing>>) -> bool {
 /// A bound pod went, finished, or asks for less than it did.
 fn leaves_room(before: Option<&Arc<Thing>>, after: Option<&Arc<Thing>>) -> bool {
     let taken = |thing: Option<&Arc<Thing>>| match thing.map(|thing| &thing.kind) {
-        Some(Kind::Pod(pod)) if pod.node.is_some() && !pod.finished() => Some((pod.requests.clone(), pod.host_ports.clone())),
+        Some(Kind::Pod(pod)) if pod.node.is_some() && !pod.finished() => {
+            Some((pod.requests.clone(), pod.host_ports.clone()))
+        }
         _ => None,
     };
     match (taken(before), taken(after)) {
@@ -134,30 +161,72 @@ fn bind(world: &World, thing: &Thing, node: &Candidate, why: String, now: Time) 
     let mut object = thing.object.to_value();
     object["spec"]["nodeName"] = json!(&*node.name);
     let bound = Condition::new("PodScheduled", "True", "", "");
-    conditions::set(&mut object["status"], &bound, &json!({ "lastProbeTime": Value::Null }), now);
+    conditions::set(
+        &mut object["status"],
+        &bound,
+        &json!({ "lastProbeTime": Value::Null }),
+        now,
+    );
     let binds = World::binds_key(&node.name);
-    let binds = world.binds(&node.name).map_or_else(|| absent(&binds), |revision| expect(binds.clone(), Expected::Revision(revision)));
+    let binds = world.binds(&node.name).map_or_else(
+        || absent(&binds),
+        |revision| expect(binds.clone(), Expected::Revision(revision)),
+    );
     let key = &thing.object.key;
-    let message = format!("Successfully assigned {}/{} to {}", key.namespace, key.name, node.name);
-    let tale = Tale { component: NAME, severity: Severity::Normal, reason: "Scheduled", message };
+    let message = format!(
+        "Successfully assigned {}/{} to {}",
+        key.namespace, key.name, node.name
+    );
+    let tale = Tale {
+        component: NAME,
+        severity: Severity::Normal,
+        reason: "Scheduled",
+        message,
+    };
     let mut changes = vec![put(key, &object)];
     changes.extend(tell(world, thing, &tale, now));
     Draft {
-        intent: Intent::Bind { node: node.name.clone(), reason: why.into() },
-        expectations: vec![unchanged(thing), expect(Key::new(resource::NODES, "", node.name.clone()), Expected::Revision(node.revision)), binds],
+        intent: Intent::Bind {
+            node: node.name.clone(),
+            reason: why.into(),
+        },
+        expectations: vec![
+            unchanged(thing),
+            expect(
+                Key::new(resource::NODES, "", node.name.clone()),
+                Expected::Revision(node.revision),
+            ),
+            binds,
+        ],
         changes,
     }
 }
 
-fn unschedulable(world: &World, thing: &Thing, pod: &Pod, nodes: usize, reasons: BTreeMap<String, usize>, now: Time) -> Decision {
-    let mut listed: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+fn unschedulable(
+    world: &World,
+    thing: &Thing,
+    pod: &Pod,
+    nodes: usize,
+    reasons: BTreeMap<String, usize>,
+    now: Time,
+) -> Decision {
+    let mut listed: Vec<String> = reasons
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
     listed.sort();
     let message = match nodes {
         0 => "no nodes available to schedule pods".to_owned(),
         nodes => format!("0/{nodes} nodes are available: {}.", listed.join(", ")),
     };
-    let waiting = Waiting::Unschedulable { nodes, reasons: reasons.into_iter().collect() };
-    let said = pod.scheduled.as_ref().map(|(status, reason, message)| (status.as_str(), reason.as_str(), message.as_str()));
+    let waiting = Waiting::Unschedulable {
+        nodes,
+        reasons: reasons.into_iter().collect(),
+    };
+    let said = pod
+        .scheduled
+        .as_ref()
+        .map(|(status, reason, message)| (status.as_str(), reason.as_str(), message.as_str()));
     if said == Some(("False", "Unschedulable", message.as_str())) {
         return Decision::wait(waiting);
     }
@@ -168,8 +237,18 @@ fn unschedulable(world: &World, thing: &Thing, pod: &Pod, nodes: usize, reasons:
     }
     let condition = Condition::new("PodScheduled", "False", "Unschedulable", message.clone());
     conditions::set(&mut object["status"], &condition, &more, now);
-    let tale = Tale { component: NAME, severity: Severity::Warning, reason: "FailedScheduling", message };
+    let tale = Tale {
+        component: NAME,
+        severity: Severity::Warning,
+        reason: "FailedScheduling",
+        message,
+    };
     let mut changes = vec![put(&thing.object.key, &object)];
     changes.extend(tell(world, thing, &tale, now));
-    Decision::propose(Draft { intent: Intent::Status, expectations: vec![unchanged(thing)], changes }).waiting(waiting)
+    Decision::propose(Draft {
+        intent: Intent::Status,
+        expectations: vec![unchanged(thing)],
+        changes,
+    })
+    .waiting(waiting)
 }

@@ -24,7 +24,10 @@ pub struct Deployment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Strategy {
     Recreate,
-    RollingUpdate { max_surge: IntOrPercent, max_unavailable: IntOrPercent },
+    RollingUpdate {
+        max_surge: IntOrPercent,
+        max_unavailable: IntOrPercent,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +40,9 @@ impl IntOrPercent {
     pub fn of_rounded_up(self, total: i64) -> i64 {
         match self {
             Self::Int(int) => int,
-            Self::Percent(percent) => (percent.saturating_mul(total)).saturating_add(99).div_euclid(100),
+            Self::Percent(percent) => (percent.saturating_mul(total))
+                .saturating_add(99)
+                .div_euclid(100),
         }
     }
 
@@ -108,7 +113,11 @@ impl IntOrStringJson {
     fn read(&self) -> IntOrPercent {
         match self {
             Self::Int(int) => IntOrPercent::Int(*int),
-            Self::String(text) => IntOrPercent::Percent(text.strip_suffix('%').and_then(|percent| percent.parse().ok()).unwrap_or(0)),
+            Self::String(text) => IntOrPercent::Percent(
+                text.strip_suffix('%')
+                    .and_then(|percent| percent.parse().ok())
+                    .unwrap_or(0),
+            ),
         }
     }
 }
@@ -119,17 +128,26 @@ impl Read for Deployment {
     fn of(json: DeploymentJson) -> Self {
         let DeploymentJson { spec, status } = json;
         let rolling = &spec.strategy.rolling_update;
-        let quarter = |written: &Option<IntOrStringJson>| written.as_ref().map_or(IntOrPercent::Percent(25), IntOrStringJson::read);
+        let quarter = |written: &Option<IntOrStringJson>| {
+            written
+                .as_ref()
+                .map_or(IntOrPercent::Percent(25), IntOrStringJson::read)
+        };
         Self {
             replicas: spec.replicas.unwrap_or(1),
             min_ready_s: spec.min_ready_seconds,
             paused: spec.paused,
             strategy: match spec.strategy.name.as_deref() {
                 Some("Recreate") => Strategy::Recreate,
-                _ => Strategy::RollingUpdate { max_surge: quarter(&rolling.max_surge), max_unavailable: quarter(&rolling.max_unavailable) },
+                _ => Strategy::RollingUpdate {
+                    max_surge: quarter(&rolling.max_surge),
+                    max_unavailable: quarter(&rolling.max_unavailable),
+                },
             },
             // The API fills 600; the largest number means "none" (as in Kubernetes).
-            progress_deadline_s: spec.progress_deadline_seconds.filter(|seconds| *seconds != i64::from(i32::MAX)),
+            progress_deadline_s: spec
+                .progress_deadline_seconds
+                .filter(|seconds| *seconds != i64::from(i32::MAX)),
             revision_history_limit: spec.revision_history_limit.unwrap_or(10),
             selector: spec.selector,
             template: Fingerprint::of(&spec.template),

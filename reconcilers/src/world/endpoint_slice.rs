@@ -19,6 +19,8 @@ impl Read for EndpointSlice {
     type Json = EndpointSliceJson;
 
     fn of(json: EndpointSliceJson) -> Self {
-        Self { address_type: json.address_type }
+        Self {
+            address_type: json.address_type,
+        }
     }
 }

@@ -36,6 +36,12 @@ impl Read for Event {
     type Json = EventJson;
 
     fn of(json: EventJson) -> Self {
-        Self { count: json.count, last_seen: json.last_timestamp.max(json.event_time).max(json.series.last_observed_time) }
+        Self {
+            count: json.count,
+            last_seen: json
+                .last_timestamp
+                .max(json.event_time)
+                .max(json.series.last_observed_time),
+        }
     }
 }

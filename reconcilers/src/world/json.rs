@@ -4,7 +4,9 @@ use eventstore::Time;
 use serde::{Deserialize, Deserializer};
 
 /// null reads as the default: a client may write `null` for what it leaves out.
-pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
@@ -15,7 +17,9 @@ pub(super) fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Time>, D
 
 /// The time in a JSON value.
 pub fn rfc3339(value: Option<&serde_json::Value>) -> Option<Time> {
-    value.and_then(serde_json::Value::as_str).and_then(Time::parse)
+    value
+        .and_then(serde_json::Value::as_str)
+        .and_then(Time::parse)
 }
 
 /// `{"type": …, "status": …}`: the conditions of every kind's status.

@@ -58,7 +58,11 @@ struct MetaJson {
 
 impl Meta {
     pub(super) fn read(object: &Object) -> Result<Self, String> {
-        let ObjectJson { api_version, kind, metadata } = serde_json::from_slice(&object.bytes).map_err(|error| error.to_string())?;
+        let ObjectJson {
+            api_version,
+            kind,
+            metadata,
+        } = serde_json::from_slice(&object.bytes).map_err(|error| error.to_string())?;
         Ok(Self {
             api_version,
             kind,

@@ -30,7 +30,7 @@ pub use namespace::{Namespace, Phase};
 pub use node::{Node, Taint};
 pub use node_use::{NodeUse, PortUse, weight_of};
 pub use pod::{HostPort, NodeTerm, Pod, PodPhase, PreferredTerm, Toleration};
-pub use quantity::{Resources, quantity_milli};
+pub use quantity::Resources;
 pub use replica_set::ReplicaSet;
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{Service, ServicePort, TargetPort};
@@ -73,7 +73,10 @@ const BINDS: &str = "~binds";
 impl World {
     /// The world at a view: what a server starts with.
     pub fn from_view(view: &View) -> Self {
-        let mut world = Self { revision: view.revision, ..Self::default() };
+        let mut world = Self {
+            revision: view.revision,
+            ..Self::default()
+        };
         for object in view.objects() {
             if object.key.hidden() {
                 world.set_hidden(&object.key, Some(object));
@@ -81,7 +84,10 @@ impl World {
                 world.set(&object.key, Some(object));
             }
         }
-        world.sessions = view.sessions().map(|(node, session)| (node.clone(), session.clone())).collect();
+        world.sessions = view
+            .sessions()
+            .map(|(node, session)| (node.clone(), session.clone()))
+            .collect();
         world
     }
 
@@ -96,23 +102,44 @@ impl World {
                 let objects = event.objects.iter().filter(|folded| !folded.key.hidden());
                 let touched = objects.map(|folded| {
                     let (before, after) = self.set(&folded.key, folded.after.as_ref());
-                    Touched::Object { key: folded.key.clone(), revision: folded.revision, before, after }
+                    Touched::Object {
+                        key: folded.key.clone(),
+                        revision: folded.revision,
+                        before,
+                        after,
+                    }
                 });
                 touched.collect()
             }
             Happened::SessionOpened { node, server } => {
-                let session =
-                    Session { server: server.clone(), epoch: event.revision(), opened: event.envelope.time, lost: None };
+                let session = Session {
+                    server: server.clone(),
+                    epoch: event.revision(),
+                    opened: event.envelope.time,
+                    lost: None,
+                };
                 self.sessions.insert(node.clone(), session);
-                vec![Touched::Session { node: node.clone(), revision: event.revision() }]
+                vec![Touched::Session {
+                    node: node.clone(),
+                    revision: event.revision(),
+                }]
             }
             Happened::SessionLost { node, epoch } => {
-                if let Some(session) = self.sessions.get_mut(node).filter(|session| session.epoch == *epoch) {
+                if let Some(session) = self
+                    .sessions
+                    .get_mut(node)
+                    .filter(|session| session.epoch == *epoch)
+                {
                     session.lost = Some(event.envelope.time);
                 }
-                vec![Touched::Session { node: node.clone(), revision: event.revision() }]
+                vec![Touched::Session {
+                    node: node.clone(),
+                    revision: event.revision(),
+                }]
             }
-            Happened::Founded { .. } | Happened::Round(_) | Happened::LevelRaised { .. } => Vec::new(),
+            Happened::Founded { .. } | Happened::Round(_) | Happened::LevelRaised { .. } => {
+                Vec::new()
+            }
         }
     }
 
@@ -121,11 +148,18 @@ impl World {
     }
 
     /// All of a resource in the order of namespace, then name; of one namespace if one is named.
-    pub fn list<'a>(&'a self, resource: &'a str, namespace: Option<&'a str>) -> impl Iterator<Item = &'a Arc<Thing>> + 'a {
+    pub fn list<'a>(
+        &'a self,
+        resource: &'a str,
+        namespace: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Arc<Thing>> + 'a {
         let from = Key::new(resource, namespace.unwrap_or(""), "");
         self.things
             .range(from..)
-            .take_while(move |(key, _)| &*key.resource == resource && namespace.is_none_or(|namespace| &*key.namespace == namespace))
+            .take_while(move |(key, _)| {
+                &*key.resource == resource
+                    && namespace.is_none_or(|namespace| &*key.namespace == namespace)
+            })
             .map(|(_, thing)| thing)
     }
 
@@ -152,12 +186,21 @@ impl World {
     }
 
     /// What has this uid as its controller, of one resource.
-    pub fn controlled<'a>(&'a self, owner: Uuid, resource: &'a str) -> impl Iterator<Item = &'a Arc<Thing>> + 'a {
+    pub fn controlled<'a>(
+        &'a self,
+        owner: Uuid,
+        resource: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Thing>> + 'a {
         self.dependents
             .range((owner, Key::new(resource, "", ""))..)
             .take_while(move |(uid, key)| *uid == owner && &*key.resource == resource)
             .filter_map(|(_, key)| self.things.get(key))
-            .filter(move |thing| thing.meta.controller().is_some_and(|controller| controller.uid == owner))
+            .filter(move |thing| {
+                thing
+                    .meta
+                    .controller()
+                    .is_some_and(|controller| controller.uid == owner)
+            })
     }
 
     /// What lies in a namespace.
@@ -169,7 +212,10 @@ impl World {
     }
 
     /// The pods bound to a node.
-    pub fn pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = (&'a Arc<Thing>, &'a Pod)> + 'a {
+    pub fn pods_on<'a>(
+        &'a self,
+        node: &'a str,
+    ) -> impl Iterator<Item = (&'a Arc<Thing>, &'a Pod)> + 'a {
         self.bound
             .range((Text::from(node), Key::new("", "", ""))..)
             .take_while(move |(bound_to, _)| &**bound_to == node)
@@ -182,7 +228,11 @@ impl World {
     }
 
     /// Pods or replica sets of a namespace that have no controller.
-    pub fn orphans<'a>(&'a self, resource: &'a str, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Thing>> + 'a {
+    pub fn orphans<'a>(
+        &'a self,
+        resource: &'a str,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Thing>> + 'a {
         self.orphans
             .range(Key::new(resource, namespace, "")..)
             .take_while(move |key| &*key.resource == resource && &*key.namespace == namespace)
@@ -222,11 +272,17 @@ impl World {
 
     /// Whether new objects may be made in a namespace.
     pub fn namespace_lives(&self, name: &str) -> bool {
-        self.things.get(&Key::namespace_object(name)).is_some_and(|thing| thing.object.living())
+        self.things
+            .get(&Key::namespace_object(name))
+            .is_some_and(|thing| thing.object.living())
     }
 
     /// Puts or removes an object, and keeps every index in step. The typed views before and after.
-    fn set(&mut self, key: &Key, object: Option<&Arc<Object>>) -> (Option<Arc<Thing>>, Option<Arc<Thing>>) {
+    fn set(
+        &mut self,
+        key: &Key,
+        object: Option<&Arc<Object>>,
+    ) -> (Option<Arc<Thing>>, Option<Arc<Thing>>) {
         let before = self.things.get(key).cloned();
         if let Some(before) = &before {
             self.unindex(before);
@@ -263,7 +319,9 @@ impl World {
         if !key.namespace.is_empty() {
             self.contents.insert((key.namespace.clone(), key.clone()));
         }
-        if matches!(thing.kind, Kind::Pod(_) | Kind::ReplicaSet(_)) && thing.meta.controller().is_none() {
+        if matches!(thing.kind, Kind::Pod(_) | Kind::ReplicaSet(_))
+            && thing.meta.controller().is_none()
+        {
             self.orphans.insert(key.clone());
         }
         if let Kind::Pod(pod) = &thing.kind {
@@ -294,10 +352,14 @@ impl World {
             && let Some(node) = &pod.node
         {
             self.bound.remove(&(node.clone(), key.clone()));
-            let left = self.uses.get_mut(node).filter(|_| !pod.finished()).map(|used| {
-                used.subtract(thing, pod);
-                used.pods
-            });
+            let left = self
+                .uses
+                .get_mut(node)
+                .filter(|_| !pod.finished())
+                .map(|used| {
+                    used.subtract(thing, pod);
+                    used.pods
+                });
             if left == Some(0) {
                 self.uses.remove(node);
             }

@@ -45,6 +45,9 @@ impl Read for Namespace {
     type Json = NamespaceJson;
 
     fn of(json: NamespaceJson) -> Self {
-        Self { finalizers: json.spec.finalizers, phase: json.status.phase }
+        Self {
+            finalizers: json.spec.finalizers,
+            phase: json.status.phase,
+        }
     }
 }

@@ -58,13 +58,24 @@ impl Read for Node {
     type Json = NodeJson;
 
     fn of(json: NodeJson) -> Self {
-        let ready = json.status.conditions.into_iter().find(|condition| condition.name == "Ready");
+        let ready = json
+            .status
+            .conditions
+            .into_iter()
+            .find(|condition| condition.name == "Ready");
         Self {
             unschedulable: json.spec.unschedulable,
             taints: json.spec.taints,
             // The API fills allocatable from capacity; a node written before that has only one of them.
-            allocatable: json.status.allocatable.or(json.status.capacity).unwrap_or_default(),
-            ready_reason: ready.as_ref().map(|ready| ready.reason.clone()).unwrap_or_default(),
+            allocatable: json
+                .status
+                .allocatable
+                .or(json.status.capacity)
+                .unwrap_or_default(),
+            ready_reason: ready
+                .as_ref()
+                .map(|ready| ready.reason.clone())
+                .unwrap_or_default(),
             ready: ready.map(|ready| ready.status),
         }
     }

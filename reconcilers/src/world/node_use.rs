@@ -23,7 +23,10 @@ const UNSAID: (i64, i64) = (100, 200 * 1024 * 1024);
 /// What a pod counts for in scoring: (cpu in thousandths, memory in bytes).
 pub fn weight_of(pod: &Pod) -> (i64, i64) {
     let or = |amount: i64, unsaid: i64| if amount == 0 { unsaid } else { amount };
-    (or(pod.requests.get("cpu"), UNSAID.0), or(pod.requests.get("memory"), UNSAID.1))
+    (
+        or(pod.requests.get("cpu"), UNSAID.0),
+        or(pod.requests.get("memory"), UNSAID.1),
+    )
 }
 
 /// Host ports taken, each with how many pods took it (the API lets a user bind two).
@@ -73,8 +76,12 @@ impl PortUse {
     /// Whether a pod that wants this port can't come here: the same port and protocol, on the same address or either on all.
     pub fn conflicts(&self, wanted: &HostPort) -> bool {
         let from = (wanted.protocol.to_string(), wanted.port, String::new());
-        let same_port = self.0.range(from..).take_while(|((protocol, port, _), _)| **protocol == *wanted.protocol && *port == wanted.port);
-        same_port.map(|((_, _, ip), _)| ip).any(|ip| **ip == *wanted.ip || ip == "0.0.0.0" || &*wanted.ip == "0.0.0.0")
+        let same_port = self.0.range(from..).take_while(|((protocol, port, _), _)| {
+            **protocol == *wanted.protocol && *port == wanted.port
+        });
+        same_port
+            .map(|((_, _, ip), _)| ip)
+            .any(|ip| **ip == *wanted.ip || ip == "0.0.0.0" || &*wanted.ip == "0.0.0.0")
     }
 
     fn key(port: &HostPort) -> (String, i64, String) {

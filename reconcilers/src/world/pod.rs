@@ -192,7 +192,10 @@ struct AffinityJson {
 struct NodeAffinityJson {
     #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
     required: Option<TermsJson>,
-    #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution", deserialize_with = "or_default")]
+    #[serde(
+        rename = "preferredDuringSchedulingIgnoredDuringExecution",
+        deserialize_with = "or_default"
+    )]
     preferred: Vec<PreferredTerm>,
 }
 
@@ -237,12 +240,24 @@ impl Read for Pod {
         let requests = requests(&spec);
         let host_ports = host_ports(&spec);
         let mut named_ports = BTreeMap::new();
-        for port in spec.containers.iter().chain(&spec.init_containers).flat_map(|container| &container.ports) {
+        for port in spec
+            .containers
+            .iter()
+            .chain(&spec.init_containers)
+            .flat_map(|container| &container.ports)
+        {
             if let Some(name) = &port.name {
-                named_ports.entry((name.clone(), port.protocol())).or_insert(port.container_port);
+                named_ports
+                    .entry((name.clone(), port.protocol()))
+                    .or_insert(port.container_port);
             }
         }
-        let condition = |name: &str| status.conditions.iter().find(|condition| condition.name == name);
+        let condition = |name: &str| {
+            status
+                .conditions
+                .iter()
+                .find(|condition| condition.name == name)
+        };
         let ready = condition("Ready").filter(|ready| ready.status == "True");
         let scheduled = condition("PodScheduled");
         let ips: Vec<Text> = status.pod_ips.iter().map(|ip| ip.ip.clone()).collect();
@@ -250,19 +265,44 @@ impl Read for Pod {
             phase: status.phase,
             ready: ready.is_some(),
             ready_since: ready.and_then(|ready| ready.last_transition_time),
-            scheduled: scheduled.map(|condition| (condition.status.clone(), condition.reason.clone(), condition.message.clone())),
+            scheduled: scheduled.map(|condition| {
+                (
+                    condition.status.clone(),
+                    condition.reason.clone(),
+                    condition.message.clone(),
+                )
+            }),
             scheduled_since: scheduled.and_then(|condition| condition.last_transition_time),
-            ips: if ips.is_empty() { status.pod_ip.into_iter().collect() } else { ips },
-            restarts: status.container_statuses.iter().map(|container| container.restart_count).max().unwrap_or(0),
+            ips: if ips.is_empty() {
+                status.pod_ip.into_iter().collect()
+            } else {
+                ips
+            },
+            restarts: status
+                .container_statuses
+                .iter()
+                .map(|container| container.restart_count)
+                .max()
+                .unwrap_or(0),
             grace_s: spec.termination_grace_period_seconds.unwrap_or(30),
             requests,
             host_ports,
             named_ports,
             priority: spec.priority.unwrap_or(0),
-            scheduler: spec.scheduler_name.unwrap_or_else(|| "default-scheduler".into()),
-            gates: spec.scheduling_gates.into_iter().map(|gate| gate.name).collect(),
+            scheduler: spec
+                .scheduler_name
+                .unwrap_or_else(|| "default-scheduler".into()),
+            gates: spec
+                .scheduling_gates
+                .into_iter()
+                .map(|gate| gate.name)
+                .collect(),
             node_selector: spec.node_selector,
-            required_terms: spec.affinity.node_affinity.required.map(|required| required.node_selector_terms),
+            required_terms: spec
+                .affinity
+                .node_affinity
+                .required
+                .map(|required| required.node_selector_terms),
             preferred_terms: spec.affinity.node_affinity.preferred,
             tolerations: spec.tolerations,
             hostname: spec.hostname,
@@ -289,7 +329,12 @@ impl RequestsJson {
     /// A limit without a request is also the request.
     fn asked(&self) -> Resources {
         let mut asked = self.limits.clone();
-        asked.0.extend(self.requests.0.iter().map(|(name, amount)| (name.clone(), *amount)));
+        asked.0.extend(
+            self.requests
+                .0
+                .iter()
+                .map(|(name, amount)| (name.clone(), *amount)),
+        );
         asked
     }
 }
@@ -321,12 +366,29 @@ fn requests(spec: &SpecJson) -> Resources {
 
 fn host_ports(spec: &SpecJson) -> Vec<HostPort> {
     let host_network = spec.host_network.unwrap_or(false);
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().filter(|init| init.sidecar()));
-    let ports = containers.flat_map(|container| &container.ports).filter_map(|port| {
-        let number = port.host_port.filter(|number| *number > 0).or(host_network.then_some(port.container_port)).filter(|number| *number > 0)?;
-        let ip = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
-        Some(HostPort { ip, protocol: port.protocol(), port: number })
-    });
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().filter(|init| init.sidecar()));
+    let ports = containers
+        .flat_map(|container| &container.ports)
+        .filter_map(|port| {
+            let number = port
+                .host_port
+                .filter(|number| *number > 0)
+                .or(host_network.then_some(port.container_port))
+                .filter(|number| *number > 0)?;
+            let ip = port
+                .host_ip
+                .clone()
+                .filter(|ip| !ip.is_empty())
+                .unwrap_or_else(|| "0.0.0.0".into());
+            Some(HostPort {
+                ip,
+                protocol: port.protocol(),
+                port: number,
+            })
+        });
     ports.collect()
 }
 
@@ -338,16 +400,41 @@ mod tests {
     #[test]
     fn adds_up_requests() {
         let container = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu}}});
-        let sidecar = |cpu: &str| json!({"restartPolicy": "Always", "resources": {"requests": {"cpu": cpu}}});
+        let sidecar =
+            |cpu: &str| json!({"restartPolicy": "Always", "resources": {"requests": {"cpu": cpu}}});
         for (spec, cpu) in [
-            (json!({"containers": [container("1"), container("500m")]}), 1500),
-            (json!({"containers": [container("1")], "initContainers": [container("3"), container("2")]}), 3000),
-            (json!({"containers": [container("1")], "initContainers": [sidecar("1"), container("3")]}), 4000),
-            (json!({"containers": [container("4")], "initContainers": [sidecar("1"), container("3")]}), 5000),
-            (json!({"containers": [container("1")], "overhead": {"cpu": "100m"}}), 1100),
-            (json!({"containers": [{"resources": {"limits": {"cpu": "2"}}}]}), 2000),
-            (json!({"containers": [container("1")], "resources": {"requests": {"cpu": "3"}}}), 3000),
-            (json!({"containers": [{"resources": {}}, {"resources": null}, {}]}), 0),
+            (
+                json!({"containers": [container("1"), container("500m")]}),
+                1500,
+            ),
+            (
+                json!({"containers": [container("1")], "initContainers": [container("3"), container("2")]}),
+                3000,
+            ),
+            (
+                json!({"containers": [container("1")], "initContainers": [sidecar("1"), container("3")]}),
+                4000,
+            ),
+            (
+                json!({"containers": [container("4")], "initContainers": [sidecar("1"), container("3")]}),
+                5000,
+            ),
+            (
+                json!({"containers": [container("1")], "overhead": {"cpu": "100m"}}),
+                1100,
+            ),
+            (
+                json!({"containers": [{"resources": {"limits": {"cpu": "2"}}}]}),
+                2000,
+            ),
+            (
+                json!({"containers": [container("1")], "resources": {"requests": {"cpu": "3"}}}),
+                3000,
+            ),
+            (
+                json!({"containers": [{"resources": {}}, {"resources": null}, {}]}),
+                0,
+            ),
         ] {
             check(spec, cpu);
         }
@@ -355,6 +442,10 @@ mod tests {
 
     fn check(spec: Value, cpu: i64) {
         let pod = Pod::of(serde_json::from_value(json!({ "spec": spec })).unwrap());
-        assert_eq!((pod.requests.get("cpu"), pod.requests.get("pods")), (cpu, 1), "{spec}");
+        assert_eq!(
+            (pod.requests.get("cpu"), pod.requests.get("pods")),
+            (cpu, 1),
+            "{spec}"
+        );
     }
 }

@@ -56,8 +56,14 @@ impl<'de> Deserialize<'de> for Resources {
                 serde_json::Value::String(text) => text,
                 other => other.to_string(),
             };
-            let milli = quantity_milli(&text).ok_or_else(|| serde::de::Error::custom(format!("{name}: {text:?} is not a quantity")))?;
-            let amount = if &*name == "cpu" { milli } else { milli.div_euclid(1000) + i128::from(milli.rem_euclid(1000) > 0) };
+            let milli = quantity_milli(&text).ok_or_else(|| {
+                serde::de::Error::custom(format!("{name}: {text:?} is not a quantity"))
+            })?;
+            let amount = if &*name == "cpu" {
+                milli
+            } else {
+                milli.div_euclid(1000) + i128::from(milli.rem_euclid(1000) > 0)
+            };
             resources.insert(name, i64::try_from(amount).unwrap_or(i64::MAX));
         }
         Ok(Self(resources))
@@ -67,7 +73,9 @@ impl<'de> Deserialize<'de> for Resources {
 /// A Kubernetes quantity in thousandths, rounded up: `100m`, `1.5`, `2Gi`, `1e3`, `12E`.
 /// Source: k8s.io/apimachinery/pkg/api/resource, the grammar in Quantity's documentation.
 pub fn quantity_milli(text: &str) -> Option<i128> {
-    let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-'))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let (negative, digits) = match number.as_bytes().first()? {
         b'-' => (true, &number[1..]),
@@ -75,7 +83,13 @@ pub fn quantity_milli(text: &str) -> Option<i128> {
         _ => (false, number),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if (whole.is_empty() && fraction.is_empty()) || !whole.chars().chain(fraction.chars()).all(|c| c.is_ascii_digit()) || fraction.len() > 18 {
+    if (whole.is_empty() && fraction.is_empty())
+        || !whole
+            .chars()
+            .chain(fraction.chars())
+            .all(|c| c.is_ascii_digit())
+        || fraction.len() > 18
+    {
         return None;
     }
     // The number as `units` / 10^fraction.len().
@@ -111,7 +125,11 @@ fn scale(suffix: &str) -> Option<(i128, i128)> {
         exponent => {
             let exponent: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
             let factor = 10_i128.checked_pow(exponent.unsigned_abs())?;
-            Some(if exponent < 0 { (1, factor) } else { (factor, 1) })
+            Some(if exponent < 0 {
+                (1, factor)
+            } else {
+                (factor, 1)
+            })
         }
     }
 }

@@ -36,8 +36,13 @@ pub enum Operator {
 
 impl Selector {
     pub fn matches(&self, labels: &BTreeMap<Text, Text>) -> bool {
-        self.match_labels.iter().all(|(name, value)| labels.get(name) == Some(value))
-            && self.match_expressions.iter().all(|requirement| requirement.holds(labels.get(&requirement.key)))
+        self.match_labels
+            .iter()
+            .all(|(name, value)| labels.get(name) == Some(value))
+            && self
+                .match_expressions
+                .iter()
+                .all(|requirement| requirement.holds(labels.get(&requirement.key)))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -53,8 +58,12 @@ impl Requirement {
             Operator::NotIn => value.is_none_or(|value| !self.values.contains(value)),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
-            Operator::Gt => self.compare(value).is_some_and(|(left, right)| left > right),
-            Operator::Lt => self.compare(value).is_some_and(|(left, right)| left < right),
+            Operator::Gt => self
+                .compare(value)
+                .is_some_and(|(left, right)| left > right),
+            Operator::Lt => self
+                .compare(value)
+                .is_some_and(|(left, right)| left < right),
         }
     }
 
@@ -70,19 +79,45 @@ mod tests {
 
     #[test]
     fn matches() {
-        let labels: BTreeMap<Text, Text> = [("app", "web"), ("tier", "5")].map(|(name, value)| (name.into(), value.into())).into();
+        let labels: BTreeMap<Text, Text> = [("app", "web"), ("tier", "5")]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into();
         for (selector, expected) in [
             (json!({}), true),
             (json!({"matchLabels": {"app": "web"}}), true),
             (json!({"matchLabels": {"app": "db"}}), false),
-            (json!({"matchLabels": null, "matchExpressions": [{"key": "app", "operator": "In", "values": ["db", "web"]}]}), true),
-            (json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}), false),
-            (json!({"matchExpressions": [{"key": "none", "operator": "NotIn", "values": ["web"]}]}), true),
-            (json!({"matchExpressions": [{"key": "none", "operator": "Exists"}]}), false),
-            (json!({"matchExpressions": [{"key": "none", "operator": "DoesNotExist"}]}), true),
-            (json!({"matchExpressions": [{"key": "tier", "operator": "Gt", "values": ["4"]}]}), true),
-            (json!({"matchExpressions": [{"key": "tier", "operator": "Lt", "values": ["5"]}]}), false),
-            (json!({"matchExpressions": [{"key": "app", "operator": "Gt", "values": ["4"]}]}), false),
+            (
+                json!({"matchLabels": null, "matchExpressions": [{"key": "app", "operator": "In", "values": ["db", "web"]}]}),
+                true,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}),
+                false,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "none", "operator": "NotIn", "values": ["web"]}]}),
+                true,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "none", "operator": "Exists"}]}),
+                false,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "none", "operator": "DoesNotExist"}]}),
+                true,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "tier", "operator": "Gt", "values": ["4"]}]}),
+                true,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "tier", "operator": "Lt", "values": ["5"]}]}),
+                false,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "app", "operator": "Gt", "values": ["4"]}]}),
+                false,
+            ),
         ] {
             check(selector, &labels, expected);
         }

@@ -34,7 +34,11 @@ pub enum TargetPort {
 
 impl Service {
     pub fn selects(&self, labels: &BTreeMap<Text, Text>) -> bool {
-        !self.selector.is_empty() && self.selector.iter().all(|(name, value)| labels.get(name) == Some(value))
+        !self.selector.is_empty()
+            && self
+                .selector
+                .iter()
+                .all(|(name, value)| labels.get(name) == Some(value))
     }
 }
 

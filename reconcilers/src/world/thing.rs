@@ -1,6 +1,8 @@
 //! One object in the world: the bytes that are served, its metadata, and its kind's view.
 
-use super::{Deployment, EndpointSlice, EventView, Meta, Namespace, Node, Pod, ReplicaSet, Service};
+use super::{
+    Deployment, EndpointSlice, EventView, Meta, Namespace, Node, Pod, ReplicaSet, Service,
+};
 use eventstore::Object;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -45,8 +47,16 @@ pub mod resource {
 impl Thing {
     pub fn read(object: &Arc<Object>) -> Self {
         match Meta::read(object) {
-            Ok(meta) => Self { object: object.clone(), meta, kind: Kind::read(object) },
-            Err(why) => Self { object: object.clone(), meta: Meta::default(), kind: Kind::Unreadable(why) },
+            Ok(meta) => Self {
+                object: object.clone(),
+                meta,
+                kind: Kind::read(object),
+            },
+            Err(why) => Self {
+                object: object.clone(),
+                meta: Meta::default(),
+                kind: Kind::Unreadable(why),
+            },
         }
     }
 }
@@ -56,8 +66,12 @@ impl Kind {
         match &*object.key.resource {
             resource::PODS => Self::of(object, |pod| Self::Pod(Box::new(pod))),
             resource::NODES => Self::of(object, |node| Self::Node(Box::new(node))),
-            resource::REPLICA_SETS => Self::of(object, |replica_set| Self::ReplicaSet(Box::new(replica_set))),
-            resource::DEPLOYMENTS => Self::of(object, |deployment| Self::Deployment(Box::new(deployment))),
+            resource::REPLICA_SETS => Self::of(object, |replica_set| {
+                Self::ReplicaSet(Box::new(replica_set))
+            }),
+            resource::DEPLOYMENTS => {
+                Self::of(object, |deployment| Self::Deployment(Box::new(deployment)))
+            }
             resource::NAMESPACES => Self::of(object, Self::Namespace),
             resource::SERVICES => Self::of(object, |service| Self::Service(Box::new(service))),
             resource::ENDPOINT_SLICES => Self::of(object, Self::EndpointSlice),

@@ -6,7 +6,12 @@ use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 pub enum Touched {
-    Object { key: Key, revision: u64, before: Option<Arc<Thing>>, after: Option<Arc<Thing>> },
+    Object {
+        key: Key,
+        revision: u64,
+        before: Option<Arc<Thing>>,
+        after: Option<Arc<Thing>>,
+    },
     /// A session was opened or lost.
     Session { node: Text, revision: u64 },
 }
@@ -21,8 +26,14 @@ impl Touched {
     /// How much this change says about why `key` is decided: what was asked for > any change of the key itself > what lies around it.
     pub(crate) fn weight_for(&self, woken: &Key) -> u8 {
         match self {
-            Self::Object { key, before, after, .. } if key == woken => {
-                let wish = |thing: &Option<Arc<Thing>>| thing.as_ref().map(|thing| (thing.meta.generation, thing.object.living()));
+            Self::Object {
+                key, before, after, ..
+            } if key == woken => {
+                let wish = |thing: &Option<Arc<Thing>>| {
+                    thing
+                        .as_ref()
+                        .map(|thing| (thing.meta.generation, thing.object.living()))
+                };
                 if wish(before) == wish(after) { 1 } else { 2 }
             }
             Self::Object { .. } | Self::Session { .. } => 0,

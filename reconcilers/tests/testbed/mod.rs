@@ -6,9 +6,13 @@
 #![allow(dead_code)]
 
 use eventstore::{
-    Act, Actor, Body, Cause, Change, Entry, Event, Expectation, Intent, Key, Outcome, Position, Proposal, ProposalId, Salt, State, Time, What,
+    Act, Actor, Body, Cause, Change, Entry, Event, Expectation, Intent, Key, Outcome, Position,
+    Proposal, ProposalId, Salt, State, Time, What,
 };
-use reconcilers::{Config, Decided, Draft, Due, Limits, Reconciler, RoundOutcome, RoundState, World, all, run_round};
+use reconcilers::{
+    Config, Decided, Draft, Due, Limits, Reconciler, RoundOutcome, RoundState, World, all,
+    run_round,
+};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,7 +42,10 @@ const MOST_ROUNDS: usize = 300;
 
 impl Bed {
     pub fn new() -> Self {
-        Self::with(&Config { root_ca_pem: "PEM".to_owned(), ..Config::default() })
+        Self::with(&Config {
+            root_ca_pem: "PEM".to_owned(),
+            ..Config::default()
+        })
     }
 
     pub fn with(config: &Config) -> Self {
@@ -57,7 +64,15 @@ impl Bed {
             proposals: 0,
         };
         let cluster = uuid::Uuid::from_u128(7);
-        bed.propose(Act::Found { cluster, level: eventstore::LEVEL }, Intent::Found, Vec::new()).unwrap();
+        bed.propose(
+            Act::Found {
+                cluster,
+                level: eventstore::LEVEL,
+            },
+            Intent::Found,
+            Vec::new(),
+        )
+        .unwrap();
         bed.namespace("default");
         bed
     }
@@ -78,21 +93,41 @@ impl Bed {
     }
 
     pub fn list(&self, resource: &str) -> Vec<Value> {
-        self.state.view().list(resource, None).map(|object| object.to_value()).collect()
+        self.state
+            .view()
+            .list(resource, None)
+            .map(|object| object.to_value())
+            .collect()
     }
 
     /// Writes an object as the API would: a changed spec is a new generation.
     pub fn put(&mut self, key: &Key, object: &Value) {
         let mut object = object.clone();
         match self.get(key) {
-            None if !matches!(&*key.resource, "namespaces" | "nodes" | "services" | "configmaps") => object["metadata"]["generation"] = json!(1),
-            Some(before) if before["spec"] != object["spec"] && before["metadata"]["generation"].is_i64() => {
-                object["metadata"]["generation"] = json!(before["metadata"]["generation"].as_i64().unwrap() + 1);
+            None if !matches!(
+                &*key.resource,
+                "namespaces" | "nodes" | "services" | "configmaps"
+            ) =>
+            {
+                object["metadata"]["generation"] = json!(1)
+            }
+            Some(before)
+                if before["spec"] != object["spec"]
+                    && before["metadata"]["generation"].is_i64() =>
+            {
+                object["metadata"]["generation"] =
+                    json!(before["metadata"]["generation"].as_i64().unwrap() + 1);
             }
             _ => {}
         }
-        let what = What::Put { body: Body::cut(&object).unwrap(), delete_grace_s: None };
-        self.objects(vec![Change { key: key.clone(), what }]);
+        let what = What::Put {
+            body: Body::cut(&object).unwrap(),
+            delete_grace_s: None,
+        };
+        self.objects(vec![Change {
+            key: key.clone(),
+            what,
+        }]);
     }
 
     pub fn patch(&mut self, key: &Key, patch: &Value) {
@@ -106,54 +141,137 @@ impl Bed {
     pub fn delete(&mut self, key: &Key, finalizer: Option<&str>) {
         let mut object = self.get(key).unwrap_or_else(|| panic!("no {key}"));
         if let Some(finalizer) = finalizer {
-            let mut finalizers = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+            let mut finalizers = object["metadata"]["finalizers"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             finalizers.push(json!(finalizer));
             object["metadata"]["finalizers"] = json!(finalizers);
         }
         let bound = &*key.resource == "pods" && object["spec"]["nodeName"].is_string();
-        let grace_s = if bound { object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30) } else { 0 };
-        let held = object["metadata"]["finalizers"].is_array() || &*key.resource == "namespaces" || grace_s > 0;
+        let grace_s = if bound {
+            object["spec"]["terminationGracePeriodSeconds"]
+                .as_i64()
+                .unwrap_or(30)
+        } else {
+            0
+        };
+        let held = object["metadata"]["finalizers"].is_array()
+            || &*key.resource == "namespaces"
+            || grace_s > 0;
         if &*key.resource == "namespaces" {
             object["status"]["phase"] = json!("Terminating");
         }
-        let put = What::Put { body: Body::cut(&object).unwrap(), delete_grace_s: Some(grace_s) };
-        self.objects(vec![Change { key: key.clone(), what: if held { put } else { What::Remove } }]);
+        let put = What::Put {
+            body: Body::cut(&object).unwrap(),
+            delete_grace_s: Some(grace_s),
+        };
+        self.objects(vec![Change {
+            key: key.clone(),
+            what: if held { put } else { What::Remove },
+        }]);
     }
 
     /// What the API does when the last finalizer of what is being deleted goes.
     fn remove_if_done(&mut self, key: &Key) {
-        let Some(object) = self.state.view().get(key).cloned() else { return };
+        let Some(object) = self.state.view().get(key).cloned() else {
+            return;
+        };
         let finalizers = object.to_value()["metadata"]["finalizers"].is_array();
-        let pod_with_grace = object.stamps.deletion.is_some_and(|deletion| deletion.grace_s > 0);
+        let pod_with_grace = object
+            .stamps
+            .deletion
+            .is_some_and(|deletion| deletion.grace_s > 0);
         if !object.living() && !finalizers && !pod_with_grace && &*key.resource != "namespaces" {
-            self.objects(vec![Change { key: key.clone(), what: What::Remove }]);
+            self.objects(vec![Change {
+                key: key.clone(),
+                what: What::Remove,
+            }]);
         }
     }
 
     pub fn objects(&mut self, changes: Vec<Change>) {
-        self.propose(Act::Objects(changes), Intent::Update, Vec::new()).unwrap();
+        self.propose(Act::Objects(changes), Intent::Update, Vec::new())
+            .unwrap();
     }
 
     pub fn open_session(&mut self, node: &str) {
-        self.propose(Act::OpenSession { node: node.into(), server: "server-1".into() }, Intent::Session, Vec::new()).unwrap();
+        self.propose(
+            Act::OpenSession {
+                node: node.into(),
+                server: "server-1".into(),
+            },
+            Intent::Session,
+            Vec::new(),
+        )
+        .unwrap();
     }
 
     pub fn lose_session(&mut self, node: &str) {
         let epoch = self.state.view().session(node).unwrap().epoch;
-        self.propose(Act::LoseSession { node: node.into(), epoch }, Intent::Session, Vec::new()).unwrap();
+        self.propose(
+            Act::LoseSession {
+                node: node.into(),
+                epoch,
+            },
+            Intent::Session,
+            Vec::new(),
+        )
+        .unwrap();
     }
 
-    fn propose(&mut self, act: Act, intent: Intent, expectations: Vec<Expectation>) -> Result<(), String> {
-        self.apply(Actor::Server { name: "test".into() }, Cause::default(), intent, expectations, act)
+    fn propose(
+        &mut self,
+        act: Act,
+        intent: Intent,
+        expectations: Vec<Expectation>,
+    ) -> Result<(), String> {
+        self.apply(
+            Actor::Server {
+                name: "test".into(),
+            },
+            Cause::default(),
+            intent,
+            expectations,
+            act,
+        )
     }
 
-    fn apply(&mut self, actor: Actor, cause: Cause, intent: Intent, expectations: Vec<Expectation>, act: Act) -> Result<(), String> {
+    fn apply(
+        &mut self,
+        actor: Actor,
+        cause: Cause,
+        intent: Intent,
+        expectations: Vec<Expectation>,
+        act: Act,
+    ) -> Result<(), String> {
         self.proposals += 1;
         self.index += 1;
-        let id = ProposalId { uuid: uuid::Uuid::from_u128(self.proposals), attempt: 0 };
-        let proposal = Proposal { id, actor, cause, intent, first_sent: self.index, salt: Salt::default(), expectations, act };
-        let entry = Entry { clock: self.now, proposals: vec![proposal] };
-        let applied = self.state.apply(Position { term: TERM, index: self.index }, &entry);
+        let id = ProposalId {
+            uuid: uuid::Uuid::from_u128(self.proposals),
+            attempt: 0,
+        };
+        let proposal = Proposal {
+            id,
+            actor,
+            cause,
+            intent,
+            first_sent: self.index,
+            salt: Salt::default(),
+            expectations,
+            act,
+        };
+        let entry = Entry {
+            clock: self.now,
+            proposals: vec![proposal],
+        };
+        let applied = self.state.apply(
+            Position {
+                term: TERM,
+                index: self.index,
+            },
+            &entry,
+        );
         let events: Vec<Arc<Event>> = applied.events.into_iter().map(|(event, _)| event).collect();
         for event in events {
             self.due.fold(&self.reconcilers, &mut self.world, &event);
@@ -170,8 +288,20 @@ impl Bed {
     /// One round, as the leader runs it. How many drafts there were.
     pub fn round(&mut self) -> usize {
         let world = self.world.clone();
-        let outcome = run_round(&self.reconcilers, &world, &mut self.due, self.now, Limits::default());
-        for (name, key) in outcome.decided.iter().filter(|_| self.check_level).cloned().collect::<Vec<_>>() {
+        let outcome = run_round(
+            &self.reconcilers,
+            &world,
+            &mut self.due,
+            self.now,
+            Limits::default(),
+        );
+        for (name, key) in outcome
+            .decided
+            .iter()
+            .filter(|_| self.check_level)
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             self.assert_level(name, &key);
         }
         self.take(outcome)
@@ -180,30 +310,82 @@ impl Bed {
     /// Level, not edge: with a key's decision folded, and nothing else, deciding it again decides nothing. All that it proposes is
     /// accepted by the state it was decided on. Where a decision goes by stages that each change what the next reads, it comes to an end.
     fn assert_level(&mut self, name: &'static str, key: &Key) {
-        let reconciler = self.reconcilers.iter().find(|reconciler| reconciler.name() == name).unwrap();
-        let (mut state, mut world, mut index) = (self.state.clone(), self.world.clone(), self.index);
+        let reconciler = self
+            .reconcilers
+            .iter()
+            .find(|reconciler| reconciler.name() == name)
+            .unwrap();
+        let (mut state, mut world, mut index) =
+            (self.state.clone(), self.world.clone(), self.index);
         let mut said = Vec::new();
         for stage in 0.. {
             let decision = reconciler.decide(&world, key, &mut RoundState::default(), self.now);
             if decision.drafts.is_empty() {
                 break;
             }
-            said.push(decision.drafts.iter().map(|draft| describe(&draft.intent)).collect::<Vec<_>>().join(", "));
+            said.push(
+                decision
+                    .drafts
+                    .iter()
+                    .map(|draft| describe(&draft.intent))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            );
             self.levelled.insert(name);
             // Adoptions, a namespace's contents, an owner's orphans: first these, then what follows from them.
-            let first = said[0].starts_with("adopt") || said[0].starts_with("release") || matches!(name, "namespace-controller" | "generic-garbage-collector");
-            assert!(stage == 0 || first && stage < 4, "{name} {key} decides again on its own result: {said:#?}");
+            let first = said[0].starts_with("adopt")
+                || said[0].starts_with("release")
+                || matches!(name, "namespace-controller" | "generic-garbage-collector");
+            assert!(
+                stage == 0 || first && stage < 4,
+                "{name} {key} decides again on its own result: {said:#?}"
+            );
             for draft in decision.drafts {
                 index += 1;
-                let id = ProposalId { uuid: uuid::Uuid::from_u128(u128::MAX - u128::from(index)), attempt: 0 };
-                let actor = Actor::Reconciler { name: name.into(), term: TERM };
-                let Draft { intent, expectations, changes } = draft;
+                let id = ProposalId {
+                    uuid: uuid::Uuid::from_u128(u128::MAX - u128::from(index)),
+                    attempt: 0,
+                };
+                let actor = Actor::Reconciler {
+                    name: name.into(),
+                    term: TERM,
+                };
+                let Draft {
+                    intent,
+                    expectations,
+                    changes,
+                } = draft;
                 let act = Act::Objects(changes);
-                let cause = Cause { revision: 0, round: 0 };
-                let proposal = Proposal { id, actor, cause, intent, first_sent: index, salt: Salt::default(), expectations, act };
-                let applied = state.apply(Position { term: TERM, index }, &Entry { clock: self.now, proposals: vec![proposal] });
-                assert!(matches!(applied.outcomes[0].1, Outcome::Accepted { .. }), "{name} {key}: {:?}", applied.outcomes[0].1);
-                applied.events.iter().for_each(|(event, _)| drop(world.fold(event)));
+                let cause = Cause {
+                    revision: 0,
+                    round: 0,
+                };
+                let proposal = Proposal {
+                    id,
+                    actor,
+                    cause,
+                    intent,
+                    first_sent: index,
+                    salt: Salt::default(),
+                    expectations,
+                    act,
+                };
+                let applied = state.apply(
+                    Position { term: TERM, index },
+                    &Entry {
+                        clock: self.now,
+                        proposals: vec![proposal],
+                    },
+                );
+                assert!(
+                    matches!(applied.outcomes[0].1, Outcome::Accepted { .. }),
+                    "{name} {key}: {:?}",
+                    applied.outcomes[0].1
+                );
+                applied
+                    .events
+                    .iter()
+                    .for_each(|(event, _)| drop(world.fold(event)));
             }
         }
     }
@@ -213,28 +395,61 @@ impl Bed {
             self.waiting.remove(&((*name).to_owned(), key.clone()));
         }
         for (name, key, waiting) in &outcome.waiting {
-            assert!(!matches!(waiting, reconcilers::Waiting::Broken { .. }), "{name} {key}: {waiting}");
-            self.waiting.insert(((*name).to_owned(), key.clone()), waiting.to_string());
+            assert!(
+                !matches!(waiting, reconcilers::Waiting::Broken { .. }),
+                "{name} {key}: {waiting}"
+            );
+            self.waiting
+                .insert(((*name).to_owned(), key.clone()), waiting.to_string());
         }
-        self.waiting.retain(|(_, key), _| self.world.thing(key).is_some());
+        self.waiting
+            .retain(|(_, key), _| self.world.thing(key).is_some());
         let drafts = outcome.drafts.len();
-        for Decided { reconciler, key, woken_by, draft } in outcome.drafts {
+        for Decided {
+            reconciler,
+            key,
+            woken_by,
+            draft,
+        } in outcome.drafts
+        {
             let said = format!("{reconciler} {key}: {}", describe(&draft.intent));
             match self.accept(reconciler, woken_by, draft) {
                 Ok(()) => self.told.push(said),
                 Err(_) => {
                     let soon = self.now.plus_ms(0);
-                    self.due.again(&self.reconcilers, reconciler, &key, woken_by, soon);
+                    self.due
+                        .again(&self.reconcilers, reconciler, &key, woken_by, soon);
                 }
             }
         }
         drafts
     }
 
-    pub fn accept(&mut self, reconciler: &'static str, woken_by: u64, draft: Draft) -> Result<(), String> {
-        let actor = Actor::Reconciler { name: reconciler.into(), term: TERM };
-        let Draft { intent, expectations, changes } = draft;
-        self.apply(actor, Cause { revision: woken_by, round: 0 }, intent, expectations, Act::Objects(changes))
+    pub fn accept(
+        &mut self,
+        reconciler: &'static str,
+        woken_by: u64,
+        draft: Draft,
+    ) -> Result<(), String> {
+        let actor = Actor::Reconciler {
+            name: reconciler.into(),
+            term: TERM,
+        };
+        let Draft {
+            intent,
+            expectations,
+            changes,
+        } = draft;
+        self.apply(
+            actor,
+            Cause {
+                revision: woken_by,
+                round: 0,
+            },
+            intent,
+            expectations,
+            Act::Objects(changes),
+        )
     }
 
     /// Rounds until there is nothing left to do at this moment; then a new leader, and a new world, must find the same.
@@ -245,17 +460,41 @@ impl Bed {
                 return;
             }
         }
-        panic!("does not come to rest: {:?}", &self.told[self.told.len().saturating_sub(20)..]);
+        panic!(
+            "does not come to rest: {:?}",
+            &self.told[self.told.len().saturating_sub(20)..]
+        );
     }
 
     fn assert_at_rest(&self) {
         let fresh = World::from_view(self.state.view());
-        assert!(self.world == fresh, "the folded world is not the one of the view");
+        assert!(
+            self.world == fresh,
+            "the folded world is not the one of the view"
+        );
         let mut due = Due::default();
         due.everything(&self.reconcilers, &fresh);
-        let outcome = run_round(&self.reconcilers, &fresh, &mut due, self.now, Limits::default());
-        let drafts: Vec<String> = outcome.drafts.iter().map(|decided| format!("{} {}: {:?}", decided.reconciler, decided.key, decided.draft)).collect();
-        assert!(drafts.is_empty(), "a new leader finds something to do that nothing woke: {drafts:#?}");
+        let outcome = run_round(
+            &self.reconcilers,
+            &fresh,
+            &mut due,
+            self.now,
+            Limits::default(),
+        );
+        let drafts: Vec<String> = outcome
+            .drafts
+            .iter()
+            .map(|decided| {
+                format!(
+                    "{} {}: {:?}",
+                    decided.reconciler, decided.key, decided.draft
+                )
+            })
+            .collect();
+        assert!(
+            drafts.is_empty(),
+            "a new leader finds something to do that nothing woke: {drafts:#?}"
+        );
     }
 
     pub fn advance(&mut self, ms: i64) {
@@ -265,10 +504,23 @@ impl Bed {
     /// The agent of a bound pod reports it running and ready.
     pub fn make_ready(&mut self, key: &Key) {
         let mut object = self.get(key).unwrap();
-        let number = key.name.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
-        let ip = format!("10.{}.{}.{}", number >> 16 & 255, number >> 8 & 255, number & 255);
-        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let mut conditions: Vec<Value> = conditions.into_iter().filter(|condition| condition["type"] != "Ready").collect();
+        let number = key.name.bytes().fold(0_u32, |sum, byte| {
+            sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+        });
+        let ip = format!(
+            "10.{}.{}.{}",
+            number >> 16 & 255,
+            number >> 8 & 255,
+            number & 255
+        );
+        let conditions = object["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let mut conditions: Vec<Value> = conditions
+            .into_iter()
+            .filter(|condition| condition["type"] != "Ready")
+            .collect();
         conditions.push(json!({ "type": "Ready", "status": "True", "lastTransitionTime": self.now.to_string() }));
         object["status"]["phase"] = json!("Running");
         object["status"]["podIP"] = json!(ip);
@@ -291,14 +543,26 @@ impl Bed {
     /// The agents report what is being deleted gone.
     pub fn confirm_gone(&mut self) {
         for key in self.pod_keys() {
-            if self.state.view().get(&key).is_some_and(|object| !object.living()) {
-                self.objects(vec![Change { key, what: What::Remove }]);
+            if self
+                .state
+                .view()
+                .get(&key)
+                .is_some_and(|object| !object.living())
+            {
+                self.objects(vec![Change {
+                    key,
+                    what: What::Remove,
+                }]);
             }
         }
     }
 
     pub fn pod_keys(&self) -> Vec<Key> {
-        self.state.view().list("pods", None).map(|object| object.key.clone()).collect()
+        self.state
+            .view()
+            .list("pods", None)
+            .map(|object| object.key.clone())
+            .collect()
     }
 }
 

@@ -21,7 +21,9 @@ pub use taints::{preferred_against, tolerates};
 pub enum Filtered {
     Out(String),
     /// How much the template prefers the node.
-    In { preference: i64 },
+    In {
+        preference: i64,
+    },
 }
 
 pub fn by_template(candidate: &Candidate, pod: &Pod) -> Filtered {
@@ -31,7 +33,9 @@ pub fn by_template(candidate: &Candidate, pod: &Pod) -> Filtered {
         .or_else(|| node_affinity::filter(&candidate.thing, pod));
     match reason {
         Some(reason) => Filtered::Out(reason),
-        None => Filtered::In { preference: super::score::by_template(candidate, pod) },
+        None => Filtered::In {
+            preference: super::score::by_template(candidate, pod),
+        },
     }
 }
 

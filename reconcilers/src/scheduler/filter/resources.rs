@@ -14,5 +14,9 @@ pub fn lacking<'a>(candidate: &'a Candidate, pod: &'a Pod) -> impl Iterator<Item
 }
 
 pub fn reason(name: &str) -> String {
-    if name == "pods" { "Too many pods".to_owned() } else { format!("Insufficient {name}") }
+    if name == "pods" {
+        "Too many pods".to_owned()
+    } else {
+        format!("Insufficient {name}")
+    }
 }

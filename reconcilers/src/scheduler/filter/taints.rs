@@ -5,8 +5,15 @@ use crate::world::{Node, Pod, Taint, Toleration};
 /// The first taint that keeps new pods away and that the pod does not tolerate.
 pub fn filter(node: &Node, pod: &Pod) -> Option<String> {
     let keeps_away = |taint: &&Taint| matches!(&*taint.effect, "NoSchedule" | "NoExecute");
-    let taint = node.taints.iter().filter(keeps_away).find(|taint| !pod.tolerations.iter().any(|toleration| tolerates(toleration, taint)))?;
-    Some(format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value))
+    let taint = node.taints.iter().filter(keeps_away).find(|taint| {
+        !pod.tolerations
+            .iter()
+            .any(|toleration| tolerates(toleration, taint))
+    })?;
+    Some(format!(
+        "node(s) had untolerated taint {{{}: {}}}",
+        taint.key, taint.value
+    ))
 }
 
 /// An empty key tolerates every key, an empty effect every effect.
@@ -23,8 +30,17 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 /// How many PreferNoSchedule taints the pod does not tolerate.
 pub fn preferred_against(node: &Node, pod: &Pod) -> i64 {
-    let prefers = node.taints.iter().filter(|taint| &*taint.effect == "PreferNoSchedule");
-    prefers.filter(|taint| !pod.tolerations.iter().any(|toleration| tolerates(toleration, taint))).count() as i64
+    let prefers = node
+        .taints
+        .iter()
+        .filter(|taint| &*taint.effect == "PreferNoSchedule");
+    prefers
+        .filter(|taint| {
+            !pod.tolerations
+                .iter()
+                .any(|toleration| tolerates(toleration, taint))
+        })
+        .count() as i64
 }
 
 #[cfg(test)]
@@ -50,7 +66,12 @@ mod tests {
                 effect: effect.into(),
                 toleration_seconds: None,
             };
-            let taint = Taint { key: "k".into(), value: "v".into(), effect: "NoSchedule".into(), time_added: None };
+            let taint = Taint {
+                key: "k".into(),
+                value: "v".into(),
+                effect: "NoSchedule".into(),
+                time_added: None,
+            };
             assert_eq!(tolerates(&toleration, &taint), expected, "{toleration:?}");
         }
     }

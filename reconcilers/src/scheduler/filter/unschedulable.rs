@@ -9,7 +9,14 @@ pub fn filter(node: &Node, pod: &Pod) -> Option<String> {
     if !node.unschedulable {
         return None;
     }
-    let taint = Taint { key: TAINT.into(), effect: "NoSchedule".into(), ..Taint::default() };
-    let tolerated = pod.tolerations.iter().any(|toleration| tolerates(toleration, &taint));
+    let taint = Taint {
+        key: TAINT.into(),
+        effect: "NoSchedule".into(),
+        ..Taint::default()
+    };
+    let tolerated = pod
+        .tolerations
+        .iter()
+        .any(|toleration| tolerates(toleration, &taint));
     (!tolerated).then(|| "node(s) were unschedulable".to_owned())
 }

@@ -8,5 +8,9 @@ pub fn against(node: &Node, pod: &Pod) -> i64 {
 }
 
 pub fn normalised(against: i64, most: i64) -> i64 {
-    if most == 0 { 100 } else { 100 - 100 * against / most }
+    if most == 0 {
+        100
+    } else {
+        100 - 100 * against / most
+    }
 }
