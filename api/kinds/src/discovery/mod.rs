@@ -212,7 +212,7 @@ fn stored_resources(kind: &'static Kind) -> impl Iterator<Item = Value> {
         line.insert("singularName".to_owned(), json!(""));
         line.insert("namespaced".to_owned(), json!(kind.namespaced));
         let (group, version, name) = subresource.other_kind().unwrap_or(("", "", kind.kind));
-        if group != "" {
+        if !group.is_empty() {
             line.insert("group".to_owned(), json!(group));
             line.insert("version".to_owned(), json!(version));
         }

@@ -73,7 +73,7 @@ pub fn keep_all_but_status(old: &Value, new: &mut Value) {
 
 /// All but these top fields is as it was.
 pub fn keep_all_but(old: &Value, new: &mut Value, but: &[&str]) {
-    let keys: Vec<String> = [&*old, &*new]
+    let keys: Vec<String> = [old, &*new]
         .iter()
         .flat_map(|object| {
             object

@@ -46,6 +46,8 @@ const COLUMNS: &[Column] = &[
     AGE,
 ];
 
+/// Names the ServiceAccount that a token is of.
+const ACCOUNT: &str = "kubernetes.io/service-account.name";
 /// A Secret's bytes never stand in a message.
 const REDACTED: &str = "<secret contents redacted>";
 
@@ -100,33 +102,20 @@ fn validate(object: &Value) -> Vec<FieldError> {
             found.required(format!("data[{key}]"), "");
         }
     };
+    let account = &object["metadata"]["annotations"][ACCOUNT];
     match text(&object["type"]) {
-        "kubernetes.io/service-account-token" => {
-            if text(&object["metadata"]["annotations"]["kubernetes.io/service-account.name"])
-                .is_empty()
-            {
-                found.required(
-                    "metadata.annotations[kubernetes.io/service-account.name]",
-                    "",
-                );
-            }
+        "kubernetes.io/service-account-token" if text(account).is_empty() => {
+            found.required(format!("metadata.annotations[{ACCOUNT}]"), "");
         }
         "kubernetes.io/dockercfg" => validate_json(data, ".dockercfg", &mut found),
         "kubernetes.io/dockerconfigjson" => validate_json(data, ".dockerconfigjson", &mut found),
-        "kubernetes.io/basic-auth" => {
-            // One of the two will do.
-            if data.get("username").is_none() && data.get("password").is_none() {
-                require("username");
-                require("password");
-            }
+        // One of the two will do.
+        "kubernetes.io/basic-auth" if data["username"].is_null() && data["password"].is_null() => {
+            require("username");
+            require("password");
         }
-        "kubernetes.io/ssh-auth" => {
-            if data
-                .get("ssh-privatekey")
-                .is_none_or(|key| text(key).is_empty())
-            {
-                found.required("data[ssh-privatekey]", "");
-            }
+        "kubernetes.io/ssh-auth" if text(&data["ssh-privatekey"]).is_empty() => {
+            found.required("data[ssh-privatekey]", "");
         }
         "kubernetes.io/tls" => {
             require("tls.crt");

@@ -117,10 +117,8 @@ fn source(volume: &Value, path: &str, found: &mut Findings) {
             }
             "csi" => require(source, "driver", &at, found),
             "image" => require(source, "reference", &at, found),
-            "ephemeral" => {
-                if source["volumeClaimTemplate"].is_null() {
-                    found.required(format!("{at}.volumeClaimTemplate"), "");
-                }
+            "ephemeral" if source["volumeClaimTemplate"].is_null() => {
+                found.required(format!("{at}.volumeClaimTemplate"), "");
             }
             _ => {}
         }
