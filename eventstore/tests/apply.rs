@@ -1,5 +1,7 @@
 //! What apply answers, row by row: a log so far, one proposal, its outcome.
 
+#![allow(clippy::unwrap_used, reason = "tests, whose helpers clippy does not know for such")]
+
 mod language;
 
 use eventstore::*;
