@@ -21,7 +21,7 @@ const EVENTS_MAX: usize = 1_024;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A key whose draft was rejected, or could not be proposed, is decided again after this.
 const AGAIN_MS: i64 = 50;
-/// A round's proposals are applied when its entries are: past this something is wrong, and its keys are decided again.
+/// How long an outcome is waited for before leadership is looked at once more.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the reconcilers wait for, by key: `reckon why` and the metrics read it.
@@ -40,7 +40,8 @@ impl WaitingFor {
             .collect()
     }
 
-    fn note(&self, outcome: &RoundOutcome) {
+    /// What this round said replaces what an earlier one did; what is gone waits for nothing.
+    fn note(&self, outcome: &RoundOutcome, world: &World) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, key) in &outcome.decided {
             waiting.remove(&(key.clone(), *name));
@@ -51,6 +52,7 @@ impl WaitingFor {
             }
             waiting.insert((key.clone(), *name), reason.clone());
         }
+        waiting.retain(|(key, _), _| world.thing(key).is_some());
     }
 
     fn clear(&self) {
@@ -79,6 +81,9 @@ struct Leader {
     due: Due,
     /// The term that this server decides in.
     deciding: Option<u64>,
+    /// A round is decided over a world that holds this revision: all that was applied when this server began to decide, and all
+    /// that its own rounds came to. On an older one the scheduler would not see what it has placed.
+    must_hold: u64,
     waiting: WaitingFor,
 }
 
@@ -97,6 +102,7 @@ pub async fn run(
         world: World::from_view(&view),
         due: Due::default(),
         deciding: None,
+        must_hold: 0,
         waiting,
         core,
     };
@@ -104,7 +110,7 @@ pub async fn run(
         leader.wait(&mut events).await?;
         leader.look();
         if let Some(term) = leader.deciding
-            && leader.due.ready(leader.core.now())
+            && leader.may_decide(leader.core.now())
         {
             leader.round(term).await?;
         }
@@ -116,7 +122,8 @@ impl Leader {
     async fn wait(&mut self, events: &mut Events) -> Result<(), LeaderError> {
         let now = self.core.now();
         let pause = match self.deciding {
-            Some(_) if self.due.ready(now) => Duration::ZERO,
+            Some(_) if self.may_decide(now) => Duration::ZERO,
+            Some(_) if self.due.ready(now) => LOOK_EVERY,
             Some(_) => self.due.next_at().map_or(LOOK_EVERY, |at| {
                 Duration::from_millis(at.since_ms(now).max(1) as u64).min(LOOK_EVERY)
             }),
@@ -140,6 +147,11 @@ impl Leader {
         Ok(())
     }
 
+    /// Something is due, and the world is not behind what this leader knows to be applied.
+    fn may_decide(&self, now: Time) -> bool {
+        self.world.revision >= self.must_hold && self.due.ready(now)
+    }
+
     fn fold(&mut self, event: &Event) {
         if self.deciding.is_some() {
             self.due.fold(&self.reconcilers, &mut self.world, event);
@@ -160,6 +172,7 @@ impl Leader {
             self.waiting.clear();
             if let Some(term) = term {
                 tracing::info!(term, "deciding");
+                self.must_hold = view.revision;
                 self.due.everything(&self.reconcilers, &self.world);
             }
             self.deciding = term;
@@ -176,7 +189,7 @@ impl Leader {
         })
         .await?;
         self.due = due;
-        self.waiting.note(&outcome);
+        self.waiting.note(&outcome, &self.world);
         if outcome.drafts.is_empty() {
             return Ok(());
         }
@@ -203,16 +216,29 @@ impl Leader {
             sleep(LOOK_EVERY).await;
             return Ok(());
         }
-        // Applied: each outcome is there.
-        let mut rejected = vec![false; settled.len()];
+        // Applied: each outcome is there. One that is not there yet may still come to be, so nothing more is decided before it is
+        // known, or this term is over.
+        let mut rejected = vec![true; settled.len()];
         for (rejected, settled) in rejected.iter_mut().zip(&mut settled) {
-            *rejected = match timeout(SETTLE_TIMEOUT, settled.settled()).await {
-                Ok(Ok(settled)) => matches!(settled.outcome, eventstore::Outcome::Rejected(_)),
-                Ok(Err(_)) | Err(_) => true,
+            let outcome = loop {
+                match timeout(SETTLE_TIMEOUT, settled.settled()).await {
+                    Ok(settled) => break settled.ok().map(|settled| settled.outcome),
+                    Err(_) if self.leads_in(term) => {}
+                    Err(_) => break None,
+                }
             };
+            if let Some(eventstore::Outcome::Accepted { last, .. }) = outcome {
+                self.must_hold = self.must_hold.max(last);
+                *rejected = false;
+            }
         }
         self.retry(&outcome, now, |index| rejected[index]);
         Ok(())
+    }
+
+    fn leads_in(&self, term: u64) -> bool {
+        let status = self.core.node().status();
+        status.leads() && status.term == term && status.failed.is_none()
     }
 
     /// Keys whose drafts came to nothing are decided again soon, from a world that has moved on.

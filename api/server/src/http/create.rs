@@ -1,6 +1,7 @@
 //! Create: a name, a place that lives, what admission adds, claims, and one proposal that expects the key to be absent.
 
 use super::admission;
+use super::binds;
 use super::call::{Call, Target};
 use super::managed::{self, Manager};
 use super::options::WriteOptions;
@@ -22,6 +23,14 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> Result<Reply, StatusE
     let options = WriteOptions::read(call, "CreateOptions")?;
     let (mut object, mut warnings) =
         write::decode_body(call, write::schema_of(target.kind), options.validation)?;
+    let version = object["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap_or_default();
+    if !matches!(version, "" | "0") {
+        return Err(StatusError::unknown(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
     write::put_in_namespace(target, &mut object)?;
     let (shown, more) = create(
         call,
@@ -91,6 +100,7 @@ pub(crate) async fn create(
             },
         }];
         claims.join(&mut expectations, &mut changes);
+        changes.extend(binds::beside(&key, None, &object));
         Ok(Plan::Propose(
             Draft::objects(intent.clone(), expectations, changes),
             (key, Shown::Made(object), warnings),

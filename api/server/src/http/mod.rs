@@ -8,6 +8,7 @@
 mod admission;
 mod authenticate;
 mod authorize;
+mod binds;
 mod call;
 mod create;
 mod delete;
@@ -46,10 +47,10 @@ use crate::config::Config;
 use crate::core::Core;
 use authenticate::User;
 use authorize::Attributes;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use eventstore::{Actor, Cause};
 use http::{HeaderMap, Method, Request, Response, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use kinds::error::StatusError;
 use request_info::RequestInfo;
 use std::fmt::Display;
@@ -60,6 +61,8 @@ use tokio::time::Instant;
 
 /// The most a request's body may have (Kubernetes: 3 MiB).
 pub const BODY_BYTES_MAX: usize = 3 << 20;
+/// What is read past of a body that is too large.
+const PASSED_BYTES_MAX: usize = 16 << 20;
 /// How long a request may take that is no watch and no log (Kubernetes: 60 s), unless its `timeout` says less.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is kept of a User-Agent.
@@ -126,7 +129,7 @@ impl Api {
     pub async fn handle<B>(&self, request: Request<B>, caller: Caller) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Display + Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: Display,
     {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
@@ -143,7 +146,7 @@ impl Api {
             let user = user?;
             authorize::authorize(&user, &Attributes::of(&info))?;
             let deadline = deadline(&info, &query, started)?;
-            let body = read_body(&parts.method, &parts.headers, body, deadline).await?;
+            let body = read_body(&parts.method, body, deadline).await?;
             let call = Call {
                 api: self.clone(),
                 info: info.clone(),
@@ -208,35 +211,46 @@ fn deadline(info: &RequestInfo, query: &Query, started: Instant) -> Result<Insta
 /// The whole body, bounded in bytes and time.
 async fn read_body<B>(
     method: &Method,
-    headers: &HeaderMap,
     body: B,
     deadline: Instant,
 ) -> Result<Bytes, StatusError>
 where
     B: http_body::Body<Data = Bytes> + Send,
-    B::Error: Display + Into<Box<dyn std::error::Error + Send + Sync>>,
+    B::Error: Display,
 {
     if method == Method::GET || method == Method::HEAD {
         return Ok(Bytes::new());
     }
-    let too_large = || StatusError::request_entity_too_large(BODY_BYTES_MAX);
-    let announced = text(headers, header::CONTENT_LENGTH)
-        .parse::<usize>()
-        .unwrap_or_default();
-    if announced > BODY_BYTES_MAX {
-        return Err(too_large());
-    }
-    match tokio::time::timeout_at(
-        deadline,
-        Box::pin(Limited::new(body, BODY_BYTES_MAX)).collect(),
-    )
-    .await
-    {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(StatusError::bad_request(format!(
-            "the body could not be read: {error}"
-        ))),
+    let reading = async {
+        let mut body = std::pin::pin!(body);
+        let mut read = BytesMut::new();
+        let (mut over, mut passed) = (false, 0);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                StatusError::bad_request(format!("the body could not be read: {error}"))
+            })?;
+            let Ok(piece) = frame.into_data() else {
+                continue;
+            };
+            over |= read.len() + piece.len() > BODY_BYTES_MAX;
+            if !over {
+                read.extend_from_slice(&piece);
+                continue;
+            }
+            // Many clients look for an answer only once they have sent all: what is too much is read past, within bounds.
+            read.clear();
+            passed += piece.len();
+            if passed > PASSED_BYTES_MAX {
+                break;
+            }
+        }
+        if over {
+            return Err(StatusError::request_entity_too_large(BODY_BYTES_MAX));
+        }
+        Ok(read.freeze())
+    };
+    match tokio::time::timeout_at(deadline, reading).await {
+        Ok(read) => read,
         Err(_) => Err(StatusError::timeout(
             "the request's body did not arrive in time",
             0,

@@ -3,6 +3,7 @@
 //! The client's version and uid are compared first; then the kind's strategy takes from the old what this path may not change; nothing changed
 //! means no proposal. A change that takes away the last that held a deletion is the deletion.
 
+use super::binds;
 use super::call::{Call, Target};
 use super::create;
 use super::managed::{self, Manager};
@@ -72,7 +73,7 @@ pub(crate) async fn replace(
                 );
                 return Err(StatusError::invalid(
                     target.kind.group,
-                    target.kind.kind,
+                    target.kind.plural,
                     &target.name,
                     &[error],
                 ));
@@ -161,7 +162,9 @@ pub(crate) async fn change(
             intent,
             mut warnings,
         } = make(&old, &context.now)?;
-        check_preconditions(target, current, &new)?;
+        // A patch that names another uid breaks a rule of metadata instead, which validation says.
+        let by_uid = call.info.verb != "patch";
+        check_preconditions(target, current, &new, by_uid)?;
         if let Some(manager) = booked {
             managed::book(kind, Some(&old), &mut new, manager, &context.now);
         }
@@ -196,6 +199,7 @@ pub(crate) async fn change(
                 },
             });
             claims.join(&mut expectations, &mut changes);
+            changes.extend(binds::beside(&key, Some(&old), &new));
         }
         Ok(Plan::Propose(
             Draft::objects(intent, expectations, changes),
@@ -233,6 +237,7 @@ fn check_preconditions(
     target: &Target,
     current: &Arc<Object>,
     new: &Value,
+    by_uid: bool,
 ) -> Result<(), StatusError> {
     let named = |field: &str| {
         new["metadata"][field]
@@ -255,7 +260,7 @@ fn check_preconditions(
         }
     }
     let uid = named("uid");
-    if !uid.is_empty() && uid != current.uid().to_string() {
+    if by_uid && !uid.is_empty() && uid != current.uid().to_string() {
         return Err(uid_conflict(target, &uid, current));
     }
     Ok(())
