@@ -28,6 +28,8 @@ pub fn update(
     metadata::prepare_update(old, new);
     (kind.hooks.prepare_update)(old, new, context);
     let mut errors = metadata::validate_update(old, new);
+    // Kubernetes asks this twice, once for all kinds and once in each kind's own validation, and clients see both causes.
+    errors.extend(metadata::validate_update(old, new));
     errors.extend(metadata::validate(kind, new));
     errors.extend((kind.hooks.validate)(new));
     errors.extend((kind.hooks.validate_update)(old, new));
@@ -45,6 +47,8 @@ pub fn update_status(
     metadata::prepare_update(old, new);
     (kind.hooks.prepare_status)(old, new, context);
     let mut errors = metadata::validate_update(old, new);
+    // Kubernetes asks this twice, once for all kinds and once in each kind's own validation, and clients see both causes.
+    errors.extend(metadata::validate_update(old, new));
     errors.extend(metadata::validate(kind, new));
     errors.extend((kind.hooks.validate_status)(old, new));
     refuse(kind, new, errors)?;
