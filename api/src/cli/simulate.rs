@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use simulations::{Options, SimulateArguments, simulate};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -16,16 +17,25 @@ pub struct Args {
     /// What the whole run is drawn from
     #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "seeds")]
     seed: u64,
-    /// How many steps of the workload
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    /// How many steps, each a second of virtual time
+    #[arg(long, value_name = "N", default_value_t = Options::STEPS)]
     steps: u64,
     /// A run for each of these, both ends included
     #[arg(long, value_name = "A..B", value_parser = range)]
     seeds: Option<(u64, u64)>,
 }
 
-pub fn run(_args: Args) -> Result<ExitCode> {
-    bail!("this build has no simulation")
+pub fn run(args: Args) -> Result<ExitCode> {
+    let (first, last) = args.seeds.unwrap_or((args.seed, args.seed));
+    let arguments = SimulateArguments {
+        seeds: first..=last,
+        steps: args.steps,
+        planted: None,
+    };
+    match simulate(&arguments, |line| println!("{line}")) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(failure) => bail!(failure),
+    }
 }
 
 fn range(text: &str) -> Result<(u64, u64), String> {
