@@ -38,7 +38,10 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> Result<Reply, StatusE
         object,
         &options,
         Intent::Create,
-        Some(Manager { name: &options.manager, subresource: "" }),
+        Some(Manager {
+            name: &options.manager,
+            subresource: "",
+        }),
     )
     .await?;
     warnings.extend(more);

@@ -85,28 +85,25 @@ pub(crate) async fn delete(
         ));
     }
     let key = target.key();
-    let (event, (deleted, uid)) = write::settle(call, |view| {
+    let (event, deleted) = write::settle(call, |view| {
         let current = view.get(&key).ok_or_else(|| target.not_found())?;
         check_preconditions(target, current, options)?;
         let uid = current.uid().to_string();
         match decide(call, target, current, options) {
-            Decision::Nothing => Ok(Plan::Done((
-                Deleted {
-                    object: Shown::Stored(current.clone()),
-                    uid: uid.clone(),
-                    gone: false,
-                },
+            Decision::Nothing => Ok(Plan::Done(Deleted {
+                object: Shown::Stored(current.clone()),
                 uid,
-            ))),
+                gone: false,
+            })),
             Decision::Mark { object, grace_s } => {
                 let shown = Shown::Made(marked(call, &object, grace_s));
                 let deleted = Deleted {
                     object: shown,
-                    uid: uid.clone(),
+                    uid,
                     gone: false,
                 };
                 if options.dry_run {
-                    return Ok(Plan::Done((deleted, uid)));
+                    return Ok(Plan::Done(deleted));
                 }
                 let put = What::Put {
                     body: write::cut(&object)?,
@@ -122,25 +119,24 @@ pub(crate) async fn delete(
                 }];
                 Ok(Plan::Propose(
                     Draft::objects(intent(), expectations, changes),
-                    (deleted, uid),
+                    deleted,
                 ))
             }
             Decision::Remove { object } => {
                 let deleted = Deleted {
                     object: Shown::Made(object),
-                    uid: uid.clone(),
+                    uid,
                     gone: true,
                 };
                 if options.dry_run {
-                    return Ok(Plan::Done((deleted, uid)));
+                    return Ok(Plan::Done(deleted));
                 }
                 let draft = removal(view, target, current, intent());
-                Ok(Plan::Propose(draft, (deleted, uid)))
+                Ok(Plan::Propose(draft, deleted))
             }
         }
     })
     .await?;
-    let _ = uid;
     Ok(match event {
         Some(event) => as_happened(deleted, &event, &key),
         None => deleted,

@@ -27,12 +27,30 @@ pub(crate) struct Manager<'a> {
 }
 
 /// Books a write that is no apply: the manager owns what it changed. `new` is what the client sent, with defaults.
-pub(crate) fn book(kind: &Kind, old: Option<&Value>, new: &mut Value, manager: Manager<'_>, now: &str) {
-    managed::update(write::schema_of(kind), old, new, manager.name, manager.subresource, now);
+pub(crate) fn book(
+    kind: &Kind,
+    old: Option<&Value>,
+    new: &mut Value,
+    manager: Manager<'_>,
+    now: &str,
+) {
+    managed::update(
+        write::schema_of(kind),
+        old,
+        new,
+        manager.name,
+        manager.subresource,
+        now,
+    );
 }
 
 /// Server-side apply: changes what is there, or makes it.
-pub(crate) async fn apply(call: &Call, target: &Target, part: Part, options: &WriteOptions) -> Result<Reply, StatusError> {
+pub(crate) async fn apply(
+    call: &Call,
+    target: &Target,
+    part: Part,
+    options: &WriteOptions,
+) -> Result<Reply, StatusError> {
     let accept = call.accept()?;
     let include = call.include()?;
     if !options.names_manager {
@@ -41,16 +59,26 @@ pub(crate) async fn apply(call: &Call, target: &Target, part: Part, options: &Wr
     }
     let force = call.query.flag("force");
     let schema = write::schema_of(target.kind);
-    let configure = |live: Option<&Value>, now: &str| -> Result<(Value, Vec<String>), StatusError> {
-        let how = Apply { manager: &options.manager, force, subresource: part.subresource(), now, validation: options.validation };
-        let (mut object, warnings) = merge(schema, live, &call.body, how)?;
-        if live.is_none() {
-            write::put_in_namespace(target, &mut object)?;
-        }
-        check_place(target, &object)?;
-        Ok((object, warnings))
+    let configure =
+        |live: Option<&Value>, now: &str| -> Result<(Value, Vec<String>), StatusError> {
+            let how = Apply {
+                manager: &options.manager,
+                force,
+                subresource: part.subresource(),
+                now,
+                validation: options.validation,
+            };
+            let (mut object, warnings) = merge(schema, live, &call.body, how)?;
+            if live.is_none() {
+                write::put_in_namespace(target, &mut object)?;
+            }
+            check_place(target, &object)?;
+            Ok((object, warnings))
+        };
+    let intent = Intent::Apply {
+        manager: options.manager.as_str().into(),
+        force,
     };
-    let intent = Intent::Apply { manager: options.manager.as_str().into(), force };
     let mut races = 0;
     loop {
         let changed = update::change(
@@ -61,16 +89,26 @@ pub(crate) async fn apply(call: &Call, target: &Target, part: Part, options: &Wr
             |old, now| {
                 let (mut new, warnings) = configure(Some(old), now)?;
                 write::default(target.kind, &mut new);
-                Ok(Made { new, intent: intent.clone(), warnings })
+                Ok(Made {
+                    new,
+                    intent: intent.clone(),
+                    warnings,
+                })
             },
             None,
         )
         .await;
         match changed {
-            Err(error) if error.reason == "NotFound" && error == target.not_found() && part == Part::Whole => {}
+            Err(error)
+                if error.reason == "NotFound"
+                    && error == target.not_found()
+                    && part == Part::Whole => {}
             changed => {
                 let (shown, warnings) = changed?;
-                return Ok(Reply::object(accept, target.kind, 200, &shown, include, call.now_ms()).with_warnings(warnings));
+                return Ok(
+                    Reply::object(accept, target.kind, 200, &shown, include, call.now_ms())
+                        .with_warnings(warnings),
+                );
             }
         }
         let (object, mut warnings) = configure(None, &call.core().now().to_string())?;
@@ -79,7 +117,10 @@ pub(crate) async fn apply(call: &Call, target: &Target, part: Part, options: &Wr
             made => {
                 let (shown, more) = made?;
                 warnings.extend(more);
-                return Ok(Reply::object(accept, target.kind, 201, &shown, include, call.now_ms()).with_warnings(warnings));
+                return Ok(
+                    Reply::object(accept, target.kind, 201, &shown, include, call.now_ms())
+                        .with_warnings(warnings),
+                );
             }
         }
     }

@@ -28,10 +28,10 @@ mod respond;
 mod selection;
 mod service_ips;
 mod subresources;
-mod update;
-mod virtual_kinds;
 #[cfg(test)]
 mod tests;
+mod update;
+mod virtual_kinds;
 mod watch;
 mod write;
 
@@ -209,11 +209,7 @@ fn deadline(info: &RequestInfo, query: &Query, started: Instant) -> Result<Insta
 }
 
 /// The whole body, bounded in bytes and time.
-async fn read_body<B>(
-    method: &Method,
-    body: B,
-    deadline: Instant,
-) -> Result<Bytes, StatusError>
+async fn read_body<B>(method: &Method, body: B, deadline: Instant) -> Result<Bytes, StatusError>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Display,

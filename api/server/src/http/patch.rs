@@ -22,7 +22,10 @@ pub(crate) async fn change(call: &Call, target: &Target, part: Part) -> Result<R
     let include = call.include()?;
     let options = WriteOptions::read(call, "PatchOptions")?;
     let how = patch_type(&call.content_type())?;
-    let manager = Manager { name: &options.manager, subresource: part.subresource() };
+    let manager = Manager {
+        name: &options.manager,
+        subresource: part.subresource(),
+    };
     let schema = write::schema_of(target.kind);
     if how == PatchType::Apply {
         return managed::apply(call, target, part, &options).await;

@@ -66,7 +66,10 @@ async fn rescale(call: &Call, target: &Target) -> Result<Reply, StatusError> {
             "UpdateOptions"
         },
     )?;
-    let manager = Manager { name: &options.manager, subresource: "scale" };
+    let manager = Manager {
+        name: &options.manager,
+        subresource: "scale",
+    };
     let schema = schema("autoscaling", "v1", "Scale")?;
     let sent = if patched {
         None
@@ -134,7 +137,10 @@ pub(crate) async fn bind(call: &Call, target: &Target) -> Result<Reply, StatusEr
     write::put_in_namespace(target, &mut binding)?;
     write::check_name(target, &binding)?;
     let reason = format!("bound by {}", call.user.name);
-    let manager = Manager { name: &options.manager, subresource: "binding" };
+    let manager = Manager {
+        name: &options.manager,
+        subresource: "binding",
+    };
     update::change(
         call,
         target,

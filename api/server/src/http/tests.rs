@@ -25,7 +25,10 @@ async fn server() -> Server {
         data_dir: directory.path().to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
         advertise: "server-1:6443".into(),
-        initial_cluster: vec![Member { name: "server-1".into(), address: "server-1:6443".into() }],
+        initial_cluster: vec![Member {
+            name: "server-1".into(),
+            address: "server-1:6443".into(),
+        }],
         ca: "none".into(),
         cert: "none".into(),
         key: "none".into(),
@@ -40,29 +43,60 @@ async fn server() -> Server {
         runtime: Arc::new(ThreadRuntime),
         entropy: Arc::new(SystemEntropy),
     };
-    let parts = Parts::start(&config, seams, "the authority".into(), None).await.unwrap();
-    let server = Server { api: parts.api.clone(), _parts: parts, _directory: directory };
+    let parts = Parts::start(&config, seams, "the authority".into(), None)
+        .await
+        .unwrap();
+    let server = Server {
+        api: parts.api.clone(),
+        _parts: parts,
+        _directory: directory,
+    };
     for _ in 0..400 {
-        if server.get("/api/v1/namespaces/default/serviceaccounts/default").await.0 == 200 {
+        if server
+            .get("/api/v1/namespaces/default/serviceaccounts/default")
+            .await
+            .0
+            == 200
+        {
             return server;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let (status, events) = (server.get("/reckon/v1/status").await, server.get("/reckon/v1/events").await);
+    let (status, events) = (
+        server.get("/reckon/v1/status").await,
+        server.get("/reckon/v1/events").await,
+    );
     panic!("the server did not found its cluster: {status:?} {events:?}");
 }
 
 impl Server {
-    async fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<Bytes>) -> (u16, Value) {
-        let request = Request::builder().method(method).uri(path).header("content-type", content_type).header("user-agent", "test/1");
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: impl Into<Bytes>,
+    ) -> (u16, Value) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content_type)
+            .header("user-agent", "test/1");
         let request = request.body(Full::new(body.into())).unwrap();
-        let certificate = ClientCertificate { common_name: "admin".into(), organizations: vec!["system:masters".into()] };
-        let caller = Caller { address: ([127, 0, 0, 1], 1).into(), certificate: Some(certificate) };
+        let certificate = ClientCertificate {
+            common_name: "admin".into(),
+            organizations: vec!["system:masters".into()],
+        };
+        let caller = Caller {
+            address: ([127, 0, 0, 1], 1).into(),
+            certificate: Some(certificate),
+        };
         let response = self.api.handle(request, caller).await;
         assert!(response.headers().contains_key("audit-id"));
         let code = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        let value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
+        let value = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
         (code, value)
     }
 
@@ -71,8 +105,13 @@ impl Server {
     }
 
     async fn json(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        self.send(method, path, content_type, body.to_string()).await
+        let content_type = if method == "PATCH" {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
+        self.send(method, path, content_type, body.to_string())
+            .await
     }
 }
 
@@ -82,73 +121,412 @@ fn map(name: &str, text: &str) -> Value {
     json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": {"k": text}})
 }
 
+/// method, path, content type, body, code, reason
+type Row = (
+    &'static str,
+    String,
+    &'static str,
+    Vec<u8>,
+    u16,
+    &'static str,
+);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_gets_its_status_and_leaves_no_event() {
     let server = server().await;
     let (code, made) = server.json("POST", MAPS, map("there", "1")).await;
     assert_eq!(code, 201, "{made}");
-    let version = made["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-    let (code, _) = server.json("PATCH", &format!("{MAPS}/there"), json!({"data": {"k": "2"}})).await;
+    let version = made["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (code, _) = server
+        .json(
+            "PATCH",
+            &format!("{MAPS}/there"),
+            json!({"data": {"k": "2"}}),
+        )
+        .await;
     assert_eq!(code, 200);
-    let (code, sealed) = server.json("POST", MAPS, json!({"metadata": {"name": "sealed"}, "immutable": true, "data": {"a": "b"}})).await;
+    let (code, sealed) = server
+        .json(
+            "POST",
+            MAPS,
+            json!({"metadata": {"name": "sealed"}, "immutable": true, "data": {"a": "b"}}),
+        )
+        .await;
     assert_eq!(code, 201, "{sealed}");
     // Reconcilers may still be at work on the new cluster: what is asked below is whether these requests left anything.
-    let mine = |value: &Value| value["items"].as_array().unwrap().iter().filter(|item| item["actor"]["kind"] == "user").count();
+    let mine = |value: &Value| {
+        value["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|item| item["actor"]["kind"] == "user")
+            .count()
+    };
     let before = mine(&server.get("/reckon/v1/events?limit=1000").await.1);
     let there = format!("{MAPS}/there");
-    let stale = json!({"metadata": {"name": "there", "resourceVersion": version}, "data": {"k": "3"}});
+    let stale =
+        json!({"metadata": {"name": "there", "resourceVersion": version}, "data": {"k": "3"}});
     let json_type = "application/json";
-    let rows: Vec<(&str, String, &str, Vec<u8>, u16, &str)> = vec![
-        ("POST", MAPS.into(), json_type, b"{not json".to_vec(), 400, "BadRequest"),
-        ("POST", MAPS.into(), json_type, b"".to_vec(), 400, "BadRequest"),
-        ("POST", MAPS.into(), json_type, b"[]".to_vec(), 400, "BadRequest"),
-        ("POST", MAPS.into(), "application/yaml", b"a: [".to_vec(), 400, "BadRequest"),
-        ("POST", MAPS.into(), "text/plain", b"a: b".to_vec(), 415, "UnsupportedMediaType"),
-        ("POST", MAPS.into(), json_type, br#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"x"}}"#.to_vec(), 400, "BadRequest"),
-        ("POST", MAPS.into(), json_type, br#"{"metadata":{"name":"x"},"data":{"a":1}}"#.to_vec(), 400, "BadRequest"),
-        ("POST", MAPS.into(), json_type, br#"{"metadata":{"name":"Upper"}}"#.to_vec(), 422, "Invalid"),
-        ("POST", MAPS.into(), json_type, br#"{"metadata":{}}"#.to_vec(), 422, "Invalid"),
-        ("POST", MAPS.into(), json_type, br#"{"metadata":{"name":"x","namespace":"other"}}"#.to_vec(), 400, "BadRequest"),
-        ("POST", MAPS.into(), json_type, br#"{"metadata":{"name":"there"}}"#.to_vec(), 409, "AlreadyExists"),
-        ("POST", MAPS.into(), json_type, vec![b'x'; super::BODY_BYTES_MAX + 1], 413, "RequestEntityTooLarge"),
-        ("POST", "/api/v1/namespaces/absent/configmaps".into(), json_type, br#"{"metadata":{"name":"x"}}"#.to_vec(), 404, "NotFound"),
-        ("POST", "/api/v1/namespaces/default/nonsense".into(), json_type, b"{}".to_vec(), 404, "NotFound"),
-        ("POST", "/api/v1/configmaps".into(), json_type, br#"{"metadata":{"name":"x"}}"#.to_vec(), 405, "MethodNotAllowed"),
-        ("POST", there.clone(), json_type, br#"{"metadata":{"name":"there"}}"#.to_vec(), 405, "MethodNotAllowed"),
-        ("POST", format!("{MAPS}?fieldValidation=Strict"), json_type, br#"{"metadata":{"name":"x"},"dataa":{}}"#.to_vec(), 400, "BadRequest"),
-        ("POST", format!("{MAPS}?fieldValidation=Harsh"), json_type, br#"{"metadata":{"name":"x"}}"#.to_vec(), 422, "Invalid"),
-        ("POST", format!("{MAPS}?dryRun=Some"), json_type, br#"{"metadata":{"name":"x"}}"#.to_vec(), 422, "Invalid"),
-        ("PUT", there.clone(), json_type, stale.to_string().into_bytes(), 409, "Conflict"),
-        ("PUT", there.clone(), json_type, br#"{"metadata":{"name":"other"}}"#.to_vec(), 400, "BadRequest"),
-        ("PUT", there.clone(), json_type, br#"{"metadata":{"name":"there","uid":"00000000-0000-0000-0000-000000000000"}}"#.to_vec(), 409, "Conflict"),
-        ("PUT", format!("{MAPS}/absent"), json_type, br#"{"metadata":{"name":"absent"}}"#.to_vec(), 404, "NotFound"),
-        ("PATCH", there.clone(), json_type, b"{}".to_vec(), 415, "UnsupportedMediaType"),
-        ("PATCH", there.clone(), "application/merge-patch+json", b"{broken".to_vec(), 400, "BadRequest"),
-        ("PATCH", there.clone(), "application/json-patch+json", br#"[{"op":"test","path":"/data/k","value":"no"}]"#.to_vec(), 422, "Invalid"),
-        ("PATCH", format!("{MAPS}/sealed"), "application/merge-patch+json", br#"{"data":{"a":"c"}}"#.to_vec(), 422, "Invalid"),
-        ("DELETE", format!("{MAPS}/absent"), json_type, b"".to_vec(), 404, "NotFound"),
-        ("DELETE", there.clone(), json_type, br#"{"preconditions":{"uid":"x"}}"#.to_vec(), 409, "Conflict"),
-        ("DELETE", there.clone(), json_type, br#"{"propagationPolicy":"Sideways"}"#.to_vec(), 422, "Invalid"),
-        ("DELETE", "/api/v1/namespaces/default".into(), json_type, b"".to_vec(), 403, "Forbidden"),
-        ("GET", format!("{MAPS}?labelSelector=a===b"), "", b"".to_vec(), 400, "BadRequest"),
-        ("GET", format!("{MAPS}?fieldSelector=data.k=1"), "", b"".to_vec(), 400, "BadRequest"),
-        ("GET", format!("{MAPS}?limit=2&continue=garbage"), "", b"".to_vec(), 400, "BadRequest"),
-        ("GET", format!("{MAPS}?limit=x"), "", b"".to_vec(), 400, "BadRequest"),
-        ("GET", format!("{MAPS}?resourceVersion=x"), "", b"".to_vec(), 400, "BadRequest"),
-        ("GET", format!("{MAPS}/absent"), "", b"".to_vec(), 404, "NotFound"),
-        ("GET", "/at/noon/api/v1/nodes".into(), "", b"".to_vec(), 400, "BadRequest"),
-        ("GET", "/at/2999-01-01T00:00:00Z/api/v1/nodes".into(), "", b"".to_vec(), 400, "BadRequest"),
-        ("GET", "/at/1999-01-01T00:00:00Z/api/v1/nodes".into(), "", b"".to_vec(), 410, "Expired"),
-        ("GET", "/at/1/api/v1/nodes?watch=1".into(), "", b"".to_vec(), 400, "BadRequest"),
-        ("DELETE", format!("/at/1{MAPS}/there"), json_type, b"".to_vec(), 405, "MethodNotAllowed"),
+    let rows: Vec<Row> = vec![
+        (
+            "POST",
+            MAPS.into(),
+            json_type,
+            b"{not json".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            json_type,
+            b"".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            json_type,
+            b"[]".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            "application/yaml",
+            b"a: [".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            "text/plain",
+            b"a: b".to_vec(),
+            415,
+            "UnsupportedMediaType",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            json_type,
+            br#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"x"}}"#.to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            json_type,
+            br#"{"metadata":{"name":"x"},"data":{"a":1}}"#.to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            json_type,
+            br#"{"metadata":{"name":"Upper"}}"#.to_vec(),
+            422,
+            "Invalid",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            json_type,
+            br#"{"metadata":{}}"#.to_vec(),
+            422,
+            "Invalid",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            json_type,
+            br#"{"metadata":{"name":"x","namespace":"other"}}"#.to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            json_type,
+            br#"{"metadata":{"name":"there"}}"#.to_vec(),
+            409,
+            "AlreadyExists",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            json_type,
+            vec![b'x'; super::BODY_BYTES_MAX + 1],
+            413,
+            "RequestEntityTooLarge",
+        ),
+        (
+            "POST",
+            "/api/v1/namespaces/absent/configmaps".into(),
+            json_type,
+            br#"{"metadata":{"name":"x"}}"#.to_vec(),
+            404,
+            "NotFound",
+        ),
+        (
+            "POST",
+            "/api/v1/namespaces/default/nonsense".into(),
+            json_type,
+            b"{}".to_vec(),
+            404,
+            "NotFound",
+        ),
+        (
+            "POST",
+            "/api/v1/configmaps".into(),
+            json_type,
+            br#"{"metadata":{"name":"x"}}"#.to_vec(),
+            405,
+            "MethodNotAllowed",
+        ),
+        (
+            "POST",
+            there.clone(),
+            json_type,
+            br#"{"metadata":{"name":"there"}}"#.to_vec(),
+            405,
+            "MethodNotAllowed",
+        ),
+        (
+            "POST",
+            format!("{MAPS}?fieldValidation=Strict"),
+            json_type,
+            br#"{"metadata":{"name":"x"},"dataa":{}}"#.to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "POST",
+            format!("{MAPS}?fieldValidation=Harsh"),
+            json_type,
+            br#"{"metadata":{"name":"x"}}"#.to_vec(),
+            422,
+            "Invalid",
+        ),
+        (
+            "POST",
+            format!("{MAPS}?dryRun=Some"),
+            json_type,
+            br#"{"metadata":{"name":"x"}}"#.to_vec(),
+            422,
+            "Invalid",
+        ),
+        (
+            "PUT",
+            there.clone(),
+            json_type,
+            stale.to_string().into_bytes(),
+            409,
+            "Conflict",
+        ),
+        (
+            "PUT",
+            there.clone(),
+            json_type,
+            br#"{"metadata":{"name":"other"}}"#.to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "PUT",
+            there.clone(),
+            json_type,
+            br#"{"metadata":{"name":"there","uid":"00000000-0000-0000-0000-000000000000"}}"#
+                .to_vec(),
+            409,
+            "Conflict",
+        ),
+        (
+            "PUT",
+            format!("{MAPS}/absent"),
+            json_type,
+            br#"{"metadata":{"name":"absent"}}"#.to_vec(),
+            404,
+            "NotFound",
+        ),
+        (
+            "PATCH",
+            there.clone(),
+            json_type,
+            b"{}".to_vec(),
+            415,
+            "UnsupportedMediaType",
+        ),
+        (
+            "PATCH",
+            there.clone(),
+            "application/merge-patch+json",
+            b"{broken".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "PATCH",
+            there.clone(),
+            "application/json-patch+json",
+            br#"[{"op":"test","path":"/data/k","value":"no"}]"#.to_vec(),
+            422,
+            "Invalid",
+        ),
+        (
+            "PATCH",
+            format!("{MAPS}/sealed"),
+            "application/merge-patch+json",
+            br#"{"data":{"a":"c"}}"#.to_vec(),
+            422,
+            "Invalid",
+        ),
+        (
+            "DELETE",
+            format!("{MAPS}/absent"),
+            json_type,
+            b"".to_vec(),
+            404,
+            "NotFound",
+        ),
+        (
+            "DELETE",
+            there.clone(),
+            json_type,
+            br#"{"preconditions":{"uid":"x"}}"#.to_vec(),
+            409,
+            "Conflict",
+        ),
+        (
+            "DELETE",
+            there.clone(),
+            json_type,
+            br#"{"propagationPolicy":"Sideways"}"#.to_vec(),
+            422,
+            "Invalid",
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces/default".into(),
+            json_type,
+            b"".to_vec(),
+            403,
+            "Forbidden",
+        ),
+        (
+            "GET",
+            format!("{MAPS}?labelSelector=a===b"),
+            "",
+            b"".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "GET",
+            format!("{MAPS}?fieldSelector=data.k=1"),
+            "",
+            b"".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "GET",
+            format!("{MAPS}?limit=2&continue=garbage"),
+            "",
+            b"".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "GET",
+            format!("{MAPS}?limit=x"),
+            "",
+            b"".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "GET",
+            format!("{MAPS}?resourceVersion=x"),
+            "",
+            b"".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "GET",
+            format!("{MAPS}/absent"),
+            "",
+            b"".to_vec(),
+            404,
+            "NotFound",
+        ),
+        (
+            "GET",
+            "/at/noon/api/v1/nodes".into(),
+            "",
+            b"".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "GET",
+            "/at/2999-01-01T00:00:00Z/api/v1/nodes".into(),
+            "",
+            b"".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "GET",
+            "/at/1999-01-01T00:00:00Z/api/v1/nodes".into(),
+            "",
+            b"".to_vec(),
+            410,
+            "Expired",
+        ),
+        (
+            "GET",
+            "/at/1/api/v1/nodes?watch=1".into(),
+            "",
+            b"".to_vec(),
+            400,
+            "BadRequest",
+        ),
+        (
+            "DELETE",
+            format!("/at/1{MAPS}/there"),
+            json_type,
+            b"".to_vec(),
+            405,
+            "MethodNotAllowed",
+        ),
     ];
     for (method, path, content_type, body, code, reason) in rows {
         let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
         let (found, status) = server.send(method, &path, content_type, body).await;
-        assert_eq!((found, status["reason"].as_str().unwrap_or_default()), (code, reason), "{method} {path} {shown}: {status}");
-        assert_eq!((status["kind"].as_str(), status["code"].as_u64()), (Some("Status"), Some(u64::from(code))), "{method} {path}");
+        assert_eq!(
+            (found, status["reason"].as_str().unwrap_or_default()),
+            (code, reason),
+            "{method} {path} {shown}: {status}"
+        );
+        assert_eq!(
+            (status["kind"].as_str(), status["code"].as_u64()),
+            (Some("Status"), Some(u64::from(code))),
+            "{method} {path}"
+        );
     }
-    assert_eq!(mine(&server.get("/reckon/v1/events?limit=1000").await.1), before);
+    assert_eq!(
+        mine(&server.get("/reckon/v1/events?limit=1000").await.1),
+        before
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,35 +534,73 @@ async fn an_object_lives_and_its_past_stays() {
     let server = server().await;
     let (code, made) = server.json("POST", MAPS, map("web", "1")).await;
     assert_eq!((code, &made["data"]["k"]), (201, &json!("1")));
-    let first = made["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let first = made["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let path = format!("{MAPS}/web");
-    let (code, changed) = server.json("PATCH", &path, json!({"data": {"k": "2"}})).await;
-    assert_eq!((code, &changed["data"]["k"], &changed["metadata"]["uid"]), (200, &json!("2"), &made["metadata"]["uid"]));
-    let (_, same) = server.json("PATCH", &path, json!({"data": {"k": "2"}})).await;
-    assert_eq!(same["metadata"]["resourceVersion"], changed["metadata"]["resourceVersion"], "nothing changed, nothing was proposed");
+    let (code, changed) = server
+        .json("PATCH", &path, json!({"data": {"k": "2"}}))
+        .await;
+    assert_eq!(
+        (code, &changed["data"]["k"], &changed["metadata"]["uid"]),
+        (200, &json!("2"), &made["metadata"]["uid"])
+    );
+    let (_, same) = server
+        .json("PATCH", &path, json!({"data": {"k": "2"}}))
+        .await;
+    assert_eq!(
+        same["metadata"]["resourceVersion"], changed["metadata"]["resourceVersion"],
+        "nothing changed, nothing was proposed"
+    );
     let (code, gone) = server.json("DELETE", &path, json!({})).await;
     assert_eq!((code, &gone["status"]), (200, &json!("Success")), "{gone}");
     assert_eq!(server.get(&path).await.0, 404);
 
     let (code, then) = server.get(&format!("/at/{first}{path}")).await;
     assert_eq!((code, &then), (200, &made));
-    let (_, list) = server.get(&format!("/at/{first}{MAPS}?fieldSelector=metadata.name%3Dweb")).await;
+    let (_, list) = server
+        .get(&format!(
+            "/at/{first}{MAPS}?fieldSelector=metadata.name%3Dweb"
+        ))
+        .await;
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "{list}");
 
-    let (code, history) = server.get("/reckon/v1/history?resource=configmaps&namespace=default&name=web").await;
+    let (code, history) = server
+        .get("/reckon/v1/history?resource=configmaps&namespace=default&name=web")
+        .await;
     let told: Vec<(&str, &str, &str)> = history["items"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|item| (item["change"].as_str().unwrap(), item["intent"].as_str().unwrap(), item["actor"]["name"].as_str().unwrap()))
+        .map(|item| {
+            (
+                item["change"].as_str().unwrap(),
+                item["intent"].as_str().unwrap(),
+                item["actor"]["name"].as_str().unwrap(),
+            )
+        })
         .collect();
-    let expected = [("deleted", "Delete", "admin"), ("updated", "Patch", "admin"), ("created", "Create", "admin")];
+    let expected = [
+        ("deleted", "Delete", "admin"),
+        ("updated", "Patch", "admin"),
+        ("created", "Create", "admin"),
+    ];
     assert_eq!((code, told), (200, expected.to_vec()));
-    assert_eq!(history["items"][1]["diff"], json!([{"path": "data.k", "from": "1", "to": "2"}]));
+    assert_eq!(
+        history["items"][1]["diff"],
+        json!([{"path": "data.k", "from": "1", "to": "2"}])
+    );
 
-    let (code, why) = server.get("/reckon/v1/why?resource=configmaps&namespace=default&name=kube-root-ca.crt").await;
+    let (code, why) = server
+        .get("/reckon/v1/why?resource=configmaps&namespace=default&name=kube-root-ca.crt")
+        .await;
     let chain = why["chain"].as_array().unwrap();
-    assert_eq!((code, chain[0]["actor"]["kind"].as_str(), &why["complete"]), (200, Some("reconciler"), &json!(true)), "{why}");
+    assert_eq!(
+        (code, chain[0]["actor"]["kind"].as_str(), &why["complete"]),
+        (200, Some("reconciler"), &json!(true)),
+        "{why}"
+    );
 
     let (_, verified) = server.get("/reckon/v1/verify").await;
     assert_eq!(verified["ok"], json!(true), "{verified}");
@@ -194,22 +610,43 @@ async fn an_object_lives_and_its_past_stays() {
 async fn lists_come_in_pages_of_one_revision() {
     let server = server().await;
     for index in 0..5 {
-        let (code, _) = server.json("POST", MAPS, map(&format!("a{index}"), "1")).await;
+        let (code, _) = server
+            .json("POST", MAPS, map(&format!("a{index}"), "1"))
+            .await;
         assert_eq!(code, 201);
     }
     let (_, first) = server.get(&format!("{MAPS}?limit=2")).await;
     let names = |list: &Value| -> Vec<String> {
-        list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
     };
-    assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["a0".into(), "a1".into()], &json!(4)));
+    assert_eq!(
+        (names(&first), &first["metadata"]["remainingItemCount"]),
+        (vec!["a0".into(), "a1".into()], &json!(4))
+    );
     assert!(first["items"][0].get("kind").is_none());
     // What is made or deleted between pages is not seen by later ones.
     assert_eq!(server.json("POST", MAPS, map("a11", "1")).await.0, 201);
-    assert_eq!(server.json("DELETE", &format!("{MAPS}/a3"), json!({})).await.0, 200);
+    assert_eq!(
+        server
+            .json("DELETE", &format!("{MAPS}/a3"), json!({}))
+            .await
+            .0,
+        200
+    );
     let token = first["metadata"]["continue"].as_str().unwrap();
-    let (_, second) = server.get(&format!("{MAPS}?limit=2&continue={token}")).await;
+    let (_, second) = server
+        .get(&format!("{MAPS}?limit=2&continue={token}"))
+        .await;
     assert_eq!(names(&second), ["a2", "a3"]);
-    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    assert_eq!(
+        second["metadata"]["resourceVersion"],
+        first["metadata"]["resourceVersion"]
+    );
     let (_, selected) = server.get(&format!("{MAPS}?labelSelector=none")).await;
     assert!(names(&selected).is_empty());
 }
@@ -229,11 +666,29 @@ async fn services_hold_their_addresses_alone() {
     assert_eq!(code, 201, "{made}");
     let address = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
     assert!((30_000..=32_767).contains(&made["spec"]["ports"][0]["nodePort"].as_i64().unwrap()));
-    let (code, refused) = server.json("POST", services, service("b", Some(&address))).await;
-    assert_eq!((code, refused["details"]["causes"][0]["field"].as_str()), (422, Some("spec.clusterIPs")), "{refused}");
-    assert_eq!(server.json("DELETE", &format!("{services}/a"), json!({})).await.0, 200);
-    let (code, made) = server.json("POST", services, service("b", Some(&address))).await;
-    assert_eq!((code, made["spec"]["clusterIP"].as_str()), (201, Some(address.as_str())), "{made}");
+    let (code, refused) = server
+        .json("POST", services, service("b", Some(&address)))
+        .await;
+    assert_eq!(
+        (code, refused["details"]["causes"][0]["field"].as_str()),
+        (422, Some("spec.clusterIPs")),
+        "{refused}"
+    );
+    assert_eq!(
+        server
+            .json("DELETE", &format!("{services}/a"), json!({}))
+            .await
+            .0,
+        200
+    );
+    let (code, made) = server
+        .json("POST", services, service("b", Some(&address)))
+        .await;
+    assert_eq!(
+        (code, made["spec"]["clusterIP"].as_str()),
+        (201, Some(address.as_str())),
+        "{made}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,19 +698,57 @@ async fn watches_show_what_begins_and_ceases_to_match() {
     let (_, made) = server.json("POST", MAPS, labelled("yes")).await;
     let from = made["metadata"]["resourceVersion"].as_str().unwrap();
     for label in ["no", "yes"] {
-        assert_eq!(server.json("PATCH", &format!("{MAPS}/w"), json!({"metadata": {"labels": {"on": label}}})).await.0, 200);
+        assert_eq!(
+            server
+                .json(
+                    "PATCH",
+                    &format!("{MAPS}/w"),
+                    json!({"metadata": {"labels": {"on": label}}})
+                )
+                .await
+                .0,
+            200
+        );
     }
-    assert_eq!(server.json("DELETE", &format!("{MAPS}/w"), json!({})).await.0, 200);
-    let (_, text) = server.get(&format!("{MAPS}?watch=1&timeoutSeconds=1&resourceVersion={from}&labelSelector=on%3Dyes")).await;
-    let seen: Vec<Value> = text.as_str().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        server
+            .json("DELETE", &format!("{MAPS}/w"), json!({}))
+            .await
+            .0,
+        200
+    );
+    let (_, text) = server
+        .get(&format!(
+            "{MAPS}?watch=1&timeoutSeconds=1&resourceVersion={from}&labelSelector=on%3Dyes"
+        ))
+        .await;
+    let seen: Vec<Value> = text
+        .as_str()
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let told: Vec<(&str, &str)> = seen
         .iter()
-        .map(|event| (event["type"].as_str().unwrap(), event["object"]["metadata"]["labels"]["on"].as_str().unwrap()))
+        .map(|event| {
+            (
+                event["type"].as_str().unwrap(),
+                event["object"]["metadata"]["labels"]["on"]
+                    .as_str()
+                    .unwrap(),
+            )
+        })
         .collect();
-    assert_eq!(told, [("DELETED", "yes"), ("ADDED", "yes"), ("DELETED", "yes")]);
+    assert_eq!(
+        told,
+        [("DELETED", "yes"), ("ADDED", "yes"), ("DELETED", "yes")]
+    );
     let (_, text) = server
         .get(&format!("{MAPS}?watch=1&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&labelSelector=on"))
         .await;
     assert_eq!(text["type"], json!("BOOKMARK"), "{text}");
-    assert_eq!(text["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], json!("true"));
+    assert_eq!(
+        text["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        json!("true")
+    );
 }

@@ -49,7 +49,10 @@ pub(crate) async fn replace(
     write::put_in_namespace(target, &mut object)?;
     write::check_name(target, &object)?;
     write::default(target.kind, &mut object);
-    let manager = Manager { name: &options.manager, subresource: part.subresource() };
+    let manager = Manager {
+        name: &options.manager,
+        subresource: part.subresource(),
+    };
     let unversioned = object["metadata"]["resourceVersion"]
         .as_str()
         .unwrap_or_default()
