@@ -1,6 +1,10 @@
 //! What this crate may never depend on: whatever can do I/O, read a clock or roll dice. Read from `cargo tree`, so that a dependency's
 //! dependency counts too.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, whose helpers clippy does not know for such"
+)]
 use std::process::Command;
 
 const FORBIDDEN: [&str; 14] = [

@@ -1,5 +1,9 @@
 //! The scheduler at size: no node is overcommitted by its binds, pods of one owner spread evenly, and the same world gives the same binds.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, whose helpers clippy does not know for such"
+)]
 mod testbed;
 
 use eventstore::Key;
@@ -105,4 +109,26 @@ fn gives_way_to_a_bind_that_came_between() {
     bed.due.everything(&bed.reconcilers, &bed.world);
     bed.settle();
     assert!(bed.get(&Key::new("pods", "default", "ours")).unwrap()["spec"]["nodeName"].is_null());
+}
+
+#[test]
+fn decides_alike_from_the_same_world() {
+    let mut bed = Bed::new();
+    for name in ["n1", "n2", "n3"] {
+        bed.put(&Key::new("nodes", "", name), &node(name, "4"));
+    }
+    bed.put(&Key::new("apps/deployments", "default", "web"), &deployment("web", 7, "img:1"));
+    bed.round();
+    bed.round();
+    let decide = || {
+        let world = reconcilers::World::from_view(bed.state.view());
+        let mut due = reconcilers::Due::default();
+        due.everything(&bed.reconcilers, &world);
+        let limits = reconcilers::Limits::default();
+        let outcome = reconcilers::run_round(&bed.reconcilers, &world, &mut due, bed.now, limits);
+        outcome.drafts.into_iter().map(|decided| decided.draft).collect::<Vec<_>>()
+    };
+    let first = decide();
+    assert_eq!(first, decide());
+    assert!(first.iter().filter(|draft| matches!(draft.intent, eventstore::Intent::Bind { .. })).count() == 7, "{first:?}");
 }

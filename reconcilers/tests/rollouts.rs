@@ -1,6 +1,10 @@
 //! What holds at every moment of any rollout, whatever the order in which pods become ready: never more pods than the surge allows, and
 //! never fewer available ones than asked for less what may be unavailable.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, whose helpers clippy does not know for such"
+)]
 mod testbed;
 
 use eventstore::{Key, State};

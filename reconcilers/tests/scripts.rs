@@ -14,6 +14,10 @@
 
 // The scripts are files, and a variable says whether to write them; the reconcilers themselves may do neither.
 #![allow(clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, whose helpers clippy does not know for such"
+)]
 
 mod testbed;
 

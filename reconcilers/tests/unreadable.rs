@@ -1,5 +1,9 @@
 //! An object that can't be read as its kind is set aside with a reason; everything else goes on.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, whose helpers clippy does not know for such"
+)]
 mod testbed;
 
 use eventstore::Key;
