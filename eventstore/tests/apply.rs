@@ -1,6 +1,9 @@
 //! What apply answers, row by row: a log so far, one proposal, its outcome.
 
-#![allow(clippy::unwrap_used, reason = "tests, whose helpers clippy does not know for such")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, whose helpers clippy does not know for such"
+)]
 
 mod language;
 

@@ -3,7 +3,10 @@
 //! One file a type, one line a value: its name, a space, its bytes. `RECKON_REWRITE_GOLDEN=1` writes them; read the diff: a changed
 //! line is a broken format, which wants a new number and not a new golden file. A new line is a new variant, at the end of its enum.
 
-#![allow(clippy::unwrap_used, reason = "tests, whose helpers clippy does not know for such")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, whose helpers clippy does not know for such"
+)]
 
 mod language;
 

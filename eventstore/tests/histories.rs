@@ -1,7 +1,10 @@
 //! Random histories: whatever is proposed, apply is deterministic, its chain verifies, and a state put together again from its parts goes
 //! on as the one it was taken from.
 
-#![allow(clippy::unwrap_used, reason = "tests, whose helpers clippy does not know for such")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, whose helpers clippy does not know for such"
+)]
 
 mod language;
 

@@ -1,6 +1,9 @@
 //! The event store over RocksDB in a folder of its own: against a naive model, through crashes, and with a disk that lies.
 
-#![allow(clippy::unwrap_used, reason = "tests, whose helpers clippy does not know for such")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, whose helpers clippy does not know for such"
+)]
 
 #[path = "../../../tests/language/mod.rs"]
 mod language;

@@ -65,13 +65,17 @@ impl Model {
     }
 }
 
+/// (resource, namespace, name, what)
+type Put = (u8, u8, u8, u8);
+/// A watch: (opened before group, resource, namespace, name, revisions back, batch)
+type Opened = (usize, u8, Option<u8>, Option<u8>, u64, usize);
+
 #[derive(Clone, Debug)]
 struct Script {
-    /// Groups of proposals of changes: (resource, namespace, name, what).
-    groups: Vec<Vec<Vec<(u8, u8, u8, u8)>>>,
+    /// Groups of proposals of changes.
+    groups: Vec<Vec<Vec<Put>>>,
     later_ms: Vec<i64>,
-    /// Watches: (opened before group, resource, namespace, name, revisions back, batch).
-    watches: Vec<(usize, u8, Option<u8>, Option<u8>, u64, usize)>,
+    watches: Vec<Opened>,
     /// A look back: (part of the whole, limit, start).
     looks: Vec<(u8, usize, u8)>,
     reopen: usize,
@@ -128,7 +132,7 @@ fn key((of, namespace, name): (u8, u8, u8)) -> Key {
     )
 }
 
-fn proposal_of(number: u128, changes: &[(u8, u8, u8, u8)], store: &Store) -> Proposal {
+fn proposal_of(number: u128, changes: &[Put], store: &Store) -> Proposal {
     let mut living: BTreeMap<Key, bool> = BTreeMap::new();
     let mut all = Vec::new();
     for (of, namespace, name, what) in changes {
