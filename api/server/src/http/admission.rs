@@ -1,8 +1,8 @@
 //! What a create is let in with: a namespace that lives, and for pods what Kubernetes' admission adds to them.
 //!
 //! Pods get the tolerations that decide how long they outlive their node, their service account with its pull secrets and its mounted
-//! token, and the priority of those who name none. Reconcilers' pods do not come this way: the leader's loop admits them by the same
-//! `admit_pod`.
+//! token, and the priority of those who name none. Reconcilers' pods do not come this way: whoever makes a pod for a workload completes
+//! it alike (`reconcilers`, replica_set/pod).
 
 use super::call::{Call, Target};
 use eventstore::{Key, View};
@@ -74,7 +74,7 @@ fn living_namespace(
 
 /// Completes a pod as Kubernetes' admission plugins do (DefaultTolerationSeconds, ServiceAccount, Priority). `suffix`: five letters for
 /// the name of a volume.
-pub(crate) fn admit_pod(
+fn admit_pod(
     view: &View,
     namespace: &str,
     object: &mut Value,
