@@ -117,7 +117,10 @@ fn decides_alike_from_the_same_world() {
     for name in ["n1", "n2", "n3"] {
         bed.put(&Key::new("nodes", "", name), &node(name, "4"));
     }
-    bed.put(&Key::new("apps/deployments", "default", "web"), &deployment("web", 7, "img:1"));
+    bed.put(
+        &Key::new("apps/deployments", "default", "web"),
+        &deployment("web", 7, "img:1"),
+    );
     bed.round();
     bed.round();
     let decide = || {
@@ -126,9 +129,20 @@ fn decides_alike_from_the_same_world() {
         due.everything(&bed.reconcilers, &world);
         let limits = reconcilers::Limits::default();
         let outcome = reconcilers::run_round(&bed.reconcilers, &world, &mut due, bed.now, limits);
-        outcome.drafts.into_iter().map(|decided| decided.draft).collect::<Vec<_>>()
+        outcome
+            .drafts
+            .into_iter()
+            .map(|decided| decided.draft)
+            .collect::<Vec<_>>()
     };
     let first = decide();
     assert_eq!(first, decide());
-    assert!(first.iter().filter(|draft| matches!(draft.intent, eventstore::Intent::Bind { .. })).count() == 7, "{first:?}");
+    assert!(
+        first
+            .iter()
+            .filter(|draft| matches!(draft.intent, eventstore::Intent::Bind { .. }))
+            .count()
+            == 7,
+        "{first:?}"
+    );
 }
