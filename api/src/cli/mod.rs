@@ -150,8 +150,8 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// What a member says goes to standard error, which `reckon up` keeps as its log. `RECKON_LOG` says how much (`info`, `raft=debug`).
 fn log_to_stderr() {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("RECKON_LOG").unwrap_or_else(|_| DEFAULT_LOG.into());
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RECKON_LOG")
+        .unwrap_or_else(|_| DEFAULT_LOG.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -20,8 +20,7 @@ const OVERSIZED_BYTES: usize = 4 << 20;
 fn each_gets_its_status_and_leaves_no_event() {
     let mut cluster = Cluster::servers();
     let api = cluster.api(1);
-    let stale =
-        create(&api, CONFIG_MAPS, &config_map("held"))["metadata"]["resourceVersion"].clone();
+    let held = create(&api, CONFIG_MAPS, &config_map("held"));
     create(&api, DEPLOYMENTS, &deployment("web", 0));
     let changed = send(
         &api,
@@ -33,381 +32,387 @@ fn each_gets_its_status_and_leaves_no_event() {
     assert_eq!(changed.0, 200, "{changed:?}");
     let quiet = settled_revision(&cluster);
 
-    let check = |what: &str,
-                 method: Method,
-                 path: &str,
-                 content_type: &str,
-                 body: String,
-                 code: u16,
-                 reason: &str,
-                 message: &str| {
-        for server in 1..=3 {
-            let (answered, status) = send(
-                &cluster.api(server),
-                method.clone(),
-                path,
-                content_type,
-                &body,
-            );
-            assert_eq!(
-                (answered, &status["reason"]),
-                (code, &json!(reason)),
-                "{what}, server-{server}: {status}"
-            );
-            assert_eq!(
-                (&status["kind"], &status["status"], &status["code"]),
-                (&json!("Status"), &json!("Failure"), &json!(code)),
-                "{what}: {status}"
-            );
-            assert!(
-                status["message"]
-                    .as_str()
-                    .is_some_and(|text| text.contains(message)),
-                "{what}: {message:?} is not in {status}"
-            );
-        }
-    };
-    let post = |what: &str,
-                path: &str,
-                content_type: &str,
-                body: &str,
-                code: u16,
-                reason: &str,
-                message: &str| {
-        check(
-            what,
-            Method::POST,
-            path,
-            content_type,
-            body.to_string(),
-            code,
-            reason,
-            message,
-        );
-    };
-
-    post(
-        "malformed JSON",
-        CONFIG_MAPS,
-        JSON,
-        r#"{"apiVersion": "v1", "#,
-        400,
-        "BadRequest",
-        "",
+    let rows = [bodies(), names(), updates(&held), patches_and_reads()].concat();
+    let failed: Vec<String> = (1..=3)
+        .flat_map(|server| {
+            let api = cluster.api(server);
+            rows.iter()
+                .filter_map(move |row| {
+                    check(&api, row)
+                        .err()
+                        .map(|why| format!("server-{server}, {why}"))
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {} answers:\n{}",
+        failed.len(),
+        rows.len() * 3,
+        failed.join("\n")
     );
-    post(
-        "no JSON at all",
-        CONFIG_MAPS,
-        JSON,
-        "hello",
-        400,
-        "BadRequest",
-        "",
-    );
-    post(
-        "malformed YAML",
-        CONFIG_MAPS,
-        YAML,
-        "apiVersion: v1\nkind: [ConfigMap",
-        400,
-        "BadRequest",
-        "",
-    );
-    post(
-        "an unknown resource",
-        "/api/v1/namespaces/default/widgets",
-        JSON,
-        "{}",
-        404,
-        "NotFound",
-        "the server could not find the requested resource",
-    );
-    post(
-        "an unknown group",
-        "/apis/example.com/v1/widgets",
-        JSON,
-        "{}",
-        404,
-        "NotFound",
-        "",
-    );
-    let widget =
-        json!({ "apiVersion": "v1", "kind": "Widget", "metadata": { "name": "x" } }).to_string();
-    post(
-        "an unknown kind",
-        CONFIG_MAPS,
-        JSON,
-        &widget,
-        400,
-        "BadRequest",
-        "Widget",
-    );
-    let other_kind =
-        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "x" } }).to_string();
-    post(
-        "another kind than the path's",
-        CONFIG_MAPS,
-        JSON,
-        &other_kind,
-        400,
-        "BadRequest",
-        "",
-    );
-    let words = deployment("words", 0)
-        .to_string()
-        .replace("\"replicas\":0", "\"replicas\":\"three\"");
-    post(
-        "text for a number",
-        DEPLOYMENTS,
-        JSON,
-        &words,
-        400,
-        "BadRequest",
-        "replicas",
-    );
-    let list = config_map("x")
-        .to_string()
-        .replace("{\"n\":\"1\"}", "[\"n\"]");
-    post(
-        "a list for a map",
-        CONFIG_MAPS,
-        JSON,
-        &list,
-        400,
-        "BadRequest",
-        "data",
-    );
-    let large = config_map("large")
-        .to_string()
-        .replace("\"1\"", &format!("\"{}\"", "x".repeat(OVERSIZED_BYTES)));
-    post(
-        "an oversized body",
-        CONFIG_MAPS,
-        JSON,
-        &large,
-        413,
-        "RequestEntityTooLarge",
-        "",
-    );
-    post(
-        "an unknown media type",
-        CONFIG_MAPS,
-        "text/plain",
-        "x",
-        415,
-        "UnsupportedMediaType",
-        "",
-    );
-
-    post(
-        "a namespace that is not there",
-        "/api/v1/namespaces/none/configmaps",
-        JSON,
-        &config_map("x").to_string(),
-        404,
-        "NotFound",
-        "namespaces \"none\" not found",
-    );
-    let elsewhere = config_map("x")
-        .to_string()
-        .replace("\"name\":\"x\"", "\"name\":\"x\",\"namespace\":\"other\"");
-    post(
-        "another namespace than the path's",
-        CONFIG_MAPS,
-        JSON,
-        &elsewhere,
-        400,
-        "BadRequest",
-        "namespace",
-    );
-    post(
-        "a name that is taken",
-        CONFIG_MAPS,
-        JSON,
-        &config_map("held").to_string(),
-        409,
-        "AlreadyExists",
-        "configmaps \"held\" already exists",
-    );
-    post(
-        "a bad name",
-        CONFIG_MAPS,
-        JSON,
-        &config_map("Bad_Name").to_string(),
-        422,
-        "Invalid",
-        "Bad_Name",
-    );
-    let nameless = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": {} }).to_string();
-    post(
-        "no name",
-        CONFIG_MAPS,
-        JSON,
-        &nameless,
-        422,
-        "Invalid",
-        "name or generateName is required",
-    );
-    let negative = deployment("negative", -1).to_string();
-    post(
-        "a negative count",
-        DEPLOYMENTS,
-        JSON,
-        &negative,
-        422,
-        "Invalid",
-        "spec.replicas",
-    );
-    let apart =
-        deployment("apart", 0)
-            .to_string()
-            .replacen("\"app\":\"apart\"", "\"app\":\"other\"", 1);
-    post(
-        "a selector that selects something else",
-        DEPLOYMENTS,
-        JSON,
-        &apart,
-        422,
-        "Invalid",
-        "selector",
-    );
-
-    let mut held = config_map("held");
-    held["metadata"]["resourceVersion"] = stale;
-    check(
-        "a stale resourceVersion",
-        Method::PUT,
-        &format!("{CONFIG_MAPS}/held"),
-        JSON,
-        held.to_string(),
-        409,
-        "Conflict",
-        "the object has been modified",
-    );
-    let renamed = config_map("renamed").to_string();
-    check(
-        "another name than the path's",
-        Method::PUT,
-        &format!("{CONFIG_MAPS}/held"),
-        JSON,
-        renamed,
-        400,
-        "BadRequest",
-        "name",
-    );
-    let moved = deployment("web", 0)
-        .to_string()
-        .replace("\"app\":\"web\"", "\"app\":\"other\"");
-    check(
-        "an immutable field",
-        Method::PUT,
-        &format!("{DEPLOYMENTS}/web"),
-        JSON,
-        moved,
-        422,
-        "Invalid",
-        "field is immutable",
-    );
-
-    let held = format!("{CONFIG_MAPS}/held");
-    check(
-        "a patch that is no JSON",
-        Method::PATCH,
-        &held,
-        MERGE,
-        "{".into(),
-        400,
-        "BadRequest",
-        "",
-    );
-    let test = r#"[{"op":"test","path":"/data/n","value":"no"}]"#;
-    check(
-        "a patch whose test fails",
-        Method::PATCH,
-        &held,
-        PATCH,
-        test.into(),
-        422,
-        "Invalid",
-        "",
-    );
-    check(
-        "an unknown kind of patch",
-        Method::PATCH,
-        &held,
-        JSON,
-        "{}".into(),
-        415,
-        "UnsupportedMediaType",
-        "",
-    );
-    check(
-        "a patch of what is not there",
-        Method::PATCH,
-        &format!("{CONFIG_MAPS}/none"),
-        MERGE,
-        "{}".into(),
-        404,
-        "NotFound",
-        "configmaps \"none\" not found",
-    );
-    check(
-        "a deletion of what is not there",
-        Method::DELETE,
-        &format!("{CONFIG_MAPS}/none"),
-        JSON,
-        String::new(),
-        404,
-        "NotFound",
-        "configmaps \"none\" not found",
-    );
-    check(
-        "a bad label selector",
-        Method::GET,
-        &format!("{CONFIG_MAPS}?labelSelector=a%3D%3Db%3D%3Dc"),
-        JSON,
-        String::new(),
-        400,
-        "BadRequest",
-        "",
-    );
-    check(
-        "an unknown field selector",
-        Method::GET,
-        &format!("{CONFIG_MAPS}?fieldSelector=data.n%3D1"),
-        JSON,
-        String::new(),
-        400,
-        "BadRequest",
-        "field label not supported",
-    );
-    check(
-        "a resourceVersion that is no number",
-        Method::GET,
-        &format!("{CONFIG_MAPS}?resourceVersion=abc"),
-        JSON,
-        String::new(),
-        400,
-        "BadRequest",
-        "",
-    );
-    check(
-        "a verb that a resource has not",
-        Method::POST,
-        &held,
-        JSON,
-        "{}".into(),
-        405,
-        "MethodNotAllowed",
-        "",
-    );
-
     assert_eq!(
         settled_revision(&cluster),
         quiet,
         "what was refused left an event"
     );
     cluster.stop();
+}
+
+/// A request, and the Status that it gets: code, reason, part of the message.
+#[derive(Clone)]
+struct Row {
+    what: &'static str,
+    method: Method,
+    path: String,
+    content_type: &'static str,
+    body: String,
+    status: (u16, &'static str, &'static str),
+}
+
+fn check(api: &Api, row: &Row) -> Result<(), String> {
+    let (answered, status) = send(
+        api,
+        row.method.clone(),
+        &row.path,
+        row.content_type,
+        &row.body,
+    );
+    let (code, reason, message) = row.status;
+    let expected = json!({ "kind": "Status", "status": "Failure", "code": code, "reason": reason });
+    let same = expected
+        .as_object()
+        .unwrap()
+        .iter()
+        .all(|(field, value)| status[field] == *value);
+    if answered != code
+        || !same
+        || !status["message"]
+            .as_str()
+            .is_some_and(|text| text.contains(message))
+    {
+        return Err(format!(
+            "{}: expected {code} {reason} {message:?}, got {answered} {status}",
+            row.what
+        ));
+    }
+    Ok(())
+}
+
+fn post(
+    what: &'static str,
+    path: &str,
+    content_type: &'static str,
+    body: impl ToString,
+    status: (u16, &'static str, &'static str),
+) -> Row {
+    row(what, Method::POST, path, content_type, body, status)
+}
+
+fn row(
+    what: &'static str,
+    method: Method,
+    path: &str,
+    content_type: &'static str,
+    body: impl ToString,
+    status: (u16, &'static str, &'static str),
+) -> Row {
+    Row {
+        what,
+        method,
+        path: path.to_string(),
+        content_type,
+        body: body.to_string(),
+        status,
+    }
+}
+
+/// What cannot be read as the object that it should be.
+fn bodies() -> Vec<Row> {
+    let widget = json!({ "apiVersion": "v1", "kind": "Widget", "metadata": { "name": "x" } });
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "x" } });
+    let words = deployment("words", 0)
+        .to_string()
+        .replace("\"replicas\":0", "\"replicas\":\"three\"");
+    let list = config_map("x")
+        .to_string()
+        .replace("{\"n\":\"1\"}", "[\"n\"]");
+    let large = config_map("large")
+        .to_string()
+        .replace("\"1\"", &format!("\"{}\"", "x".repeat(OVERSIZED_BYTES)));
+    vec![
+        post(
+            "malformed JSON",
+            CONFIG_MAPS,
+            JSON,
+            r#"{"apiVersion": "v1", "#,
+            (400, "BadRequest", ""),
+        ),
+        post(
+            "no JSON at all",
+            CONFIG_MAPS,
+            JSON,
+            "hello",
+            (400, "BadRequest", ""),
+        ),
+        post(
+            "malformed YAML",
+            CONFIG_MAPS,
+            YAML,
+            "apiVersion: v1\nkind: [ConfigMap",
+            (400, "BadRequest", ""),
+        ),
+        post(
+            "an unknown media type",
+            CONFIG_MAPS,
+            "text/plain",
+            "x",
+            (415, "UnsupportedMediaType", ""),
+        ),
+        post(
+            "an unknown resource",
+            "/api/v1/namespaces/default/widgets",
+            JSON,
+            "{}",
+            (404, "NotFound", "could not find the requested resource"),
+        ),
+        post(
+            "an unknown resource of a group",
+            "/apis/apps/v1/namespaces/default/widgets",
+            JSON,
+            "{}",
+            (404, "NotFound", "could not find"),
+        ),
+        post(
+            "an unknown kind",
+            CONFIG_MAPS,
+            JSON,
+            widget,
+            (400, "BadRequest", "Widget"),
+        ),
+        post(
+            "another kind than the path's",
+            CONFIG_MAPS,
+            JSON,
+            secret,
+            (400, "BadRequest", "Secret"),
+        ),
+        post(
+            "text for a number",
+            DEPLOYMENTS,
+            JSON,
+            words,
+            (400, "BadRequest", "replicas"),
+        ),
+        post(
+            "a list for a map",
+            CONFIG_MAPS,
+            JSON,
+            list,
+            (400, "BadRequest", "data"),
+        ),
+        post(
+            "an oversized body",
+            CONFIG_MAPS,
+            JSON,
+            large,
+            (413, "RequestEntityTooLarge", ""),
+        ),
+    ]
+}
+
+/// What is an object, and may not be one.
+fn names() -> Vec<Row> {
+    let elsewhere = config_map("x")
+        .to_string()
+        .replace("\"name\":\"x\"", "\"name\":\"x\",\"namespace\":\"other\"");
+    let nameless = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": {} });
+    let apart =
+        deployment("apart", 0)
+            .to_string()
+            .replacen("\"app\":\"apart\"", "\"app\":\"other\"", 1);
+    let nowhere = "/api/v1/namespaces/none/configmaps";
+    vec![
+        post(
+            "a namespace that is not there",
+            nowhere,
+            JSON,
+            config_map("x"),
+            (404, "NotFound", "namespaces \"none\" not found"),
+        ),
+        post(
+            "another namespace than the path's",
+            CONFIG_MAPS,
+            JSON,
+            elsewhere,
+            (400, "BadRequest", "namespace"),
+        ),
+        post(
+            "a name that is taken",
+            CONFIG_MAPS,
+            JSON,
+            config_map("held"),
+            (409, "AlreadyExists", "configmaps \"held\" already exists"),
+        ),
+        post(
+            "a bad name",
+            CONFIG_MAPS,
+            JSON,
+            config_map("Bad_Name"),
+            (422, "Invalid", "Bad_Name"),
+        ),
+        post(
+            "no name",
+            CONFIG_MAPS,
+            JSON,
+            nameless,
+            (422, "Invalid", "name or generateName is required"),
+        ),
+        post(
+            "a negative count",
+            DEPLOYMENTS,
+            JSON,
+            deployment("negative", -1),
+            (422, "Invalid", "spec.replicas"),
+        ),
+        post(
+            "a selector of something else",
+            DEPLOYMENTS,
+            JSON,
+            apart,
+            (422, "Invalid", "selector"),
+        ),
+    ]
+}
+
+/// `held`: as it was before it was changed.
+fn updates(held: &Value) -> Vec<Row> {
+    let path = format!("{CONFIG_MAPS}/held");
+    let mut stale = config_map("held");
+    stale["metadata"]["resourceVersion"] = held["metadata"]["resourceVersion"].clone();
+    let mut other_uid = config_map("held");
+    other_uid["metadata"]["uid"] = json!("00000000-0000-0000-0000-000000000000");
+    let moved = deployment("web", 0)
+        .to_string()
+        .replace("\"app\":\"web\"", "\"app\":\"other\"");
+    let put = Method::PUT;
+    vec![
+        row(
+            "a stale resourceVersion",
+            put.clone(),
+            &path,
+            JSON,
+            stale,
+            (409, "Conflict", "the object has been modified"),
+        ),
+        row(
+            "another uid",
+            put.clone(),
+            &path,
+            JSON,
+            other_uid,
+            (409, "Conflict", "UID"),
+        ),
+        row(
+            "another name than the path's",
+            put.clone(),
+            &path,
+            JSON,
+            config_map("renamed"),
+            (400, "BadRequest", "name"),
+        ),
+        row(
+            "an immutable field",
+            put,
+            &format!("{DEPLOYMENTS}/web"),
+            JSON,
+            moved,
+            (422, "Invalid", "field is immutable"),
+        ),
+    ]
+}
+
+fn patches_and_reads() -> Vec<Row> {
+    let held = format!("{CONFIG_MAPS}/held");
+    let none = format!("{CONFIG_MAPS}/none");
+    let not_found = (404, "NotFound", "configmaps \"none\" not found");
+    let test = r#"[{"op":"test","path":"/data/n","value":"no"}]"#;
+    let query = |query: &str| format!("{CONFIG_MAPS}?{query}");
+    vec![
+        row(
+            "a patch that is no JSON",
+            Method::PATCH,
+            &held,
+            MERGE,
+            "{",
+            (400, "BadRequest", ""),
+        ),
+        row(
+            "a patch whose test fails",
+            Method::PATCH,
+            &held,
+            PATCH,
+            test,
+            (422, "Invalid", ""),
+        ),
+        row(
+            "an unknown kind of patch",
+            Method::PATCH,
+            &held,
+            JSON,
+            "{}",
+            (415, "UnsupportedMediaType", ""),
+        ),
+        row(
+            "a patch of what is not there",
+            Method::PATCH,
+            &none,
+            MERGE,
+            "{}",
+            not_found,
+        ),
+        row(
+            "a deletion of what is not there",
+            Method::DELETE,
+            &none,
+            JSON,
+            "",
+            not_found,
+        ),
+        row(
+            "a bad label selector",
+            Method::GET,
+            &query("labelSelector=a%3D%3Db%3D%3Dc"),
+            JSON,
+            "",
+            (400, "BadRequest", ""),
+        ),
+        row(
+            "an unknown field selector",
+            Method::GET,
+            &query("fieldSelector=data.n%3D1"),
+            JSON,
+            "",
+            (400, "BadRequest", "is not a known field selector"),
+        ),
+        row(
+            "a resourceVersion that is no number",
+            Method::GET,
+            &query("resourceVersion=abc"),
+            JSON,
+            "",
+            (400, "BadRequest", ""),
+        ),
+        row(
+            "a verb that a resource has not",
+            Method::POST,
+            &held,
+            JSON,
+            "{}",
+            (405, "MethodNotAllowed", ""),
+        ),
+    ]
 }
 
 fn config_map(name: &str) -> Value {

@@ -280,11 +280,7 @@ const ROWS: &[Row] = &[
         "get all",
         "",
         true,
-        &[
-            "pod/bare",
-            "deployment.apps/site",
-            "service/site",
-        ],
+        &["pod/bare", "deployment.apps/site", "service/site"],
     ),
     (
         "get configmap kube-root-ca.crt -n shop -o name",

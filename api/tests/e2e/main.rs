@@ -9,6 +9,7 @@ mod bad_input;
 mod cluster;
 mod image;
 mod kubectl_verbs;
+mod node_lost;
 mod past;
 mod rollout;
 mod servers_killed;

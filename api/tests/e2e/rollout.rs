@@ -63,16 +63,16 @@ fn lose_the_leader_in_a_rollout(cluster: &Cluster) {
     let leader = cluster.leader();
     let killed = cluster.pid(&leader).unwrap();
     cluster.kubectl(&["set", "image", "deployment/web", "web=reckon.test/web:v2"]);
-    wait::until("the rollout to have begun", 30, || {
-        let deployment = cluster.kubectl_json(&["get", "deployment", "web"]);
-        let (updated, all) = (
-            deployment["status"]["updatedReplicas"].as_u64(),
-            deployment["status"]["replicas"].as_u64(),
-        );
-        if updated.is_some_and(|updated| updated >= 1) && all != Some(0) {
+    let api = cluster.api(any_server(cluster));
+    wait::until("the rollout to be in its middle", 30, || {
+        let status = api
+            .get("/apis/apps/v1/namespaces/default/deployments/web")
+            .body["status"]
+            .clone();
+        if matches!(status["updatedReplicas"].as_u64(), Some(1..=2)) {
             Ok(())
         } else {
-            Err(deployment["status"].clone())
+            Err(status)
         }
     });
     let at = Instant::now();

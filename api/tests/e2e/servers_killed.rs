@@ -1,4 +1,4 @@
-//! All servers killed at once under a load of writes: what was acknowledged is there, and the pods never noticed.
+//! All servers killed at once under a load of writes, then the agent: what was acknowledged is there, and the pods never noticed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::writes::Writes;
 use crate::{image, wait};
 
 #[test]
-fn all_servers_at_once() {
+fn all_servers_at_once_and_then_the_agent() {
     let mut cluster = Cluster::prepare(Options {
         agents: 1,
         simulated_nodes: 0,
@@ -61,6 +61,25 @@ fn all_servers_at_once() {
         }
     });
     assert_eq!(running(&cluster), before);
+
+    // A new agent takes up what runs.
+    let old = cluster.pid("agent-1").unwrap();
+    cluster.kill_9(&["agent-1"]);
+    wait::until("the agent to be started again", 30, || {
+        match cluster.pid("agent-1") {
+            Some(pid) if pid != old => Ok(()),
+            other => Err(other),
+        }
+    });
+    // Its first reports have come when a pod that is made now runs.
+    cluster.kubectl(&["scale", "deployment/web", "--replicas=4"]);
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]);
+    let after = running(&cluster);
+    assert!(
+        after.len() == 4 && before.iter().all(|pod| after.contains(pod)),
+        "{before:?} then {after:?}"
+    );
+
     let (answered, failed) = asking.finish();
     println!("the pods answered {answered} requests meanwhile");
     assert!(

@@ -156,13 +156,28 @@ fn no_restart_leaves_it_dead() {
     cluster.stop();
 }
 
-/// Containers, mounts, bridge, rules, processes: as if it had never been.
 #[test]
 fn a_stop_leaves_nothing_behind() {
+    check_nothing_is_left(&[], |_| ());
+}
+
+/// An agent that was killed cannot clear away after itself: the stop starts it once more to do so.
+#[test]
+fn a_stop_after_an_agent_was_killed_leaves_nothing_behind() {
+    check_nothing_is_left(&["--no-restart"], |cluster| {
+        cluster.kill_9(&["agent-1"]);
+        wait::until("the pid file to go", 10, || {
+            cluster.pid("agent-1").map_or(Ok(()), Err)
+        });
+    });
+}
+
+/// Containers, mounts, bridge, rules, processes: as if it had never been.
+fn check_nothing_is_left(flags: &[&str], before_the_stop: impl FnOnce(&Cluster)) {
     let mut cluster = Cluster::prepare(Options {
         agents: 1,
         simulated_nodes: 0,
-        flags: &[],
+        flags,
     });
     image::provide(&cluster, "v1");
     let before = machine(&cluster);
@@ -174,6 +189,7 @@ fn a_stop_leaves_nothing_behind() {
         during.len() > before.len() + 3,
         "containers leave traces while they run: {during:?}"
     );
+    before_the_stop(&cluster);
     cluster.stop();
     let after = machine(&cluster);
     let left: Vec<&String> = after.difference(&before).collect();
