@@ -88,11 +88,7 @@ struct Leader {
 }
 
 /// Runs until the task is aborted.
-pub async fn run(
-    core: Core,
-    config: Config,
-    waiting: WaitingFor,
-) -> Result<(), LeaderError> {
+pub async fn run(core: Core, config: Config, waiting: WaitingFor) -> Result<(), LeaderError> {
     let worker = core.seams().runtime.worker("rounds")?;
     let view = core.view();
     let mut events = core.store().all_events(view.revision)?;
