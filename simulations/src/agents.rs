@@ -4,7 +4,9 @@
 use crate::cluster::Fronts;
 use crate::sides::{EPOCH_MS, Fate, SimNet};
 use agent::proto::{AgentMessage, ServerMessage};
-use agent::{Connection, DialError, Dialer, SimulatedConfig, Timestamp, WallClock, run_simulated_node};
+use agent::{
+    Connection, DialError, Dialer, SimulatedConfig, Timestamp, WallClock, run_simulated_node,
+};
 use async_trait::async_trait;
 use futures::StreamExt;
 use server::agents::AgentIdentity;
@@ -29,7 +31,14 @@ pub fn name(index: u32) -> String {
 }
 
 /// Starts a node; dropping the handle's task kills it.
-pub fn start(index: u32, seed: u64, servers: Vec<String>, net: SimNet, fronts: Fronts, started: Instant) -> tokio::task::JoinHandle<()> {
+pub fn start(
+    index: u32,
+    seed: u64,
+    servers: Vec<String>,
+    net: SimNet,
+    fronts: Fronts,
+    started: Instant,
+) -> tokio::task::JoinHandle<()> {
     let config = SimulatedConfig {
         count: index,
         prefix: PREFIX.to_owned(),
@@ -41,7 +50,11 @@ pub fn start(index: u32, seed: u64, servers: Vec<String>, net: SimNet, fronts: F
         pods: NODE_PODS,
         seed,
     };
-    let dialer = Arc::new(SimDialer { name: name(index), net, fronts });
+    let dialer = Arc::new(SimDialer {
+        name: name(index),
+        net,
+        fronts,
+    });
     let wall_clock: WallClock = Arc::new(move || {
         let ms = EPOCH_MS + started.elapsed().as_millis() as i64;
         Timestamp::from_timestamp_millis(ms).unwrap_or_default()
@@ -58,7 +71,10 @@ struct SimDialer {
 #[async_trait]
 impl Dialer for SimDialer {
     async fn dial(&self, server: &str) -> Result<Connection, DialError> {
-        let unreachable = |reason: &str| DialError::Unreachable { server: server.to_owned(), reason: reason.to_owned() };
+        let unreachable = |reason: &str| DialError::Unreachable {
+            server: server.to_owned(),
+            reason: reason.to_owned(),
+        };
         match self.net.fate(&self.name, server) {
             Fate::Arrives(after) => sleep(after).await,
             Fate::Lost | Fate::Cut => {
@@ -66,26 +82,50 @@ impl Dialer for SimDialer {
                 return Err(unreachable("no answer"));
             }
         }
-        let Some(hub) = self.fronts.hub(server) else { return Err(unreachable("connection refused")) };
+        let Some(hub) = self.fronts.hub(server) else {
+            return Err(unreachable("connection refused"));
+        };
         let (up, up_out) = mpsc::channel::<AgentMessage>(QUEUE);
         let (up_in, inbound) = mpsc::channel::<AgentMessage>(QUEUE);
         let (outbound, down_out) = server::agents::outbound();
         let (down_in, down) = mpsc::channel::<ServerMessage>(QUEUE);
-        tokio::spawn(carry(self.net.clone(), self.name.clone(), server.to_owned(), up_out, up_in));
-        tokio::spawn(carry(self.net.clone(), server.to_owned(), self.name.clone(), down_out, down_in));
+        tokio::spawn(carry(
+            self.net.clone(),
+            self.name.clone(),
+            server.to_owned(),
+            up_out,
+            up_in,
+        ));
+        tokio::spawn(carry(
+            self.net.clone(),
+            server.to_owned(),
+            self.name.clone(),
+            down_out,
+            down_in,
+        ));
         let identity = AgentIdentity {
             common_name: format!("system:node:{}", self.name),
             organizations: vec!["system:nodes".to_owned()],
         };
         self.fronts.spawn(server, async move {
-            hub.serve(identity, ReceiverStream::new(inbound), outbound).await;
+            hub.serve(identity, ReceiverStream::new(inbound), outbound)
+                .await;
         });
-        Ok(Connection { up, down: ReceiverStream::new(down).map(Ok).boxed() })
+        Ok(Connection {
+            up,
+            down: ReceiverStream::new(down).map(Ok).boxed(),
+        })
     }
 }
 
 /// One direction of a connection: in order, late when a segment is lost, broken when the two are cut apart.
-async fn carry<T>(net: SimNet, from: String, to: String, mut out: mpsc::Receiver<T>, into: mpsc::Sender<T>) {
+async fn carry<T>(
+    net: SimNet,
+    from: String,
+    to: String,
+    mut out: mpsc::Receiver<T>,
+    into: mpsc::Sender<T>,
+) {
     while let Some(message) = out.recv().await {
         match net.fate(&from, &to) {
             Fate::Arrives(after) => sleep(after).await,
@@ -97,4 +137,3 @@ async fn carry<T>(net: SimNet, from: String, to: String, mut out: mpsc::Receiver
         }
     }
 }
-

@@ -1,8 +1,8 @@
 //! `reckon simulate`: one seed or many, told to a person.
 
+use crate::FaultCounts;
 use crate::planted::Planted;
 use crate::run::{Failure, Options, Report, run};
-use crate::FaultCounts;
 use std::fmt::Write;
 
 /// What the command line says.
@@ -18,7 +18,11 @@ pub fn simulate(arguments: &SimulateArguments, mut say: impl FnMut(&str)) -> Res
     let mut total = FaultCounts::default();
     let mut seeds = 0;
     for seed in arguments.seeds.clone() {
-        let options = Options { steps: arguments.steps, planted: arguments.planted, ..Options::new(seed) };
+        let options = Options {
+            steps: arguments.steps,
+            planted: arguments.planted,
+            ..Options::new(seed)
+        };
         match run(&options) {
             Ok(report) => {
                 say(&line(&report));
@@ -48,12 +52,15 @@ fn line(report: &Report) -> String {
 }
 
 fn listed(faults: &FaultCounts) -> String {
-    faults.rows().iter().fold(String::new(), |mut text, (kind, count)| {
-        let comma = if text.is_empty() { "" } else { ", " };
-        // Writing into a String does not fail.
-        let _ = write!(text, "{comma}{count} {kind}");
-        text
-    })
+    faults
+        .rows()
+        .iter()
+        .fold(String::new(), |mut text, (kind, count)| {
+            let comma = if text.is_empty() { "" } else { ", " };
+            // Writing into a String does not fail.
+            let _ = write!(text, "{comma}{count} {kind}");
+            text
+        })
 }
 
 /// Looks for the shortest run that shows the failure, by halving: the same seed goes the same way up to its end.
@@ -62,7 +69,10 @@ fn explain(options: &Options, failure: Failure) -> String {
     let (mut low, mut high) = (0, shortest.step);
     while low + 1 < high {
         let steps = (low + high) / 2;
-        match run(&Options { steps, ..options.clone() }) {
+        match run(&Options {
+            steps,
+            ..options.clone()
+        }) {
             Err(failure) => {
                 high = failure.step.min(steps);
                 shortest = failure;
@@ -70,5 +80,8 @@ fn explain(options: &Options, failure: Failure) -> String {
             Ok(_) => low = steps,
         }
     }
-    format!("{shortest}\nto see it again: reckon simulate --seed {} --steps {high}", shortest.seed)
+    format!(
+        "{shortest}\nto see it again: reckon simulate --seed {} --steps {high}",
+        shortest.seed
+    )
 }

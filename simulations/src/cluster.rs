@@ -36,7 +36,9 @@ impl Fronts {
 
     /// The API, and what tells that the server died.
     pub fn api(&self, server: &str) -> Option<(Api, watch::Receiver<bool>)> {
-        self.lock().get(server).map(|front| (front.api.clone(), front.dead.subscribe()))
+        self.lock()
+            .get(server)
+            .map(|front| (front.api.clone(), front.dead.subscribe()))
     }
 
     /// Runs a session of a server's, until it ends or the server dies.
@@ -48,7 +50,12 @@ impl Fronts {
     }
 
     fn open(&self, server: &str, parts: &Parts) {
-        let front = Front { hub: parts.hub.clone(), api: parts.api.clone(), sessions: Vec::new(), dead: watch::Sender::new(false) };
+        let front = Front {
+            hub: parts.hub.clone(),
+            api: parts.api.clone(),
+            sessions: Vec::new(),
+            dead: watch::Sender::new(false),
+        };
         self.lock().insert(server.to_owned(), front);
     }
 
@@ -87,7 +94,9 @@ impl SimCluster {
     /// Servers that are not started yet.
     pub fn new(seed: u64, count: usize, planted: Option<Planted>, node_grace_s: u64) -> Self {
         let started = Instant::now();
-        let names: Vec<_> = (1..=count).map(|number| format!("server-{number}")).collect();
+        let names: Vec<_> = (1..=count)
+            .map(|number| format!("server-{number}"))
+            .collect();
         let servers = names.iter().enumerate().map(|(index, name)| SimServer {
             name: name.clone(),
             clock: SimClock::new(started),
@@ -96,24 +105,49 @@ impl SimCluster {
             parts: None,
         });
         let servers: Vec<_> = servers.collect();
-        let members = names.iter().map(|name| Member { name: name.clone(), address: format!("{name}:6443") }).collect();
-        let cluster = Self { servers, net: SimNet::new(Chance::new(seed, 2)), fronts: Fronts::default(), planted, members, node_grace_s };
-        cluster.servers.iter().for_each(|server| server.disks.set_faults(cluster.planted_disk()));
+        let members = names
+            .iter()
+            .map(|name| Member {
+                name: name.clone(),
+                address: format!("{name}:6443"),
+            })
+            .collect();
+        let cluster = Self {
+            servers,
+            net: SimNet::new(Chance::new(seed, 2)),
+            fronts: Fronts::default(),
+            planted,
+            members,
+            node_grace_s,
+        };
+        cluster
+            .servers
+            .iter()
+            .for_each(|server| server.disks.set_faults(cluster.planted_disk()));
         cluster
     }
 
     /// What a planted bug does to every disk.
     pub fn planted_disk(&self) -> DiskFaults {
-        DiskFaults { skips_sync: self.planted == Some(Planted::SkippedSync), ..DiskFaults::default() }
+        DiskFaults {
+            skips_sync: self.planted == Some(Planted::SkippedSync),
+            ..DiskFaults::default()
+        }
     }
 
     pub fn names(&self) -> Vec<String> {
-        self.servers.iter().map(|server| server.name.clone()).collect()
+        self.servers
+            .iter()
+            .map(|server| server.name.clone())
+            .collect()
     }
 
     /// The servers that are alive.
     pub fn alive(&self) -> impl Iterator<Item = (usize, &SimServer, &Parts)> {
-        self.servers.iter().enumerate().filter_map(|(index, server)| Some((index, server, server.parts.as_ref()?)))
+        self.servers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, server)| Some((index, server, server.parts.as_ref()?)))
     }
 
     /// The server that leads in the highest term, as far as the living know.
@@ -135,8 +169,16 @@ impl SimCluster {
             runtime: Arc::new(InlineRuntime),
             entropy: Arc::new(server.chance.clone()),
         };
-        let tamper: Option<Tamper> = self.planted.and_then(|planted| planted.tamper(server.clock.clone()));
-        let parts = Parts::start(&self.config(&server.name), seams, "-- simulated --".to_owned(), tamper).await?;
+        let tamper: Option<Tamper> = self
+            .planted
+            .and_then(|planted| planted.tamper(server.clock.clone()));
+        let parts = Parts::start(
+            &self.config(&server.name),
+            seams,
+            "-- simulated --".to_owned(),
+            tamper,
+        )
+        .await?;
         self.fronts.open(&server.name, &parts);
         self.servers[index].parts = Some(parts);
         Ok(())
@@ -144,7 +186,9 @@ impl SimCluster {
 
     pub fn crash(&mut self, index: usize) {
         let server = &mut self.servers[index];
-        let Some(parts) = server.parts.take() else { return };
+        let Some(parts) = server.parts.take() else {
+            return;
+        };
         self.net.unplug(&server.name);
         server.disks.crash();
         self.fronts.shut(&server.name);

@@ -68,7 +68,13 @@ pub struct Faults {
 impl Faults {
     pub fn new(chance: Chance) -> Self {
         let next = Instant::now() + Duration::from_secs(15);
-        Self { chance, counts: FaultCounts::default(), next, heal_at: None, restart_at: Vec::new() }
+        Self {
+            chance,
+            counts: FaultCounts::default(),
+            next,
+            heal_at: None,
+            restart_at: Vec::new(),
+        }
     }
 
     /// What is due now. `left`: of the run, in which the leaders still have to be lost.
@@ -93,8 +99,14 @@ impl Faults {
             return;
         }
         match self.chance.below(5) {
-            0 => self.crash(cluster, self.chance.below(cluster.servers.len() as u64) as usize),
-            1 => self.partition(cluster, self.chance.below(cluster.servers.len() as u64) as usize),
+            0 => self.crash(
+                cluster,
+                self.chance.below(cluster.servers.len() as u64) as usize,
+            ),
+            1 => self.partition(
+                cluster,
+                self.chance.below(cluster.servers.len() as u64) as usize,
+            ),
             2 => self.weather(cluster),
             3 => self.clock(cluster),
             _ => self.disk(cluster),
@@ -108,7 +120,10 @@ impl Faults {
         self.heal_at = None;
         for index in 0..cluster.servers.len() {
             cluster.servers[index].clock.set_off(0);
-            let faults = DiskFaults { sync_fails: 0, ..cluster.planted_disk() };
+            let faults = DiskFaults {
+                sync_fails: 0,
+                ..cluster.planted_disk()
+            };
             cluster.servers[index].disks.set_faults(faults);
         }
         self.bury(cluster);
@@ -123,7 +138,11 @@ impl Faults {
     /// Takes the network's and the disks' counts in.
     pub fn totals(&self, cluster: &SimCluster) -> FaultCounts {
         let net = cluster.net.counts();
-        let disks: Vec<_> = cluster.servers.iter().map(|server| server.disks.counts()).collect();
+        let disks: Vec<_> = cluster
+            .servers
+            .iter()
+            .map(|server| server.disks.counts())
+            .collect();
         FaultCounts {
             messages_lost: net.lost,
             messages_delayed: net.delayed,
@@ -135,7 +154,9 @@ impl Faults {
     }
 
     fn lose_leader(&mut self, cluster: &mut SimCluster) {
-        let Some(leader) = cluster.leader() else { return };
+        let Some(leader) = cluster.leader() else {
+            return;
+        };
         if self.chance.happens(600_000) {
             self.crash(cluster, leader);
         } else {
@@ -158,14 +179,23 @@ impl Faults {
 
     /// A server that stopped by itself (its disk failed) is dead: whoever watches over it starts it again.
     fn bury(&mut self, cluster: &mut SimCluster) {
-        let dead: Vec<_> = cluster.alive().filter(|(_, _, parts)| parts.core.status().fault.is_some()).map(|(index, _, _)| index).collect();
+        let dead: Vec<_> = cluster
+            .alive()
+            .filter(|(_, _, parts)| parts.core.status().fault.is_some())
+            .map(|(index, _, _)| index)
+            .collect();
         for index in dead {
             self.crash(cluster, index);
         }
     }
 
     fn due_restarts(&mut self, now: Instant) -> Vec<usize> {
-        let due = self.restart_at.iter().filter(|(_, at)| *at <= now).map(|(index, _)| *index).collect();
+        let due = self
+            .restart_at
+            .iter()
+            .filter(|(_, at)| *at <= now)
+            .map(|(index, _)| *index)
+            .collect();
         self.restart_at.retain(|(_, at)| *at > now);
         due
     }
@@ -193,21 +223,34 @@ impl Faults {
             self.counts.leader_losses += 1;
         }
         let alone = [cluster.servers[index].name.clone()];
-        let mut others: Vec<_> = cluster.names().into_iter().filter(|name| *name != alone[0]).collect();
+        let mut others: Vec<_> = cluster
+            .names()
+            .into_iter()
+            .filter(|name| *name != alone[0])
+            .collect();
         // Half of the time its agents are on its side.
         if self.chance.happens(500_000) {
             others.extend((1..=3).map(crate::agents::name));
         }
         cluster.net.cut(&alone, &others);
         self.counts.partitions += 1;
-        self.heal_at = Some(Instant::now() + Duration::from_millis(self.chance.between(1_000, 20_000)));
+        self.heal_at =
+            Some(Instant::now() + Duration::from_millis(self.chance.between(1_000, 20_000)));
     }
 
     fn weather(&mut self, cluster: &mut SimCluster) {
         let weather = match self.chance.below(3) {
             0 => Weather::default(),
-            1 => Weather { loss: 5_000, slow: 50_000, slow_ms: 50 },
-            _ => Weather { loss: 50_000, slow: 200_000, slow_ms: 300 },
+            1 => Weather {
+                loss: 5_000,
+                slow: 50_000,
+                slow_ms: 50,
+            },
+            _ => Weather {
+                loss: 50_000,
+                slow: 200_000,
+                slow_ms: 300,
+            },
         };
         cluster.net.set_weather(weather);
     }
@@ -221,7 +264,10 @@ impl Faults {
 
     fn disk(&mut self, cluster: &mut SimCluster) {
         let server = self.chance.below(cluster.servers.len() as u64) as usize;
-        let faults = DiskFaults { sync_fails: 2_000, ..cluster.planted_disk() };
+        let faults = DiskFaults {
+            sync_fails: 2_000,
+            ..cluster.planted_disk()
+        };
         cluster.servers[server].disks.set_faults(faults);
     }
 }

@@ -22,8 +22,13 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Self; 5] =
-        [Self::SkippedSync, Self::UncheckedExpectation, Self::UnfencedSession, Self::ForgottenOutcome, Self::WallClock];
+    pub const ALL: [Self; 5] = [
+        Self::SkippedSync,
+        Self::UncheckedExpectation,
+        Self::UnfencedSession,
+        Self::ForgottenOutcome,
+        Self::WallClock,
+    ];
 
     /// What a repetition's attempt is raised by, so that it looks like another proposal and can still be told for what it is.
     pub const REPEATED: u32 = 1 << 20;
@@ -33,12 +38,17 @@ impl Planted {
         let seen: Mutex<BTreeSet<ProposalId>> = Mutex::default();
         let tamper = move |_: Position, entry: &mut Entry| match self {
             Self::SkippedSync => {}
-            Self::UncheckedExpectation => entry.proposals.iter_mut().for_each(|proposal| proposal.expectations.clear()),
+            Self::UncheckedExpectation => entry
+                .proposals
+                .iter_mut()
+                .for_each(|proposal| proposal.expectations.clear()),
             Self::UnfencedSession => {
                 for proposal in &mut entry.proposals {
                     if let Actor::Agent { node, epoch } = &proposal.actor {
                         // The fence looks at agents alone.
-                        proposal.actor = Actor::Server { name: format!("{UNFENCED}{node}/{epoch}").into() };
+                        proposal.actor = Actor::Server {
+                            name: format!("{UNFENCED}{node}/{epoch}").into(),
+                        };
                     }
                 }
             }

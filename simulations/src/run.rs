@@ -32,7 +32,14 @@ impl Options {
     pub const STEPS: u64 = 600;
 
     pub fn new(seed: u64) -> Self {
-        Self { seed, steps: Self::STEPS, servers: 3, nodes: 4, clients: 4, planted: None }
+        Self {
+            seed,
+            steps: Self::STEPS,
+            servers: 3,
+            nodes: 4,
+            clients: 4,
+            planted: None,
+        }
     }
 }
 
@@ -72,8 +79,13 @@ const PAGE: usize = 500;
 /// Runs one seed on a runtime of its own: one thread, paused clock, seeded choices.
 pub fn run(options: &Options) -> Result<Report, Failure> {
     let seed = RngSeed::from_bytes(&options.seed.to_le_bytes());
-    let runtime = Builder::new_current_thread().enable_time().start_paused(true).rng_seed(seed).build();
-    let runtime = runtime.expect("a runtime of one thread, without I/O, has nothing that can be missing");
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(seed)
+        .build();
+    let runtime =
+        runtime.expect("a runtime of one thread, without I/O, has nothing that can be missing");
     let report = runtime.block_on(whole(options));
     // What still runs is dropped with it.
     runtime.shutdown_background();
@@ -95,7 +107,8 @@ impl Watcher {
                 self.leaders.leads(&server.name, status.term)?;
             }
             let view = parts.core.view();
-            self.digests.stands(&server.name, view.revision, view.digest, view.clock)?;
+            self.digests
+                .stands(&server.name, view.revision, view.digest, view.clock)?;
         }
         Ok(())
     }
@@ -105,23 +118,53 @@ impl Watcher {
 const LEADS: &str = "leader";
 
 async fn whole(options: &Options) -> Result<Report, Failure> {
-    let fails = |step: u64| move |violation: Violation| Failure { seed: options.seed, step, violation };
+    let fails = |step: u64| {
+        move |violation: Violation| Failure {
+            seed: options.seed,
+            step,
+            violation,
+        }
+    };
     let started = Instant::now();
     let mut cluster = SimCluster::new(options.seed, options.servers, options.planted, NODE_GRACE_S);
     let mut faults = Faults::new(Chance::new(options.seed, 1));
     let mut watcher = Watcher::default();
     let names = cluster.names();
     for index in 0..options.servers {
-        cluster.start(index).await.map_err(|error| fails(0)(Violation::new("start", error.to_string())))?;
+        cluster
+            .start(index)
+            .await
+            .map_err(|error| fails(0)(Violation::new("start", error.to_string())))?;
     }
     let (net, fronts) = (cluster.net.clone(), cluster.fronts.clone());
     let nodes: Vec<_> = (1..=options.nodes)
-        .map(|index| agents::start(index, options.seed, names.clone(), net.clone(), fronts.clone(), started))
+        .map(|index| {
+            agents::start(
+                index,
+                options.seed,
+                names.clone(),
+                net.clone(),
+                fronts.clone(),
+                started,
+            )
+        })
         .collect();
     prepare(&fronts, &net, &names).await;
     let told = Told::default();
     let clients: Vec<_> = (0..options.clients)
-        .map(|index| tokio::spawn(Client::new(index, options.seed, names.clone(), fronts.clone(), net.clone(), told.clone()).run()))
+        .map(|index| {
+            tokio::spawn(
+                Client::new(
+                    index,
+                    options.seed,
+                    names.clone(),
+                    fronts.clone(),
+                    net.clone(),
+                    told.clone(),
+                )
+                .run(),
+            )
+        })
         .collect();
     for step in 0..options.steps {
         let left = STEP * u32::try_from(options.steps - step).unwrap_or(u32::MAX);
@@ -137,7 +180,9 @@ async fn whole(options: &Options) -> Result<Report, Failure> {
     clients.iter().for_each(|client| client.abort());
     let end = fails(options.steps);
     faults.heal(&mut cluster).await;
-    let view = converge(&mut cluster, &mut faults, &mut watcher, options).await.map_err(&end)?;
+    let view = converge(&mut cluster, &mut faults, &mut watcher, options)
+        .await
+        .map_err(&end)?;
     check_history(&cluster, &told, &view).map_err(&end)?;
     nodes.iter().for_each(|node| node.abort());
     let books = told.lock();
@@ -155,14 +200,22 @@ async fn whole(options: &Options) -> Result<Report, Failure> {
 }
 
 /// Waits until all servers stand at one revision with everything done, twice in a row.
-async fn converge(cluster: &mut SimCluster, faults: &mut Faults, watcher: &mut Watcher, options: &Options) -> Result<View, Violation> {
+async fn converge(
+    cluster: &mut SimCluster,
+    faults: &mut Faults,
+    watcher: &mut Watcher,
+    options: &Options,
+) -> Result<View, Violation> {
     let mut why = String::new();
     let mut quiet = 0;
     for _ in 0..CONVERGE_S {
         sleep(STEP).await;
         watcher.look(cluster)?;
         faults.heal(cluster).await;
-        let views: Vec<_> = cluster.alive().map(|(_, server, parts)| (server.name.clone(), parts.core.view())).collect();
+        let views: Vec<_> = cluster
+            .alive()
+            .map(|(_, server, parts)| (server.name.clone(), parts.core.view()))
+            .collect();
         match converged::missing(&views, options.servers) {
             Some(missing) => (why, quiet) = (missing, 0),
             None => quiet += 1,
@@ -173,35 +226,52 @@ async fn converge(cluster: &mut SimCluster, faults: &mut Faults, watcher: &mut W
             return Ok(view);
         }
     }
-    Err(converged::violation(format!("not within {CONVERGE_S} s after healing: {why}")))
+    Err(converged::violation(format!(
+        "not within {CONVERGE_S} s after healing: {why}"
+    )))
 }
 
 fn check_history(cluster: &SimCluster, told: &Told, view: &View) -> Result<(), Violation> {
-    let unreadable = |error: &dyn std::fmt::Display| Violation::new("readable history", error.to_string());
+    let unreadable =
+        |error: &dyn std::fmt::Display| Violation::new("readable history", error.to_string());
     for (_, server, parts) in cluster.alive() {
         let store = parts.core.store();
         let verified = store.verify(1..=view.revision, |_| ());
-        verified.map_err(|error| Violation::new("the chain holds", format!("{}: {error}", server.name)))?;
+        verified.map_err(|error| {
+            Violation::new("the chain holds", format!("{}: {error}", server.name))
+        })?;
     }
-    let Some((_, _, parts)) = cluster.alive().next() else { return Err(converged::violation("nobody lives".to_owned())) };
+    let Some((_, _, parts)) = cluster.alive().next() else {
+        return Err(converged::violation("nobody lives".to_owned()));
+    };
     let store = parts.core.store();
     let mut properties = of_history();
     let mut after = 0;
     while after < view.revision {
-        let events = store.events(after + 1..=view.revision, PAGE).map_err(|error| unreadable(&error))?;
+        let events = store
+            .events(after + 1..=view.revision, PAGE)
+            .map_err(|error| unreadable(&error))?;
         let Some(last) = events.last() else { break };
         after = last.revision();
         for event in &events {
-            properties.iter_mut().try_for_each(|property| property.event(event))?;
+            properties
+                .iter_mut()
+                .try_for_each(|property| property.event(event))?;
         }
     }
     let at = |key: &eventstore::Key, revision: u64| {
-        let object = store.object_at(key, revision.min(view.revision)).map_err(|error| error.to_string())?;
+        let object = store
+            .object_at(key, revision.min(view.revision))
+            .map_err(|error| error.to_string())?;
         Ok(object.map(|object| object.bytes.to_vec()))
     };
     let counter = |key: &eventstore::Key| {
         let value = view.get(key)?.to_value();
-        value["data"].get("value").and_then(Value::as_str)?.parse().ok()
+        value["data"]
+            .get("value")
+            .and_then(Value::as_str)?
+            .parse()
+            .ok()
     };
     told.lock().acknowledged.check(at, counter)
 }

@@ -66,15 +66,34 @@ enum Answer {
 }
 
 impl Client {
-    pub fn new(index: u64, seed: u64, servers: Vec<String>, fronts: Fronts, net: SimNet, told: Told) -> Self {
+    pub fn new(
+        index: u64,
+        seed: u64,
+        servers: Vec<String>,
+        fronts: Fronts,
+        net: SimNet,
+        told: Told,
+    ) -> Self {
         let chance = Chance::new(seed, 300 + index);
-        Self { name: format!("client-{index}"), servers, fronts, net, chance, told, number: 0, own: Vec::new() }
+        Self {
+            name: format!("client-{index}"),
+            servers,
+            fronts,
+            net,
+            chance,
+            told,
+            number: 0,
+            own: Vec::new(),
+        }
     }
 
     /// Until it is aborted.
     pub async fn run(mut self) {
         loop {
-            sleep(Duration::from_millis(self.chance.between(PAUSE_MS.0, PAUSE_MS.1))).await;
+            sleep(Duration::from_millis(
+                self.chance.between(PAUSE_MS.0, PAUSE_MS.1),
+            ))
+            .await;
             match self.chance.below(10) {
                 0..=2 => self.create().await,
                 3 | 4 => self.update().await,
@@ -98,8 +117,14 @@ impl Client {
             }
             // Nobody else makes this name.
             Answer::Refused(StatusCode::CONFLICT, status) => {
-                let what = format!("{name}, which only {} makes, was refused: {}", self.name, status["message"]);
-                self.told.lock().wrong.get_or_insert(Violation::new("done once", what));
+                let what = format!(
+                    "{name}, which only {} makes, was refused: {}",
+                    self.name, status["message"]
+                );
+                self.told
+                    .lock()
+                    .wrong
+                    .get_or_insert(Violation::new("done once", what));
             }
             Answer::Refused(..) => self.told.lock().refused += 1,
             Answer::Unknown => self.told.lock().unknown += 1,
@@ -107,10 +132,15 @@ impl Client {
     }
 
     async fn update(&mut self) {
-        let Some(name) = self.chance.pick(&self.own).cloned() else { return };
+        let Some(name) = self.chance.pick(&self.own).cloned() else {
+            return;
+        };
         self.number += 1;
         let marker = format!("set-{}-{}", self.name, self.number);
-        match self.ask(Method::PUT, &maps(&name), Some(&config_map(&name, &marker))).await {
+        match self
+            .ask(Method::PUT, &maps(&name), Some(&config_map(&name, &marker)))
+            .await
+        {
             Answer::Done(object) => self.acknowledge(&name, &object, &marker),
             Answer::Refused(..) => self.told.lock().refused += 1,
             Answer::Unknown => self.told.lock().unknown += 1,
@@ -121,13 +151,19 @@ impl Client {
         if self.own.len() < 5 {
             return;
         }
-        let name = self.own.remove(self.chance.below(self.own.len() as u64) as usize);
+        let name = self
+            .own
+            .remove(self.chance.below(self.own.len() as u64) as usize);
         match self.ask(Method::DELETE, &maps(&name), None).await {
             Answer::Done(_) => {
                 let mut told = self.told.lock();
                 told.writes += 1;
                 // Gone for good: nobody makes the name again.
-                told.acknowledged.writes.push(Write { key: key(&name), revision: u64::MAX, marker: None });
+                told.acknowledged.writes.push(Write {
+                    key: key(&name),
+                    revision: u64::MAX,
+                    marker: None,
+                });
             }
             Answer::Refused(..) => self.told.lock().refused += 1,
             Answer::Unknown => self.told.lock().unknown += 1,
@@ -137,8 +173,13 @@ impl Client {
     /// Reads a counter and writes it back one higher, naming the version that was read.
     async fn count(&mut self) {
         let name = format!("counter-{}", self.chance.below(COUNTERS));
-        let Answer::Done(mut counter) = self.ask(Method::GET, &maps(&name), None).await else { return };
-        let value: u64 = counter["data"]["value"].as_str().and_then(|value| value.parse().ok()).unwrap_or(0);
+        let Answer::Done(mut counter) = self.ask(Method::GET, &maps(&name), None).await else {
+            return;
+        };
+        let value: u64 = counter["data"]["value"]
+            .as_str()
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(0);
         counter["data"]["value"] = json!((value + 1).to_string());
         let answer = self.ask(Method::PUT, &maps(&name), Some(&counter)).await;
         let mut told = self.told.lock();
@@ -156,7 +197,10 @@ impl Client {
     }
 
     async fn scale(&mut self) {
-        let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{}", deployment_name(self.chance.below(DEPLOYMENTS)));
+        let path = format!(
+            "/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{}",
+            deployment_name(self.chance.below(DEPLOYMENTS))
+        );
         let mut patch = json!({"spec": {"replicas": self.chance.below(REPLICAS_MAX + 1)}});
         if self.chance.happens(300_000) {
             self.number += 1;
@@ -169,10 +213,21 @@ impl Client {
 
     async fn kill_pod(&mut self) {
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-        let Answer::Done(pods) = self.ask(Method::GET, &path, None).await else { return };
-        let names: Vec<_> = pods["items"].as_array().into_iter().flatten().filter_map(|pod| pod["metadata"]["name"].as_str()).collect();
-        let Some(name) = self.chance.pick(&names) else { return };
-        let answer = self.ask(Method::DELETE, &format!("{path}/{name}"), None).await;
+        let Answer::Done(pods) = self.ask(Method::GET, &path, None).await else {
+            return;
+        };
+        let names: Vec<_> = pods["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|pod| pod["metadata"]["name"].as_str())
+            .collect();
+        let Some(name) = self.chance.pick(&names) else {
+            return;
+        };
+        let answer = self
+            .ask(Method::DELETE, &format!("{path}/{name}"), None)
+            .await;
         self.note(&answer);
     }
 
@@ -186,35 +241,81 @@ impl Client {
     }
 
     fn acknowledge(&self, name: &str, object: &Value, marker: &str) {
-        let revision = object["metadata"]["resourceVersion"].as_str().and_then(|revision| revision.parse().ok()).unwrap_or(0);
+        let revision = object["metadata"]["resourceVersion"]
+            .as_str()
+            .and_then(|revision| revision.parse().ok())
+            .unwrap_or(0);
         let mut told = self.told.lock();
         told.writes += 1;
-        told.acknowledged.writes.push(Write { key: key(name), revision, marker: Some(marker.to_owned()) });
+        told.acknowledged.writes.push(Write {
+            key: key(name),
+            revision,
+            marker: Some(marker.to_owned()),
+        });
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
-        let Some(server) = self.chance.pick(&self.servers) else { return Answer::Unknown };
-        timeout(ANSWER_TIMEOUT, ask(&self.fronts, &self.net, &self.name, server, method, path, body)).await.unwrap_or(Answer::Unknown)
+        let Some(server) = self.chance.pick(&self.servers) else {
+            return Answer::Unknown;
+        };
+        timeout(
+            ANSWER_TIMEOUT,
+            ask(
+                &self.fronts,
+                &self.net,
+                &self.name,
+                server,
+                method,
+                path,
+                body,
+            ),
+        )
+        .await
+        .unwrap_or(Answer::Unknown)
     }
 }
 
-async fn ask(fronts: &Fronts, net: &SimNet, name: &str, server: &str, method: Method, path: &str, body: Option<&Value>) -> Answer {
+async fn ask(
+    fronts: &Fronts,
+    net: &SimNet,
+    name: &str,
+    server: &str,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Answer {
     match net.fate(name, server) {
         Fate::Arrives(after) => sleep(after).await,
-        Fate::Lost | Fate::Cut => return Answer::Refused(StatusCode::SERVICE_UNAVAILABLE, Value::Null),
+        Fate::Lost | Fate::Cut => {
+            return Answer::Refused(StatusCode::SERVICE_UNAVAILABLE, Value::Null);
+        }
     }
-    let Some((api, mut dead)) = fronts.api(server) else { return Answer::Refused(StatusCode::SERVICE_UNAVAILABLE, Value::Null) };
-    let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+    let Some((api, mut dead)) = fronts.api(server) else {
+        return Answer::Refused(StatusCode::SERVICE_UNAVAILABLE, Value::Null);
+    };
+    let kind = if method == Method::PATCH {
+        "application/merge-patch+json"
+    } else {
+        "application/json"
+    };
     let bytes = body.map_or_else(Bytes::new, |body| body.to_string().into());
-    let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, kind).header(header::ACCEPT, "application/json");
-    let Ok(request) = request.body(Full::new(bytes)) else { return Answer::Unknown };
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONTENT_TYPE, kind)
+        .header(header::ACCEPT, "application/json");
+    let Ok(request) = request.body(Full::new(bytes)) else {
+        return Answer::Unknown;
+    };
     let answered = tokio::select! {
         biased;
         _ = dead.wait_for(|dead| *dead) => return Answer::Unknown,
         answer = api.handle(request, caller(name)) => answer,
     };
     let status = answered.status();
-    let Ok(body) = answered.into_body().collect().await else { return Answer::Unknown };
+    let Ok(body) = answered.into_body().collect().await else {
+        return Answer::Unknown;
+    };
     let value = serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null);
     match net.fate(server, name) {
         Fate::Arrives(after) => sleep(after).await,
@@ -230,24 +331,46 @@ async fn ask(fronts: &Fronts, net: &SimNet, name: &str, server: &str, method: Me
 
 /// Makes what the clients share, through whichever server answers.
 pub async fn prepare(fronts: &Fronts, net: &SimNet, servers: &[String]) {
-    let counters = (0..COUNTERS).map(|index| (maps(""), config_map(&format!("counter-{index}"), "0")));
+    let counters =
+        (0..COUNTERS).map(|index| (maps(""), config_map(&format!("counter-{index}"), "0")));
     let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments");
-    let deployments = (0..DEPLOYMENTS).map(|index| (path.clone(), deployment(&deployment_name(index))));
+    let deployments =
+        (0..DEPLOYMENTS).map(|index| (path.clone(), deployment(&deployment_name(index))));
     for (path, object) in counters.chain(deployments) {
         for attempt in 0.. {
             let server = &servers[attempt % servers.len()];
-            let answer = timeout(ANSWER_TIMEOUT, ask(fronts, net, "preparer", server, Method::POST, &path, Some(&object))).await;
+            let answer = timeout(
+                ANSWER_TIMEOUT,
+                ask(
+                    fronts,
+                    net,
+                    "preparer",
+                    server,
+                    Method::POST,
+                    &path,
+                    Some(&object),
+                ),
+            )
+            .await;
             match answer {
                 Ok(Answer::Done(_) | Answer::Refused(StatusCode::CONFLICT, _)) => break,
-                Ok(Answer::Refused(..) | Answer::Unknown) | Err(_) => sleep(Duration::from_millis(300)).await,
+                Ok(Answer::Refused(..) | Answer::Unknown) | Err(_) => {
+                    sleep(Duration::from_millis(300)).await
+                }
             }
         }
     }
 }
 
 fn caller(name: &str) -> Caller {
-    let certificate = ClientCertificate { common_name: name.to_owned(), organizations: vec!["system:masters".to_owned()] };
-    Caller { address: ([127, 0, 0, 1], 50_000).into(), certificate: Some(certificate) }
+    let certificate = ClientCertificate {
+        common_name: name.to_owned(),
+        organizations: vec!["system:masters".to_owned()],
+    };
+    Caller {
+        address: ([127, 0, 0, 1], 50_000).into(),
+        certificate: Some(certificate),
+    }
 }
 
 fn key(name: &str) -> Key {

@@ -7,9 +7,17 @@ const SEEDS_MAX: u64 = 12;
 
 fn check(planted: Planted, caught_by: &[&str]) {
     for seed in 1..=SEEDS_MAX {
-        let Err(failure) = run(&Options { planted: Some(planted), ..Options::new(seed) }) else { continue };
+        let Err(failure) = run(&Options {
+            planted: Some(planted),
+            ..Options::new(seed)
+        }) else {
+            continue;
+        };
         println!("{planted:?}: {failure}");
-        assert!(caught_by.contains(&failure.violation.invariant), "{planted:?} was caught by another check: {failure}");
+        assert!(
+            caught_by.contains(&failure.violation.invariant),
+            "{planted:?} was caught by another check: {failure}"
+        );
         return;
     }
     panic!("{planted:?} was not caught over {SEEDS_MAX} seeds");
@@ -17,12 +25,24 @@ fn check(planted: Planted, caught_by: &[&str]) {
 
 #[test]
 fn a_skipped_sync_is_caught() {
-    check(Planted::SkippedSync, &["no acknowledged write lost", "one leader a term", "equal digests", "start", "convergence"]);
+    check(
+        Planted::SkippedSync,
+        &[
+            "no acknowledged write lost",
+            "one leader a term",
+            "equal digests",
+            "start",
+            "convergence",
+        ],
+    );
 }
 
 #[test]
 fn an_unchecked_expectation_is_caught() {
-    check(Planted::UncheckedExpectation, &["no acknowledged write lost", "bound once", "capacity"]);
+    check(
+        Planted::UncheckedExpectation,
+        &["no acknowledged write lost", "bound once", "capacity"],
+    );
 }
 
 #[test]

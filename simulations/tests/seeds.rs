@@ -50,7 +50,10 @@ fn fifty_seeds_hold() {
     let mut total = FaultCounts::default();
     for report in &reports {
         assert!(report.writes >= WRITES_MIN, "{report:?}");
-        assert!(report.faults.leader_losses >= LEADER_LOSSES_MIN, "{report:?}");
+        assert!(
+            report.faults.leader_losses >= LEADER_LOSSES_MIN,
+            "{report:?}"
+        );
         assert!(report.virtual_s >= VIRTUAL_S_MIN, "{report:?}");
         total.add(&report.faults);
     }

@@ -32,7 +32,8 @@ impl Acknowledged {
         now: impl Fn(&Key) -> Option<u64>,
     ) -> Result<(), Violation> {
         for write in &self.writes {
-            let bytes = at(&write.key, write.revision).map_err(|error| Violation::new(INVARIANT, error))?;
+            let bytes =
+                at(&write.key, write.revision).map_err(|error| Violation::new(INVARIANT, error))?;
             let held = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
             let right = match (&write.marker, &held) {
                 (None, None) => true,
@@ -40,13 +41,18 @@ impl Acknowledged {
                 (None, Some(_)) | (Some(_), None) => false,
             };
             if !right {
-                return Err(Violation::new(INVARIANT, format!("{write:?} was acknowledged; the history has {held:?}")));
+                return Err(Violation::new(
+                    INVARIANT,
+                    format!("{write:?} was acknowledged; the history has {held:?}"),
+                ));
             }
         }
         for (key, (acknowledged, unknown)) in &self.counters {
             let value = now(key).unwrap_or(0);
             if value < *acknowledged || value > acknowledged + unknown {
-                let what = format!("{key} is {value}: {acknowledged} increments were acknowledged, of {unknown} nobody knows");
+                let what = format!(
+                    "{key} is {value}: {acknowledged} increments were acknowledged, of {unknown} nobody knows"
+                );
                 return Err(Violation::new(INVARIANT, what));
             }
         }

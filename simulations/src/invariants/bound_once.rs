@@ -14,13 +14,23 @@ pub struct BoundOnce {
 
 impl OfHistory for BoundOnce {
     fn event(&mut self, event: &Event) -> Result<(), Violation> {
-        for folded in event.objects.iter().filter(|folded| &*folded.key.resource == "pods") {
+        for folded in event
+            .objects
+            .iter()
+            .filter(|folded| &*folded.key.resource == "pods")
+        {
             let Some(pod) = &folded.after else { continue };
             let value = pod.to_value();
-            let node = value["spec"].get("nodeName").and_then(Value::as_str).unwrap_or_default();
+            let node = value["spec"]
+                .get("nodeName")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             let before = self.bound.get(&pod.uid());
             if before.is_some_and(|before| before != node) {
-                let what = format!("revision {}: {} was on {before:?}, now on {node:?}", folded.revision, folded.key);
+                let what = format!(
+                    "revision {}: {} was on {before:?}, now on {node:?}",
+                    folded.revision, folded.key
+                );
                 return Err(Violation::new("bound once", what));
             }
             if !node.is_empty() {

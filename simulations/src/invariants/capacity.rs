@@ -26,8 +26,12 @@ impl OfHistory for Capacity {
             match (&*folded.key.resource, value) {
                 ("nodes", Some(node)) => {
                     let has = &node["status"]["allocatable"];
-                    let pods = has["pods"].as_str().and_then(|pods| pods.parse().ok()).unwrap_or(0);
-                    self.nodes.insert(folded.key.name.to_string(), (milli_cpu(&has["cpu"]), pods));
+                    let pods = has["pods"]
+                        .as_str()
+                        .and_then(|pods| pods.parse().ok())
+                        .unwrap_or(0);
+                    self.nodes
+                        .insert(folded.key.name.to_string(), (milli_cpu(&has["cpu"]), pods));
                 }
                 ("nodes", None) => {
                     self.nodes.remove(&*folded.key.name);
@@ -45,20 +49,46 @@ impl OfHistory for Capacity {
 
 impl Capacity {
     fn pod(&mut self, key: &Key, pod: &Value, revision: u64) -> Result<(), Violation> {
-        let node = pod["spec"].get("nodeName").and_then(Value::as_str).unwrap_or_default();
-        let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        let node = pod["spec"]
+            .get("nodeName")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let ended = matches!(
+            pod["status"]["phase"].as_str(),
+            Some("Succeeded" | "Failed")
+        );
         if node.is_empty() || ended {
             self.pods.remove(key);
             return Ok(());
         }
         let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
-        let asked = containers.map(|container| milli_cpu(&container["resources"]["requests"]["cpu"])).sum();
-        let fresh = self.pods.insert(key.clone(), Taken { node: node.to_owned(), milli_cpu: asked }).is_none();
-        let Some((cpu, most)) = self.nodes.get(node).filter(|_| fresh) else { return Ok(()) };
-        let on_node: Vec<_> = self.pods.values().filter(|taken| taken.node == node).collect();
+        let asked = containers
+            .map(|container| milli_cpu(&container["resources"]["requests"]["cpu"]))
+            .sum();
+        let fresh = self
+            .pods
+            .insert(
+                key.clone(),
+                Taken {
+                    node: node.to_owned(),
+                    milli_cpu: asked,
+                },
+            )
+            .is_none();
+        let Some((cpu, most)) = self.nodes.get(node).filter(|_| fresh) else {
+            return Ok(());
+        };
+        let on_node: Vec<_> = self
+            .pods
+            .values()
+            .filter(|taken| taken.node == node)
+            .collect();
         let taken: i64 = on_node.iter().map(|taken| taken.milli_cpu).sum();
         if taken > *cpu || on_node.len() > *most {
-            let what = format!("revision {revision}: binding {key} to {node} makes {taken}m of {cpu}m CPU and {} of {most} pods", on_node.len());
+            let what = format!(
+                "revision {revision}: binding {key} to {node} makes {taken}m of {cpu}m CPU and {} of {most} pods",
+                on_node.len()
+            );
             return Err(Violation::new("capacity", what));
         }
         Ok(())
@@ -84,7 +114,12 @@ mod tests {
 
     #[test]
     fn reads_cpus() {
-        for (quantity, milli) in [(json!("2"), 2000), (json!("1500m"), 1500), (json!(1), 1000), (json!(null), 0)] {
+        for (quantity, milli) in [
+            (json!("2"), 2000),
+            (json!("1500m"), 1500),
+            (json!(1), 1000),
+            (json!(null), 0),
+        ] {
             assert_eq!(milli_cpu(&quantity), milli, "{quantity}");
         }
     }

@@ -2,7 +2,7 @@
 //! the available replicas it asks for, every node is ready.
 
 use super::Violation;
-use eventstore::{View, Object};
+use eventstore::{Object, View};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -14,7 +14,10 @@ pub fn missing(views: &[(String, View)], servers: usize) -> Option<String> {
     let (first_name, first) = views.first()?;
     for (name, view) in views {
         if (view.revision, view.digest) != (first.revision, first.digest) {
-            return Some(format!("{name} is at revision {}, {first_name} at {}", view.revision, first.revision));
+            return Some(format!(
+                "{name} is at revision {}, {first_name} at {}",
+                view.revision, first.revision
+            ));
         }
     }
     let deployments = first.list("apps/deployments", None).find_map(deployment);
@@ -31,14 +34,21 @@ fn deployment(object: &Arc<Object>) -> Option<String> {
     let wanted = spec["replicas"].as_i64().unwrap_or(1);
     let count = |field: &str| status[field].as_i64().unwrap_or(0);
     let observed = status["observedGeneration"] == value["metadata"]["generation"];
-    let done = observed && count("availableReplicas") == wanted && count("updatedReplicas") == wanted && count("replicas") == wanted;
+    let done = observed
+        && count("availableReplicas") == wanted
+        && count("updatedReplicas") == wanted
+        && count("replicas") == wanted;
     (!done).then(|| format!("{} wants {wanted}, its status is {status}", object.key))
 }
 
 fn node(object: &Arc<Object>) -> Option<String> {
     let value = object.to_value();
     let conditions = value["status"]["conditions"].as_array();
-    let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready").map(|condition| &condition["status"]);
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == "Ready")
+        .map(|condition| &condition["status"]);
     let ready = ready.and_then(Value::as_str) == Some("True");
     (!ready).then(|| format!("{} is not ready", object.key))
 }

@@ -11,11 +11,23 @@ pub struct Digests {
 }
 
 impl Digests {
-    pub fn stands(&mut self, name: &str, revision: u64, digest: Digest, clock: Time) -> Result<(), Violation> {
-        let (other, _, who) = self.seen.entry(revision).or_insert_with(|| (digest, clock, name.to_owned()));
+    pub fn stands(
+        &mut self,
+        name: &str,
+        revision: u64,
+        digest: Digest,
+        clock: Time,
+    ) -> Result<(), Violation> {
+        let (other, _, who) = self
+            .seen
+            .entry(revision)
+            .or_insert_with(|| (digest, clock, name.to_owned()));
         if *other == digest {
             return Ok(());
         }
-        Err(Violation::new("equal digests", format!("at revision {revision} {who} has {other}, {name} has {digest}")))
+        Err(Violation::new(
+            "equal digests",
+            format!("at revision {revision} {who} has {other}, {name} has {digest}"),
+        ))
     }
 }

@@ -25,7 +25,10 @@ impl OfHistory for Fenced {
             && self.open.get(&node) != Some(&epoch)
         {
             let open = self.open.get(&node);
-            let what = format!("revision {}: {node} reported under epoch {epoch}, open is {open:?}", event.revision());
+            let what = format!(
+                "revision {}: {node} reported under epoch {epoch}, open is {open:?}",
+                event.revision()
+            );
             return Err(Violation::new("fenced sessions", what));
         }
         match &event.envelope.happened {
@@ -37,7 +40,10 @@ impl OfHistory for Fenced {
                     self.open.remove(&**node);
                 }
             }
-            Happened::Founded { .. } | Happened::Objects(_) | Happened::Round(_) | Happened::LevelRaised { .. } => {}
+            Happened::Founded { .. }
+            | Happened::Objects(_)
+            | Happened::Round(_)
+            | Happened::LevelRaised { .. } => {}
         }
         Ok(())
     }

@@ -21,7 +21,10 @@ pub struct Violation {
 
 impl Violation {
     pub fn new(invariant: &'static str, what: impl Into<String>) -> Self {
-        Self { invariant, what: what.into() }
+        Self {
+            invariant,
+            what: what.into(),
+        }
     }
 }
 

@@ -13,12 +13,19 @@ pub struct Once {
 impl OfHistory for Once {
     fn event(&mut self, event: &Event) -> Result<(), Violation> {
         let id = event.envelope.id;
-        let id = ProposalId { attempt: id.attempt % Planted::REPEATED, ..id };
+        let id = ProposalId {
+            attempt: id.attempt % Planted::REPEATED,
+            ..id
+        };
         match self.accepted.insert(id, event.revision()) {
             None => Ok(()),
-            Some(first) => {
-                Err(Violation::new("done once", format!("{id} was accepted at revision {first} and again at {}", event.revision())))
-            }
+            Some(first) => Err(Violation::new(
+                "done once",
+                format!(
+                    "{id} was accepted at revision {first} and again at {}",
+                    event.revision()
+                ),
+            )),
         }
     }
 }

@@ -15,7 +15,10 @@ impl OneLeader {
         if leader == name {
             return Ok(());
         }
-        Err(Violation::new("one leader a term", format!("{leader} and {name} both lead in term {term}")))
+        Err(Violation::new(
+            "one leader a term",
+            format!("{leader} and {name} both lead in term {term}"),
+        ))
     }
 
     /// How many terms had a leader.

@@ -32,12 +32,19 @@ impl Chance {
     }
 
     pub fn pick<'a, T>(&self, of: &'a [T]) -> Option<&'a T> {
-        if of.is_empty() { None } else { of.get(self.below(of.len() as u64) as usize) }
+        if of.is_empty() {
+            None
+        } else {
+            of.get(self.below(of.len() as u64) as usize)
+        }
     }
 }
 
 impl Entropy for Chance {
     fn fill(&self, bytes: &mut [u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(bytes);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .fill_bytes(bytes);
     }
 }

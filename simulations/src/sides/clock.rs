@@ -1,8 +1,8 @@
 //! Wall clocks: one a server, each off by an amount of its own that a fault may change at any time. Monotonic time is tokio's, paused.
 
 use seams::Clock;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::time::Instant;
 
 /// Where all runs begin: 2026-01-01T00:00:00Z.
@@ -17,7 +17,10 @@ pub struct SimClock {
 impl SimClock {
     /// Must be called within the run's runtime.
     pub fn new(started: Instant) -> Self {
-        Self { started, off_ms: Arc::default() }
+        Self {
+            started,
+            off_ms: Arc::default(),
+        }
     }
 
     /// The clock jumps: from now on it is this far off.

@@ -6,7 +6,10 @@
 use super::Chance;
 use bytes::Bytes;
 use imbl::OrdMap;
-use seams::{Batch, Directory, Disk, DiskError, DiskOptions, FileInfo, Operation, Order, Pairs, Range, Reader, Statistics, Synced};
+use seams::{
+    Batch, Directory, Disk, DiskError, DiskOptions, FileInfo, Operation, Order, Pairs, Range,
+    Reader, Statistics, Synced,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -109,7 +112,10 @@ impl SimDisks {
 
     /// The directory as one life of the server sees it.
     pub fn directory(&self) -> Arc<dyn Directory> {
-        Arc::new(SimDirectory { disks: self.clone(), life: self.lock().life })
+        Arc::new(SimDirectory {
+            disks: self.clone(),
+            life: self.lock().life,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Content> {
@@ -118,7 +124,13 @@ impl SimDisks {
 
     fn alive(&self, life: u64, what: &str) -> Result<MutexGuard<'_, Content>, DiskError> {
         let content = self.lock();
-        if content.life == life { Ok(content) } else { Err(DiskError::Closed { what: what.to_owned() }) }
+        if content.life == life {
+            Ok(content)
+        } else {
+            Err(DiskError::Closed {
+                what: what.to_owned(),
+            })
+        }
     }
 }
 
@@ -141,11 +153,23 @@ impl Directory for SimDirectory {
     fn open(&self, name: &str, _options: &DiskOptions) -> Result<Arc<dyn Disk>, DiskError> {
         let mut content = self.content(name)?;
         if let Some(parts) = content.parts.remove(name) {
-            let map = parts.get(FILE).map_or_else(|| Err(invalid(name)), |bytes| unpack(name, bytes))?;
-            content.databases.insert(name.to_owned(), Database { durable: map, ..Database::default() });
+            let map = parts
+                .get(FILE)
+                .map_or_else(|| Err(invalid(name)), |bytes| unpack(name, bytes))?;
+            content.databases.insert(
+                name.to_owned(),
+                Database {
+                    durable: map,
+                    ..Database::default()
+                },
+            );
         }
         content.databases.entry(name.to_owned()).or_default();
-        Ok(Arc::new(SimDisk { disks: self.disks.clone(), life: self.life, name: name.to_owned() }))
+        Ok(Arc::new(SimDisk {
+            disks: self.disks.clone(),
+            life: self.life,
+            name: name.to_owned(),
+        }))
     }
 
     fn exists(&self, name: &str) -> Result<bool, DiskError> {
@@ -162,7 +186,12 @@ impl Directory for SimDirectory {
 
     fn list(&self) -> Result<Vec<String>, DiskError> {
         let content = self.content("list")?;
-        let mut names: Vec<_> = content.databases.keys().chain(content.parts.keys()).cloned().collect();
+        let mut names: Vec<_> = content
+            .databases
+            .keys()
+            .chain(content.parts.keys())
+            .cloned()
+            .collect();
         names.sort();
         names.dedup();
         Ok(names)
@@ -173,33 +202,61 @@ impl Directory for SimDirectory {
     }
 
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
-        self.content(name)?.files.insert(name.to_owned(), bytes.to_vec());
+        self.content(name)?
+            .files
+            .insert(name.to_owned(), bytes.to_vec());
         Ok(())
     }
 
     fn files(&self, name: &str) -> Result<Vec<FileInfo>, DiskError> {
         let content = self.content(name)?;
         if let Some(parts) = content.parts.get(name) {
-            return Ok(parts.iter().map(|(name, bytes)| FileInfo { name: name.clone(), len: bytes.len() as u64 }).collect());
+            return Ok(parts
+                .iter()
+                .map(|(name, bytes)| FileInfo {
+                    name: name.clone(),
+                    len: bytes.len() as u64,
+                })
+                .collect());
         }
         let database = content.databases.get(name).ok_or_else(|| invalid(name))?;
-        Ok(vec![FileInfo { name: FILE.to_owned(), len: pack(database.current()).len() as u64 }])
+        Ok(vec![FileInfo {
+            name: FILE.to_owned(),
+            len: pack(database.current()).len() as u64,
+        }])
     }
 
     fn read_at(&self, name: &str, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         let content = self.content(name)?;
         let bytes = match content.parts.get(name) {
             Some(parts) => parts.get(file).cloned().ok_or_else(|| invalid(file))?,
-            None => pack(content.databases.get(name).ok_or_else(|| invalid(name))?.current()),
+            None => pack(
+                content
+                    .databases
+                    .get(name)
+                    .ok_or_else(|| invalid(name))?
+                    .current(),
+            ),
         };
         let from = (offset as usize).min(bytes.len());
         let to = from.saturating_add(len).min(bytes.len());
         Ok(Bytes::copy_from_slice(&bytes[from..to]))
     }
 
-    fn append_at(&self, name: &str, file: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+    fn append_at(
+        &self,
+        name: &str,
+        file: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), DiskError> {
         let mut content = self.content(name)?;
-        let part = content.parts.entry(name.to_owned()).or_default().entry(file.to_owned()).or_default();
+        let part = content
+            .parts
+            .entry(name.to_owned())
+            .or_default()
+            .entry(file.to_owned())
+            .or_default();
         if offset == 0 {
             part.clear();
         }
@@ -213,11 +270,21 @@ impl Directory for SimDirectory {
     fn sync(&self, name: &str) -> Result<(), DiskError> {
         let mut content = self.content(name)?;
         // Once it is whole it survives as a database does.
-        if let Some(bytes) = content.parts.get(name).and_then(|parts| parts.get(FILE)).cloned()
+        if let Some(bytes) = content
+            .parts
+            .get(name)
+            .and_then(|parts| parts.get(FILE))
+            .cloned()
             && let Ok(map) = unpack(name, &bytes)
         {
             content.parts.remove(name);
-            content.databases.insert(name.to_owned(), Database { durable: map, ..Database::default() });
+            content.databases.insert(
+                name.to_owned(),
+                Database {
+                    durable: map,
+                    ..Database::default()
+                },
+            );
         }
         Ok(())
     }
@@ -232,14 +299,21 @@ struct SimDisk {
 impl SimDisk {
     fn map(&self) -> Result<Map, DiskError> {
         let content = self.disks.alive(self.life, &self.name)?;
-        content.databases.get(&self.name).map(|database| database.current().clone()).ok_or_else(|| invalid(&self.name))
+        content
+            .databases
+            .get(&self.name)
+            .map(|database| database.current().clone())
+            .ok_or_else(|| invalid(&self.name))
     }
 
     fn sync(&self, content: &mut Content) -> Result<(), DiskError> {
         let faults = content.faults;
         if faults.sync_fails > 0 && content.chance.happens(faults.sync_fails) {
             content.failed_syncs += 1;
-            return Err(DiskError::io(format!("syncing {}", self.name), std::io::Error::other("as the simulation wants")));
+            return Err(DiskError::io(
+                format!("syncing {}", self.name),
+                std::io::Error::other("as the simulation wants"),
+            ));
         }
         if !faults.skips_sync
             && let Some(database) = content.databases.get_mut(&self.name)
@@ -271,7 +345,10 @@ impl Disk for SimDisk {
 
     fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError> {
         let mut content = self.disks.alive(self.life, &self.name)?;
-        let database = content.databases.get_mut(&self.name).ok_or_else(|| invalid(&self.name))?;
+        let database = content
+            .databases
+            .get_mut(&self.name)
+            .ok_or_else(|| invalid(&self.name))?;
         let mut map = database.current().clone();
         database.statistics.written_bytes += batch.bytes() as u64;
         database.statistics.keys_written += batch.operations().len() as u64;
@@ -310,19 +387,36 @@ impl Disk for SimDisk {
         let map = self.map()?;
         let mut content = self.disks.alive(self.life, &self.name)?;
         if content.databases.contains_key(into) || content.parts.contains_key(into) {
-            return Err(DiskError::io(into, std::io::Error::from(std::io::ErrorKind::AlreadyExists)));
+            return Err(DiskError::io(
+                into,
+                std::io::Error::from(std::io::ErrorKind::AlreadyExists),
+            ));
         }
-        content.databases.insert(into.to_owned(), Database { durable: map, ..Database::default() });
+        content.databases.insert(
+            into.to_owned(),
+            Database {
+                durable: map,
+                ..Database::default()
+            },
+        );
         Ok(())
     }
 
     fn statistics(&self) -> Statistics {
         let content = self.disks.lock();
-        content.databases.get(&self.name).map(|database| database.statistics).unwrap_or_default()
+        content
+            .databases
+            .get(&self.name)
+            .map(|database| database.statistics)
+            .unwrap_or_default()
     }
 
     fn size(&self) -> Result<u64, DiskError> {
-        Ok(self.map()?.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
+        Ok(self
+            .map()?
+            .iter()
+            .map(|(key, value)| (key.len() + value.len()) as u64)
+            .sum())
     }
 }
 
@@ -345,7 +439,10 @@ impl Reader for View {
 
 /// Pairs of a range, a few at a time, from a version that stands still.
 fn pairs(map: Map, range: &Range, order: Order) -> Pairs<'static> {
-    let (mut from, mut to) = (Bytes::from(range.from.clone()), range.to.clone().map(Bytes::from));
+    let (mut from, mut to) = (
+        Bytes::from(range.from.clone()),
+        range.to.clone().map(Bytes::from),
+    );
     let mut done = to.as_ref().is_some_and(|to| *to <= from);
     Box::new(std::iter::from_fn(move || {
         if done {
@@ -399,7 +496,11 @@ fn unpack(name: &str, mut bytes: &[u8]) -> Result<Map, DiskError> {
         let value = part().ok_or_else(|| DiskError::corrupt(name, "a value is missing"))?;
         map.insert(key, value);
     }
-    if bytes.is_empty() { Ok(map) } else { Err(DiskError::corrupt(name, "it is cut short")) }
+    if bytes.is_empty() {
+        Ok(map)
+    } else {
+        Err(DiskError::corrupt(name, "it is cut short"))
+    }
 }
 
 #[cfg(test)]
@@ -418,16 +519,28 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..50 {
             let disks = SimDisks::new(Chance::new(seed, 1));
-            let disk = disks.directory().open("d", &DiskOptions::with_wal()).unwrap();
+            let disk = disks
+                .directory()
+                .open("d", &DiskOptions::with_wal())
+                .unwrap();
             for number in 0..6_u8 {
                 let mut batch = Batch::new();
                 batch.put(vec![number], vec![number]);
-                disk.write(batch, if number == 2 { Synced::Yes } else { Synced::No }).unwrap();
+                disk.write(batch, if number == 2 { Synced::Yes } else { Synced::No })
+                    .unwrap();
             }
             disks.crash();
             assert!(matches!(disk.get(&[0]), Err(DiskError::Closed { .. })));
-            let disk = disks.directory().open("d", &DiskOptions::with_wal()).unwrap();
-            let kept: Vec<_> = disk.scan(&Range::all(), Order::Ascending, 9).unwrap().into_iter().map(|(key, _)| key[0]).collect();
+            let disk = disks
+                .directory()
+                .open("d", &DiskOptions::with_wal())
+                .unwrap();
+            let kept: Vec<_> = disk
+                .scan(&Range::all(), Order::Ascending, 9)
+                .unwrap()
+                .into_iter()
+                .map(|(key, _)| key[0])
+                .collect();
             assert_eq!(kept, (0..kept.len() as u8).collect::<Vec<_>>(), "a prefix");
             assert!(kept.len() >= 3, "the sync covers the first three");
             seen.insert(kept.len());

@@ -92,7 +92,11 @@ impl SimNet {
         let mut wiring = self.lock();
         let life = wiring.lives.entry(name.to_owned()).or_default();
         *life += 1;
-        Arc::new(SimPlug { net: self.clone(), name: name.to_owned(), life: *life })
+        Arc::new(SimPlug {
+            net: self.clone(),
+            name: name.to_owned(),
+            life: *life,
+        })
     }
 
     /// It is dead: nobody answers, and what it still sends goes nowhere.
@@ -117,7 +121,9 @@ impl SimNet {
         }
         if weather.slow > 0 && wiring.chance.happens(weather.slow) {
             wiring.counts.delayed += 1;
-            return Fate::Arrives(Duration::from_micros(wiring.chance.between(1_000, weather.slow_ms.max(1) * 1_000)));
+            return Fate::Arrives(Duration::from_micros(
+                wiring.chance.between(1_000, weather.slow_ms.max(1) * 1_000),
+            ));
         }
         Fate::Arrives(Duration::from_micros(wiring.chance.between(50, 500)))
     }
@@ -129,11 +135,18 @@ impl SimNet {
 
     fn handler(&self, plug: &SimPlug, to: &Peer) -> Result<Arc<dyn Handler>, NetworkError> {
         let wiring = self.lock();
-        let gone = |reason: &str| NetworkError::Unreachable { peer: to.to_string(), reason: reason.to_owned() };
+        let gone = |reason: &str| NetworkError::Unreachable {
+            peer: to.to_string(),
+            reason: reason.to_owned(),
+        };
         if wiring.lives.get(&plug.name) != Some(&plug.life) {
             return Err(gone("this server is dead"));
         }
-        wiring.handlers.get(&to.name).map(|(_, handler)| handler.clone()).ok_or_else(|| gone("nobody listens"))
+        wiring
+            .handlers
+            .get(&to.name)
+            .map(|(_, handler)| handler.clone())
+            .ok_or_else(|| gone("nobody listens"))
     }
 
     fn lock(&self) -> MutexGuard<'_, Wiring> {
@@ -142,7 +155,11 @@ impl SimNet {
 }
 
 fn pair(one: &str, other: &str) -> (String, String) {
-    if one < other { (one.to_owned(), other.to_owned()) } else { (other.to_owned(), one.to_owned()) }
+    if one < other {
+        (one.to_owned(), other.to_owned())
+    } else {
+        (other.to_owned(), one.to_owned())
+    }
 }
 
 /// One life of a server's way to the others.
@@ -164,11 +181,19 @@ impl SimPlug {
 
 #[async_trait]
 impl Network for SimPlug {
-    async fn call(&self, to: &Peer, method: &'static str, body: Bytes, deadline: Duration) -> Result<Bytes, NetworkError> {
+    async fn call(
+        &self,
+        to: &Peer,
+        method: &'static str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, NetworkError> {
         let exchange = async {
             self.travel(&self.name, &to.name).await;
             let handler = self.net.handler(self, to)?;
-            let from = PeerIdentity { name: self.name.clone() };
+            let from = PeerIdentity {
+                name: self.name.clone(),
+            };
             // The other side goes on with what it was asked though the one who asked has given up.
             let answer = tokio::spawn({
                 let (body, method) = (body.clone(), method);
@@ -180,22 +205,51 @@ impl Network for SimPlug {
             self.net.handler(self, to)?;
             match answer {
                 Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(refusal)) => Err(NetworkError::Refused { peer: to.to_string(), code: refusal.code, message: refusal.message }),
-                Err(_) => Err(NetworkError::Unreachable { peer: to.to_string(), reason: "it died meanwhile".to_owned() }),
+                Ok(Err(refusal)) => Err(NetworkError::Refused {
+                    peer: to.to_string(),
+                    code: refusal.code,
+                    message: refusal.message,
+                }),
+                Err(_) => Err(NetworkError::Unreachable {
+                    peer: to.to_string(),
+                    reason: "it died meanwhile".to_owned(),
+                }),
             }
         };
-        timeout(deadline, exchange).await.unwrap_or_else(|_| Err(NetworkError::TimedOut { peer: to.to_string(), after: deadline }))
+        timeout(deadline, exchange).await.unwrap_or_else(|_| {
+            Err(NetworkError::TimedOut {
+                peer: to.to_string(),
+                after: deadline,
+            })
+        })
     }
 
-    async fn stream(&self, to: &Peer, method: &'static str, body: Bytes, deadline: Duration) -> Result<ByteStream, NetworkError> {
+    async fn stream(
+        &self,
+        to: &Peer,
+        method: &'static str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<ByteStream, NetworkError> {
         let opening = async {
             self.travel(&self.name, &to.name).await;
             let handler = self.net.handler(self, to)?;
-            let from = PeerIdentity { name: self.name.clone() };
+            let from = PeerIdentity {
+                name: self.name.clone(),
+            };
             let answer = handler.stream(&from, method, body).await;
-            answer.map_err(|refusal| NetworkError::Refused { peer: to.to_string(), code: refusal.code, message: refusal.message })
+            answer.map_err(|refusal| NetworkError::Refused {
+                peer: to.to_string(),
+                code: refusal.code,
+                message: refusal.message,
+            })
         };
-        let stream = timeout(deadline, opening).await.unwrap_or_else(|_| Err(NetworkError::TimedOut { peer: to.to_string(), after: deadline }))?;
+        let stream = timeout(deadline, opening).await.unwrap_or_else(|_| {
+            Err(NetworkError::TimedOut {
+                peer: to.to_string(),
+                after: deadline,
+            })
+        })?;
         // A lost chunk breaks the stream, as a connection that times out does.
         let (net, name, to) = (self.net.clone(), self.name.clone(), to.clone());
         let broken = stream.then(move |chunk| {
@@ -207,7 +261,10 @@ impl Network for SimPlug {
                         sleep(after).await;
                         chunk
                     }
-                    Fate::Lost | Fate::Cut => Err(NetworkError::Unreachable { peer, reason: "the stream broke".to_owned() }),
+                    Fate::Lost | Fate::Cut => Err(NetworkError::Unreachable {
+                        peer,
+                        reason: "the stream broke".to_owned(),
+                    }),
                 }
             }
         });
@@ -217,7 +274,9 @@ impl Network for SimPlug {
     fn serve(&self, handler: Arc<dyn Handler>) {
         let mut wiring = self.net.lock();
         if wiring.lives.get(&self.name) == Some(&self.life) {
-            wiring.handlers.insert(self.name.clone(), (self.life, handler));
+            wiring
+                .handlers
+                .insert(self.name.clone(), (self.life, handler));
         }
     }
 }
