@@ -91,27 +91,36 @@ impl Supervisor {
 
     /// The next thing that happens. Nothing is lost when it is dropped while it waits.
     pub async fn next(&mut self) -> Happened {
-        loop {
-            let due = self
-                .members
-                .iter()
-                .enumerate()
-                .filter_map(|(index, member)| match member.state {
-                    State::Pausing { until } => Some((until, index)),
-                    _ => None,
-                });
-            let due = due.min();
-            tokio::select! {
-                Some(ended) = self.ended.1.recv() => return self.note(ended),
-                () = async { sleep_until(due.expect("guarded by the condition").0).await }, if due.is_some() => {
-                    let (_, index) = due.expect("guarded by the condition");
-                    let name = self.members[index].spec.name.clone();
-                    return match self.run(index) {
-                        Ok(()) => Happened::Restarted { name },
-                        Err(error) => Happened::CannotStart { name, why: format!("{error:#}"), again_in: self.pause(index) },
-                    };
+        let pausing = self
+            .members
+            .iter()
+            .enumerate()
+            .filter_map(|(index, member)| match member.state {
+                State::Pausing { until } => Some((until, index)),
+                _ => None,
+            });
+        let due = pausing.min();
+        let next_start = async move {
+            match due {
+                Some((until, index)) => {
+                    sleep_until(until).await;
+                    index
                 }
+                None => std::future::pending().await,
             }
+        };
+        let index = tokio::select! {
+            Some(ended) = self.ended.1.recv() => return self.note(ended),
+            index = next_start => index,
+        };
+        let name = self.members[index].spec.name.clone();
+        match self.run(index) {
+            Ok(()) => Happened::Restarted { name },
+            Err(error) => Happened::CannotStart {
+                name,
+                why: format!("{error:#}"),
+                again_in: self.pause(index),
+            },
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{Cluster, Options, said_by};
 use crate::writes::Writes;
 use crate::{image, wait};
 
@@ -107,25 +107,25 @@ fn lose_the_leader_in_a_rollout(cluster: &Cluster) {
 
 fn rolled_out(cluster: &Cluster) {
     let limit = format!("--timeout={ROLLOUT_S}s");
+    let mut contexts = ["server-1", "server-2", "server-3"].iter().cycle();
     // A server that is killed cuts the watch of a kubectl that was talking to it: as a user would, ask another.
     wait::until("the rollout to be complete", ROLLOUT_S, || {
-        let output = ["reckon", "server-2", "server-3"].map(|context| {
-            cluster.kubectl_with(
-                &[
-                    "--context",
-                    context,
-                    "rollout",
-                    "status",
-                    "deployment/web",
-                    &limit,
-                ],
-                "",
-            )
-        });
-        if output.iter().any(|output| output.status.success()) {
+        let context = contexts.next().unwrap();
+        let output = cluster.kubectl_with(
+            &[
+                "--context",
+                context,
+                "rollout",
+                "status",
+                "deployment/web",
+                &limit,
+            ],
+            "",
+        );
+        if output.status.success() {
             Ok(())
         } else {
-            Err(output)
+            Err(said_by(&output))
         }
     });
 }
