@@ -8,6 +8,7 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::logs::{self, Wanted};
 use crate::plan::State;
@@ -122,14 +123,14 @@ async fn send_logs(
     let dir = logs::pod_dir(&context.logs_dir, &asked.namespace, &asked.pod, &asked.uid);
     let path = logs::file(&dir, &asked.container, attempt);
     let (sink, mut chunks) = mpsc::channel::<Bytes>(CHUNK_QUEUE);
+    // A stream's task takes its reader along.
     let reader = {
         let (context, asked) = (context.clone(), asked.clone());
-        tokio::spawn(async move {
+        AbortOnDropHandle::new(tokio::spawn(async move {
             let alive = || runs(&context, &asked, attempt);
             logs::read(&path, &wanted, alive, sink).await
-        })
+        }))
     };
-    let abort = AbortOnDrop(reader.abort_handle());
     while let Some(mut chunk) = chunks.recv().await {
         while !chunk.is_empty() {
             let piece = match &credit {
@@ -164,22 +165,12 @@ async fn send_logs(
             }
         }
     }
-    drop(abort);
     match reader.await {
         Ok(Err(error)) => Err(Refused {
             code: 500,
             message: format!("failed to read the log: {error}"),
         }),
         _ => Ok(()),
-    }
-}
-
-/// A stream's task takes its reader along.
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

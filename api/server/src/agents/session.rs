@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,8 +81,8 @@ impl Hub {
             streams: BTreeMap::new(),
             end: end.clone(),
         };
-        if let Some(before) = self.sessions().insert(node.clone(), held) {
-            before.end.send_replace(true);
+        if !self.hold(&node, held) {
+            return SessionEnd::Fenced(format!("{node} has opened a newer session"));
         }
         let reason = self.converse(&hello, epoch, inbound, outbound, end).await;
         let mut sessions = self.sessions();
@@ -90,6 +91,19 @@ impl Hub {
             sessions.remove(&node);
         }
         reason
+    }
+
+    /// Takes the place of the node's session before it. False: there is a newer one.
+    fn hold(&self, node: &str, held: Held) -> bool {
+        let mut sessions = self.sessions();
+        if let Some(before) = sessions.get(node) {
+            if before.epoch > held.epoch {
+                return false;
+            }
+            before.end.send_replace(true);
+        }
+        sessions.insert(node.to_owned(), held);
+        true
     }
 
     /// Checks Hello and proposes the session's opening; its revision is the epoch.
@@ -174,8 +188,9 @@ impl Hub {
             return SessionEnd::Unavailable("this server is stopping".to_owned());
         }
         let (reports, worker) = report::worker(writer, outbound.clone());
-        let worker = tokio::spawn(worker);
-        let end = loop {
+        // Ends with the session, however that ends.
+        let _worker = AbortOnDropHandle::new(tokio::spawn(worker));
+        loop {
             let next = tokio::select! {
                 biased;
                 _ = ended.wait_for(|end| *end) => break SessionEnd::Unavailable("the session was closed by this server".to_owned()),
@@ -218,9 +233,7 @@ impl Hub {
                 let _ = outbound.try_send(message(server_message::Kind::Fenced(fenced)));
                 break SessionEnd::Fenced(reason);
             }
-        };
-        worker.abort();
-        end
+        }
     }
 
     fn heard(&self, node: &str, epoch: u64) {

@@ -10,7 +10,7 @@ use crate::core::Draft;
 use eventstore::{Act, Actor, Cause, Intent, ProposalId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -22,13 +22,48 @@ const VOUCH_TIMEOUT: Duration = Duration::from_secs(1);
 /// A server that could vouch to no leader for this long closes its sessions.
 const NO_LEADER_MAX: Duration = Duration::from_secs(5);
 
-/// What the leader has been told. Meaningful in `term` alone.
+/// When the leader last heard of each session. Meaningful in `term` alone.
 #[derive(Default)]
 pub(super) struct Vouched {
     term: u64,
-    since: Option<Instant>,
-    /// node -> (epoch, when last vouched for)
-    sessions: BTreeMap<String, (u64, Instant)>,
+    /// node -> (epoch, when it was last vouched for, or first seen by this leader)
+    sessions: BTreeMap<Arc<str>, (u64, Instant)>,
+}
+
+impl Vouched {
+    fn take(&mut self, node: Arc<str>, epoch: u64, now: Instant) {
+        let known = self.sessions.entry(node).or_insert((epoch, now));
+        if epoch >= known.0 {
+            *known = (epoch, now);
+        }
+    }
+
+    /// Of the open sessions, those that nobody vouched for within the grace. One that this leader, in this term, sees for the first
+    /// time has the whole grace before it: whoever opened it has had no time to vouch.
+    fn lost(
+        &mut self,
+        term: u64,
+        now: Instant,
+        grace: Duration,
+        open: &BTreeMap<Arc<str>, u64>,
+    ) -> Vec<(Arc<str>, u64)> {
+        if self.term != term {
+            self.term = term;
+            self.sessions.values_mut().for_each(|(_, last)| *last = now);
+        }
+        self.sessions.retain(|node, _| open.contains_key(node));
+        let mut lost = Vec::new();
+        for (node, epoch) in open {
+            let known = self.sessions.entry(node.clone()).or_insert((*epoch, now));
+            if known.0 < *epoch {
+                *known = (*epoch, now);
+            }
+            if now.duration_since(known.1) > grace {
+                lost.push((node.clone(), *epoch));
+            }
+        }
+        lost
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,6 +82,7 @@ pub(super) async fn run(hub: Hub) {
         } else if heard_leader.elapsed() > NO_LEADER_MAX {
             hub.close_all();
         }
+        hub.close_ended();
         hub.give_up_lost().await;
     }
 }
@@ -97,9 +133,19 @@ impl Hub {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         for (node, epoch) in sessions {
-            let known = vouched.sessions.entry(node).or_insert((epoch, now));
-            if epoch >= known.0 {
-                *known = (epoch, now);
+            vouched.take(node.into(), epoch, now);
+        }
+    }
+
+    /// Sessions that are over by the log, lost or fenced by a newer one: their agents must dial again.
+    fn close_ended(&self) {
+        let view = self.core().view();
+        for (node, held) in self.sessions().iter() {
+            let open = view
+                .session(node)
+                .is_some_and(|session| session.epoch == held.epoch && session.lost.is_none());
+            if !open {
+                held.end.send_replace(true);
             }
         }
     }
@@ -127,37 +173,17 @@ impl Hub {
         if view.position.term != status.term {
             return;
         }
-        let lost: Vec<_> = {
-            let now = Instant::now();
-            let mut vouched = self
-                .0
-                .vouched
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if vouched.term != status.term {
-                *vouched = Vouched {
-                    term: status.term,
-                    since: Some(now),
-                    sessions: std::mem::take(&mut vouched.sessions),
-                };
-            }
-            let since = vouched.since.unwrap_or(now);
-            vouched
-                .sessions
-                .retain(|node, _| view.session(node).is_some());
-            view.sessions()
-                .filter(|(_, session)| session.lost.is_none())
-                .filter(|(node, session)| {
-                    let last = vouched
-                        .sessions
-                        .get(&***node)
-                        .filter(|(epoch, _)| *epoch >= session.epoch)
-                        .map_or(since, |(_, at)| (*at).max(since));
-                    now.duration_since(last) > self.0.grace
-                })
-                .map(|(node, session)| (node.clone(), session.epoch))
-                .collect()
-        };
+        let open = view
+            .sessions()
+            .filter(|(_, session)| session.lost.is_none())
+            .map(|(node, session)| (node.clone(), session.epoch))
+            .collect();
+        let lost = self
+            .0
+            .vouched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lost(status.term, Instant::now(), self.0.grace, &open);
         let mut proposals = Vec::new();
         for (node, epoch) in lost {
             tracing::warn!(
@@ -194,5 +220,54 @@ impl Hub {
             // If leadership has moved, the next leader sees to it.
             let _ = self.core().queue().append_all(proposals, status.term).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(8);
+
+    fn open(epoch: u64) -> BTreeMap<Arc<str>, u64> {
+        BTreeMap::from([("node-1".into(), epoch)])
+    }
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Simulation, seed 1: a session that was opened late in a term was lost the moment it was opened.
+    #[test]
+    fn a_session_that_was_just_opened_has_the_whole_grace() {
+        let (mut vouched, start) = (Vouched::default(), Instant::now());
+        assert_eq!(vouched.lost(1, start, GRACE, &BTreeMap::new()), []);
+        assert_eq!(vouched.lost(1, start + s(60), GRACE, &open(5)), []);
+        assert_eq!(vouched.lost(1, start + s(68), GRACE, &open(5)), []);
+        assert_eq!(
+            vouched.lost(1, start + s(69), GRACE, &open(5)),
+            [("node-1".into(), 5)]
+        );
+        // Opened again: another session, another grace.
+        assert_eq!(vouched.lost(1, start + s(69), GRACE, &open(6)), []);
+    }
+
+    #[test]
+    fn who_is_vouched_for_is_kept_and_a_new_leader_gives_fresh_grace() {
+        let (mut vouched, start) = (Vouched::default(), Instant::now());
+        assert_eq!(vouched.lost(1, start, GRACE, &open(5)), []);
+        vouched.take("node-1".into(), 5, start + s(7));
+        // Of an epoch that has passed.
+        vouched.take("node-1".into(), 4, start + s(20));
+        assert_eq!(vouched.lost(1, start + s(15), GRACE, &open(5)), []);
+        assert_eq!(
+            vouched.lost(1, start + s(16), GRACE, &open(5)),
+            [("node-1".into(), 5)]
+        );
+        assert_eq!(vouched.lost(2, start + s(16), GRACE, &open(5)), []);
+        assert_eq!(
+            vouched.lost(2, start + s(25), GRACE, &open(5)),
+            [("node-1".into(), 5)]
+        );
     }
 }
