@@ -29,7 +29,12 @@ pub fn simulate(arguments: &SimulateArguments, mut say: impl FnMut(&str)) -> Res
                 total.add(&report.faults);
                 seeds += 1;
             }
-            Err(failure) => return Err(explain(&options, failure)),
+            Err(failure) => {
+                say(&format!(
+                    "{failure}; looking for a shorter run that shows it"
+                ));
+                return Err(explain(&options, failure));
+            }
         }
     }
     say(&format!("{seeds} seeds held; faults: {}", listed(&total)));
@@ -63,7 +68,7 @@ fn listed(faults: &FaultCounts) -> String {
         })
 }
 
-/// Looks for the shortest run that shows the failure, by halving: the same seed goes the same way up to its end.
+/// Looks for a shorter run that shows the failure, by halving: the same seed goes the same way up to its end.
 fn explain(options: &Options, failure: Failure) -> String {
     let mut shortest = failure;
     let (mut low, mut high) = (0, shortest.step);

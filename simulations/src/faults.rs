@@ -51,8 +51,9 @@ impl FaultCounts {
     }
 }
 
-/// Leaders lost in each run at least.
-const LEADER_LOSSES_MIN: u64 = 3;
+/// A leader is lost in each such span at least. Counted from the start, so that a shorter run of the same seed is the beginning of the
+/// longer one.
+const LEADER_LOST_EVERY: Duration = Duration::from_secs(150);
 /// Between two faults.
 const QUIET_MS: (u64, u64) = (4_000, 25_000);
 
@@ -60,6 +61,7 @@ const QUIET_MS: (u64, u64) = (4_000, 25_000);
 pub struct Faults {
     chance: Chance,
     pub counts: FaultCounts,
+    started: Instant,
     next: Instant,
     heal_at: Option<Instant>,
     restart_at: Vec<(usize, Instant)>,
@@ -67,20 +69,22 @@ pub struct Faults {
 
 impl Faults {
     pub fn new(chance: Chance) -> Self {
-        let next = Instant::now() + Duration::from_secs(15);
+        let started = Instant::now();
         Self {
             chance,
             counts: FaultCounts::default(),
-            next,
+            started,
+            next: started + Duration::from_secs(15),
             heal_at: None,
             restart_at: Vec::new(),
         }
     }
 
-    /// What is due now. `left`: of the run, in which the leaders still have to be lost.
-    pub async fn step(&mut self, cluster: &mut SimCluster, left: Duration) {
+    /// What is due now.
+    pub async fn step(&mut self, cluster: &mut SimCluster) {
         let now = Instant::now();
         if self.heal_at.is_some_and(|at| at <= now) {
+            tracing::info!("the partition is healed");
             cluster.net.heal();
             self.heal_at = None;
         }
@@ -92,9 +96,8 @@ impl Faults {
             return;
         }
         self.next = now + Duration::from_millis(self.chance.between(QUIET_MS.0, QUIET_MS.1));
-        let owed = LEADER_LOSSES_MIN.saturating_sub(self.counts.leader_losses);
-        let must = owed > 0 && left < Duration::from_secs(60 * (owed + 1));
-        if must || self.chance.happens(300_000) {
+        let owed = (now - self.started).as_secs() / LEADER_LOST_EVERY.as_secs();
+        if self.counts.leader_losses < owed || self.chance.happens(300_000) {
             self.lose_leader(cluster);
             return;
         }
@@ -171,6 +174,7 @@ impl Faults {
         if cluster.leader() == Some(index) {
             self.counts.leader_losses += 1;
         }
+        tracing::info!(server = cluster.servers[index].name, "crash");
         cluster.crash(index);
         self.counts.crashes += 1;
         let after = Duration::from_millis(self.chance.between(500, 15_000));
@@ -205,6 +209,7 @@ impl Faults {
         for _ in 0..20 {
             match cluster.start(index).await {
                 Ok(()) => {
+                    tracing::info!(server = cluster.servers[index].name, "restarted");
                     self.counts.restarts += 1;
                     return;
                 }
@@ -232,6 +237,7 @@ impl Faults {
         if self.chance.happens(500_000) {
             others.extend((1..=3).map(crate::agents::name));
         }
+        tracing::info!(?alone, ?others, "partition");
         cluster.net.cut(&alone, &others);
         self.counts.partitions += 1;
         self.heal_at =
@@ -252,12 +258,14 @@ impl Faults {
                 slow_ms: 300,
             },
         };
+        tracing::info!(?weather);
         cluster.net.set_weather(weather);
     }
 
     fn clock(&mut self, cluster: &mut SimCluster) {
         let server = self.chance.below(cluster.servers.len() as u64) as usize;
         let off_ms = self.chance.between(0, 7_200_000) as i64 - 3_600_000;
+        tracing::info!(server = cluster.servers[server].name, off_ms, "clock jump");
         cluster.servers[server].clock.set_off(off_ms);
         self.counts.clock_jumps += 1;
     }
@@ -268,6 +276,7 @@ impl Faults {
             sync_fails: 2_000,
             ..cluster.planted_disk()
         };
+        tracing::info!(server = cluster.servers[server].name, "syncs may fail");
         cluster.servers[server].disks.set_faults(faults);
     }
 }

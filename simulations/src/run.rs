@@ -167,8 +167,8 @@ async fn whole(options: &Options) -> Result<Report, Failure> {
         })
         .collect();
     for step in 0..options.steps {
-        let left = STEP * u32::try_from(options.steps - step).unwrap_or(u32::MAX);
-        faults.step(&mut cluster, left).await;
+        faults.step(&mut cluster).await;
+        tracing::debug!(step, "stepped");
         for _ in 0..LOOKS {
             sleep(STEP / LOOKS).await;
             watcher.look(&cluster).map_err(fails(step + 1))?;
@@ -226,8 +226,17 @@ async fn converge(
             return Ok(view);
         }
     }
+    let standing = cluster.alive().map(|(_, server, parts)| {
+        let status = parts.core.status();
+        format!(
+            "{} {} in term {}, leader {:?}, revision {}, fault {:?}",
+            server.name, status.role, status.term, status.leader, status.revision, status.fault
+        )
+    });
+    let standing: Vec<_> = standing.collect();
     Err(converged::violation(format!(
-        "not within {CONVERGE_S} s after healing: {why}"
+        "not within {CONVERGE_S} s after healing: {why}; {}",
+        standing.join("; ")
     )))
 }
 

@@ -1,9 +1,13 @@
 //! `reckon simulate`: its flags. The simulation itself is the crate `simulations`.
 
+use std::fmt;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use simulations::{Options, SimulateArguments, simulate};
+use tokio::time::Instant;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -26,6 +30,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
+    log_in_virtual_time();
     let (first, last) = args.seeds.unwrap_or((args.seed, args.seed));
     let arguments = SimulateArguments {
         seeds: first..=last,
@@ -35,6 +40,28 @@ pub fn run(args: Args) -> Result<ExitCode> {
     match simulate(&arguments, |line| println!("{line}")) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(failure) => bail!(failure),
+    }
+}
+
+/// With `RECKON_LOG`, what the servers and nodes say, at seconds of virtual time.
+fn log_in_virtual_time() {
+    let Ok(filter) = EnvFilter::try_from_env("RECKON_LOG") else {
+        return;
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_timer(VirtualTime(Instant::now()))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+/// Tokio's clock, which a simulation advances; of the first seed only, for each has a clock of its own.
+struct VirtualTime(Instant);
+
+impl FormatTime for VirtualTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{:9.3}", self.0.elapsed().as_secs_f64())
     }
 }
 
