@@ -12,6 +12,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use server::http::{Caller, ClientCertificate};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -40,6 +41,13 @@ pub struct Books {
     pub wrong: Option<Violation>,
 }
 
+impl Books {
+    /// Acknowledged increments, and those whose outcome is unknown.
+    fn counter(&mut self, name: &str) -> &mut (u64, u64) {
+        self.acknowledged.counters.entry(key(name)).or_default()
+    }
+}
+
 impl Told {
     pub fn lock(&self) -> MutexGuard<'_, Books> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,6 +71,20 @@ enum Answer {
     Refused(StatusCode, Value),
     /// It may have been done.
     Unknown,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(object) => write!(
+                formatter,
+                "done at {}",
+                object["metadata"]["resourceVersion"]
+            ),
+            Self::Refused(code, status) => write!(formatter, "{code}: {}", status["message"]),
+            Self::Unknown => formatter.write_str("unknown"),
+        }
+    }
 }
 
 impl Client {
@@ -181,18 +203,22 @@ impl Client {
             .and_then(|value| value.parse().ok())
             .unwrap_or(0);
         counter["data"]["value"] = json!((value + 1).to_string());
+        // Unknown until it is known: the run may end before the answer.
+        self.told.lock().counter(&name).1 += 1;
         let answer = self.ask(Method::PUT, &maps(&name), Some(&counter)).await;
+        tracing::debug!(client = self.name, name, read = value, %answer, "count");
         let mut told = self.told.lock();
         match answer {
             Answer::Done(_) => {
                 told.writes += 1;
-                told.acknowledged.counters.entry(key(&name)).or_default().0 += 1;
+                let counter = told.counter(&name);
+                *counter = (counter.0 + 1, counter.1 - 1);
             }
-            Answer::Refused(..) => told.refused += 1,
-            Answer::Unknown => {
-                told.unknown += 1;
-                told.acknowledged.counters.entry(key(&name)).or_default().1 += 1;
+            Answer::Refused(..) => {
+                told.refused += 1;
+                told.counter(&name).1 -= 1;
             }
+            Answer::Unknown => told.unknown += 1,
         }
     }
 
