@@ -34,7 +34,10 @@ struct Member {
     state: State,
     /// Before the next start.
     pause: Duration,
-    /// How its last run ended: what ended badly may have left something behind.
+    /// Its end was asked for.
+    asked_to_stop: bool,
+    /// How its last run ended: what ended badly, or without being asked, may have left something behind. An agent that somebody else
+    /// stopped has left its pods running.
     ended_well: bool,
 }
 
@@ -79,6 +82,7 @@ impl Supervisor {
             spec,
             state: State::Down,
             pause: FIRST_PAUSE,
+            asked_to_stop: false,
             ended_well: true,
         });
         self.run(index)
@@ -124,7 +128,7 @@ impl Supervisor {
         }
     }
 
-    /// Asks all of these roles to stop, and kills what has not within `limit`. What ended badly clears away after itself, if it can.
+    /// Asks all of these roles to stop, and kills what has not within `limit`. What ended otherwise clears away after itself, if it can.
     /// True when nothing had to be killed and nothing is left.
     pub async fn stop(&mut self, roles: &[Role], limit: Duration) -> bool {
         self.restarts = false;
@@ -135,7 +139,10 @@ impl Supervisor {
         for index in &concerned {
             let member = &mut self.members[*index];
             match &member.state {
-                State::Running { process, .. } => process.signal(member.spec.stop),
+                State::Running { process, .. } => {
+                    process.signal(member.spec.stop);
+                    member.asked_to_stop = true;
+                }
                 _ => member.state = State::Down,
             }
         }
@@ -202,6 +209,7 @@ impl Supervisor {
             process,
             since: Instant::now(),
         };
+        member.asked_to_stop = removal.is_some();
         Ok(())
     }
 
@@ -212,7 +220,8 @@ impl Supervisor {
             member.pause = FIRST_PAUSE;
         }
         member.state = State::Down;
-        member.ended_well = ended.status.as_ref().is_ok_and(|status| status.success());
+        let succeeded = ended.status.as_ref().is_ok_and(|status| status.success());
+        member.ended_well = succeeded && member.asked_to_stop;
         let name = member.spec.name.clone();
         let how = match ended.status {
             Ok(status) => status.to_string(),
