@@ -41,6 +41,11 @@ fn role(role: Role) -> &'static str {
 }
 
 impl Core {
+    /// How often this server's Raft log was synced since the server started.
+    pub fn log_syncs(&self) -> u64 {
+        self.node().log_statistics().wal_syncs
+    }
+
     pub fn status(&self) -> Status {
         let raft = self.node().status();
         let view = self.view();

@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Upper bounds in seconds: a commit on a local disk is a few milliseconds, a rollout's patience a minute.
@@ -37,6 +38,7 @@ pub(crate) struct Metrics {
     applied: Gauge,
     term: Gauge,
     leads: Gauge,
+    log_syncs: Counter,
 }
 
 impl Default for Metrics {
@@ -50,6 +52,7 @@ impl Default for Metrics {
             applied: Gauge::default(),
             term: Gauge::default(),
             leads: Gauge::default(),
+            log_syncs: Counter::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -82,6 +85,11 @@ impl Default for Metrics {
             "reckon_raft_leads",
             "1 while this server leads",
             metrics.leads.clone(),
+        );
+        registry.register(
+            "reckon_raft_log_syncs",
+            "Times that the Raft log was synced to disk, by RocksDB's count",
+            metrics.log_syncs.clone(),
         );
         Self {
             registry,
@@ -127,6 +135,10 @@ impl Metrics {
         self.term.set(whole(status.term));
         self.leads
             .set(i64::from(status.leader.as_deref() == Some(core.name())));
+        // RocksDB keeps the count; here it is only told.
+        self.log_syncs
+            .inner()
+            .store(core.log_syncs(), Ordering::Relaxed);
         let mut text = String::new();
         // Writing into a String fails only if a metric's own printing does.
         let written = encode(&mut text, &self.registry);
