@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -101,7 +102,19 @@ impl Cluster {
 
     /// Starts it, with what the directory holds, and waits for `ready:`.
     pub fn up(&mut self) {
+        self.up_as(|_| ());
+    }
+
+    /// As a shell starts it in a terminal: in a process group of its own, which Ctrl-C goes to.
+    pub fn up_in_foreground(&mut self) {
+        self.up_as(|command| {
+            command.process_group(0);
+        });
+    }
+
+    fn up_as(&mut self, how: impl FnOnce(&mut Command)) {
         let mut command = self.privileged(RECKON);
+        how(&mut command);
         command
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -155,14 +168,20 @@ impl Cluster {
 
     /// The same with an input, however it ends.
     pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Output {
+        run(&mut self.kubectl_command(arguments), input)
+    }
+
+    /// Not yet started.
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let kubectl = std::env::var("RECKON_KUBECTL").unwrap_or_else(|_| "kubectl".to_string());
         let mut command = Command::new(kubectl);
         // A home of its own, so that no discovery of another cluster is cached.
         command
             .env("HOME", self.folder.path())
             .env("KUBECONFIG", self.kubeconfig())
-            .env_remove("KUBERC");
-        run(command.args(arguments), input)
+            .env_remove("KUBERC")
+            .args(arguments);
+        command
     }
 
     pub fn kubectl_json(&self, arguments: &[&str]) -> Value {
@@ -231,7 +250,7 @@ impl Cluster {
         if kill(Pid::from_raw(pid), signal) == Err(nix::errno::Errno::EPERM) {
             let number = (signal as i32).to_string();
             let killed = Command::new("sudo")
-                .args(["-n", "kill", &format!("-{number}"), &pid.to_string()])
+                .args(["-n", "kill", &format!("-{number}"), "--", &pid.to_string()])
                 .status();
             assert!(killed.unwrap().success());
         }
@@ -277,8 +296,18 @@ impl Cluster {
 
     /// SIGTERM to `up`, and its end. It must be clean.
     pub fn stop(&mut self) {
+        self.stop_by(self.up_pid(), Signal::SIGTERM);
+    }
+
+    /// Ctrl-C where `up_in_foreground` runs. Under sudo `up` alone gets it, for sudo would pass on what is not from a terminal.
+    pub fn interrupt(&mut self) {
+        let of_the_group = if geteuid().is_root() { -1 } else { 1 };
+        self.stop_by(of_the_group * self.up_pid(), Signal::SIGINT);
+    }
+
+    fn stop_by(&mut self, pid: i32, signal: Signal) {
         let Some(mut up) = self.up.take() else { return };
-        self.signal(self.up_pid(), Signal::SIGTERM);
+        self.signal(pid, signal);
         let status = end_of(&mut up, STOP_S);
         assert!(
             status.is_some_and(|status| status.success()),

@@ -2,7 +2,6 @@
 //!
 //! Nodes are simulated: what is tested here is the API that kubectl talks to. `logs` is with the real containers in `rollout`.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Options, run, said_by};
@@ -661,39 +660,27 @@ fn check(
 
 /// kubectl starts an editor on a file; ours replaces a word in it.
 fn edited(cluster: &Cluster, arguments: &[&str]) -> std::process::Output {
-    let kubectl = std::env::var("RECKON_KUBECTL").unwrap_or_else(|_| "kubectl".to_string());
-    let mut command = Command::new(kubectl);
-    command
-        .env("HOME", cluster.path(""))
-        .env("KUBECONFIG", cluster.kubeconfig())
-        .env("KUBE_EDITOR", "sed -i s/blue/violet/");
-    run(command.args(arguments), "")
+    let mut command = cluster.kubectl_command(arguments);
+    run(command.env("KUBE_EDITOR", "sed -i s/blue/violet/"), "")
 }
 
 /// `get -w` shows what is there and then what happens; `--watch-only` only the latter.
 fn check_watches(cluster: &Cluster) -> Result<(), String> {
     cluster.kubectl(&["create", "configmap", "seen", "--from-literal=n=1"]);
     for (flag, first) in [("-w", true), ("--watch-only", false)] {
-        let kubectl = std::env::var("RECKON_KUBECTL").unwrap_or_else(|_| "kubectl".to_string());
         let file = cluster.path(&format!("watch{flag}.txt"));
         let output = std::fs::File::create(&file).unwrap();
-        let mut command = Command::new(kubectl);
-        command
-            .env("HOME", cluster.path(""))
-            .env("KUBECONFIG", cluster.kubeconfig())
-            .stdout(output);
-        let mut watching = command
-            .args([
-                "get",
-                "configmap",
-                "seen",
-                "--no-headers",
-                "-o",
-                "jsonpath={.metadata.name} {.data.n};",
-                flag,
-            ])
-            .spawn()
-            .unwrap();
+        let arguments = [
+            "get",
+            "configmap",
+            "seen",
+            "--no-headers",
+            "-o",
+            "jsonpath={.metadata.name} {.data.n};",
+            flag,
+        ];
+        let mut command = cluster.kubectl_command(&arguments);
+        let mut watching = command.stdout(output).spawn().unwrap();
         std::thread::sleep(Duration::from_secs(1));
         let change = format!("{{\"data\":{{\"n\":\"changed{flag}\"}}}}");
         let before = cluster.kubectl(&["get", "cm", "seen", "-o", "jsonpath={.data.n}"]);

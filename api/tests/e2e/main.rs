@@ -4,15 +4,20 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this crate is a test")]
 
+mod agent_alone;
 mod api;
 mod bad_input;
 mod cluster;
 mod image;
 mod kubectl_verbs;
+mod logs;
+mod machine;
 mod node_lost;
 mod past;
+mod pods;
 mod rollout;
 mod servers_killed;
+mod synced;
 mod up_command;
 mod wait;
 mod writes;

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User, chown, geteuid};
 
 use crate::cluster::{Cluster, Options, RECKON, free_ports, run, said_by};
-use crate::{image, wait};
+use crate::{image, machine, pods, wait};
 
 #[test]
 fn a_port_that_is_taken() {
@@ -172,6 +177,146 @@ fn a_stop_after_an_agent_was_killed_leaves_nothing_behind() {
     });
 }
 
+/// Ctrl-C goes to all that a terminal's foreground has; `up` alone acts on it, in order. Each agent has a network of its own.
+#[test]
+fn ctrl_c_with_two_agents_leaves_nothing_behind() {
+    let mut cluster = Cluster::prepare(Options {
+        agents: 2,
+        simulated_nodes: 1,
+        flags: &["--servers", "1"],
+    });
+    image::provide(&cluster, "v1");
+    let before = machine::seen(&cluster);
+    cluster.up_in_foreground();
+    let ready: Vec<String> = cluster
+        .said()
+        .lines()
+        .filter(|line| line.starts_with("ready: "))
+        .map(str::to_string)
+        .collect();
+    let kubeconfig = cluster.kubeconfig();
+    assert_eq!(
+        ready,
+        [format!(
+            "ready: 1 server, 2 agents, 1 simulated node; next: export KUBECONFIG={} && kubectl get nodes",
+            kubeconfig.display()
+        )]
+    );
+    check_pid_files(
+        &cluster,
+        &["agent-1", "agent-2", "server-1", "simulated-nodes"],
+    );
+    cluster.kubectl(&["cordon", "simulated-1"]);
+    cluster.apply(&image::deployment(4, "v1", ""));
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]);
+    let nodes = "jsonpath={range .items[*]}{.spec.nodeName}{\"\\n\"}{end}";
+    let nodes = cluster.kubectl(&["get", "pods", "-o", nodes]);
+    let nodes: BTreeSet<&str> = nodes.lines().collect();
+    assert_eq!(nodes, BTreeSet::from(["agent-1", "agent-2"]));
+    for pod in pods::running(&cluster) {
+        assert_eq!(
+            image::version_at(&pod.address).as_deref(),
+            Ok("v1"),
+            "{pod:?}"
+        );
+    }
+    cluster.interrupt();
+    let left = machine::left(&cluster, &before);
+    assert!(left.is_empty(), "left behind: {left:#?}");
+}
+
+/// Servers that listen everywhere are reached at any of the machine's addresses, and their certificates name it.
+#[test]
+fn listening_everywhere() {
+    let addresses = nix::ifaddrs::getifaddrs().unwrap();
+    let mut addresses =
+        addresses.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()));
+    let mut cluster = Cluster::start(Options {
+        agents: 0,
+        simulated_nodes: 0,
+        flags: &["--listen", "0.0.0.0"],
+    });
+    // A machine without a network has the loopback alone.
+    let address = addresses
+        .find(|address| !address.is_loopback())
+        .unwrap_or([127, 0, 0, 1].into());
+    for number in 0..3 {
+        let server = format!("https://{address}:{}", cluster.port + number);
+        cluster.kubectl(&["--server", &server, "get", "namespaces"]);
+    }
+    cluster.stop();
+}
+
+/// Before anything is made, with the package that is missing.
+#[test]
+fn no_containerd() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    // A mount namespace in which containerd is no program.
+    let script = "mount --bind /dev/null \"$(command -v containerd)\" && exec \"$@\"";
+    let port = free_ports().to_string();
+    let mut command = Command::new(if geteuid().is_root() { "env" } else { "sudo" });
+    command
+        .args(["unshare", "--mount", "sh", "-c", script, "sh", RECKON, "up"])
+        .args(["--data-dir", &data.to_string_lossy(), "--api-port", &port]);
+    let output = run(&mut command, "");
+    check_refused(
+        &output,
+        &["containerd", "apt-get install containerd", "--agents 0"],
+    );
+    assert!(!data.exists(), "it made its directory before it looked");
+}
+
+/// Agents take root, servers do not: as nobody, whoever runs this test.
+#[test]
+fn without_root() {
+    let nobody = User::from_name("nobody").unwrap().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("reckon");
+    let as_nobody = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments).current_dir(folder.path());
+        if geteuid().is_root() {
+            command.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw());
+        }
+        command
+    };
+    // The build's folder may be root's alone.
+    fs::copy(RECKON, &program).unwrap();
+    if geteuid().is_root() {
+        chown(folder.path(), Some(nobody.uid), Some(nobody.gid)).unwrap();
+    }
+    let port = free_ports().to_string();
+    let output = run(&mut as_nobody(&["up", "--api-port", &port]), "");
+    check_refused(&output, &["needs root", "sudo reckon up", "--agents 0"]);
+    assert!(!folder.path().join("reckon-data").exists());
+
+    let flags = [
+        "up",
+        "--agents",
+        "0",
+        "--simulated-nodes",
+        "1",
+        "--api-port",
+        &port,
+    ];
+    let mut up = as_nobody(&flags).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(up.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    // The kubeconfig of the working directory is reckon's own default.
+    let output = run(&mut as_nobody(&["status", "-o", "json"]), "");
+    kill(Pid::from_raw(up.id() as i32), Signal::SIGTERM).unwrap();
+    let status = up.wait().unwrap();
+    assert!(
+        line.starts_with("ready: 3 servers, 1 simulated node;"),
+        "{line}"
+    );
+    assert!(output.status.success(), "{}", said_by(&output));
+    assert!(status.success(), "{status}");
+}
+
 /// Containers, mounts, bridge, rules, processes: as if it had never been.
 fn check_nothing_is_left(flags: &[&str], before_the_stop: impl FnOnce(&Cluster)) {
     let mut cluster = Cluster::prepare(Options {
@@ -180,78 +325,19 @@ fn check_nothing_is_left(flags: &[&str], before_the_stop: impl FnOnce(&Cluster))
         flags,
     });
     image::provide(&cluster, "v1");
-    let before = machine(&cluster);
+    let before = machine::seen(&cluster);
     cluster.up();
     cluster.apply(&image::deployment(2, "v1", ""));
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]);
-    let during = machine(&cluster);
+    let during = machine::left(&cluster, &before);
     assert!(
-        during.len() > before.len() + 3,
+        during.len() > 3,
         "containers leave traces while they run: {during:?}"
     );
     before_the_stop(&cluster);
     cluster.stop();
-    let after = machine(&cluster);
-    let left: Vec<&String> = after.difference(&before).collect();
+    let left = machine::left(&cluster, &before);
     assert!(left.is_empty(), "left behind: {left:#?}");
-}
-
-/// What of a cluster can be seen from outside of it.
-fn machine(cluster: &Cluster) -> BTreeSet<String> {
-    let data = cluster
-        .path("")
-        .to_string_lossy()
-        .trim_end_matches('/')
-        .to_string();
-    let mut seen = BTreeSet::new();
-    for entry in fs::read_dir("/sys/class/net").unwrap().flatten() {
-        seen.insert(format!("interface {}", entry.file_name().to_string_lossy()));
-    }
-    for line in fs::read_to_string("/proc/mounts")
-        .unwrap()
-        .lines()
-        .filter(|line| line.contains(&data))
-    {
-        seen.insert(format!("mount {line}"));
-    }
-    for process in fs::read_dir("/proc").unwrap().flatten() {
-        let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        // Not what only talks about it: this test, a kubectl.
-        if command.contains(&data) {
-            seen.insert(format!(
-                "process {} {command}",
-                process.file_name().to_string_lossy()
-            ));
-        }
-    }
-    for tables in [
-        &["iptables", "-t", "filter", "-S"][..],
-        &["iptables", "-t", "nat", "-S"],
-        &["nft", "-s", "list", "ruleset"],
-    ] {
-        let output = run(cluster.privileged(tables[0]).args(&tables[1..]), "");
-        for line in String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter(|line| !is_bare(line))
-        {
-            seen.insert(format!("{} {line}", tables[0]));
-        }
-    }
-    seen
-}
-
-/// Tables and chains of the system that the first rule ever makes, and that nobody removes again.
-fn is_bare(line: &str) -> bool {
-    let line = line.trim();
-    line.starts_with("-P ")
-        || line == "}"
-        || line.is_empty()
-        || line.starts_with("table ")
-        || line.starts_with("type ")
-        || line.starts_with("chain ")
-        || line.starts_with("-N CNI-HOSTPORT")
-        || line.starts_with('#')
 }
 
 fn up(data: &Path, port: u16) -> Output {

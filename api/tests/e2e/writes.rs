@@ -1,4 +1,5 @@
 //! A load of writes that outlives servers: ConfigMaps, each created under a name of its own, with a count of what was acknowledged.
+//! Several write at once, each first to another server, so that some writes are always under way.
 //!
 //! A server that does not answer is passed over. A write whose answer was lost is sent again under the same name, so that "it exists
 //! already" is an acknowledgement too, and the same one.
@@ -15,12 +16,13 @@ use serde_json::json;
 use crate::api::Api;
 use crate::cluster::Cluster;
 
+const WRITERS: u16 = 6;
 /// No single answer is waited for longer: the next server may be up.
 const ANSWER_S: u64 = 5;
 
 pub struct Writes {
     stop: Arc<AtomicBool>,
-    writer: JoinHandle<Vec<(String, Instant)>>,
+    writers: Vec<JoinHandle<Vec<(String, Instant)>>>,
     started: Instant,
 }
 
@@ -32,23 +34,31 @@ pub struct Acknowledged {
 impl Writes {
     pub fn start(cluster: &Cluster, prefix: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, kubeconfig, port, prefix) = (
-            stop.clone(),
-            cluster.kubeconfig(),
-            cluster.port,
-            prefix.to_string(),
-        );
         let started = Instant::now();
+        let writer = |number: u16| {
+            let (stopped, kubeconfig, port, prefix) = (
+                stop.clone(),
+                cluster.kubeconfig(),
+                cluster.port,
+                format!("{prefix}-{number}"),
+            );
+            std::thread::spawn(move || {
+                write(&stopped, kubeconfig, port, &prefix, usize::from(number % 3))
+            })
+        };
+        let writers = (0..WRITERS).map(writer).collect();
         Self {
             stop,
-            writer: std::thread::spawn(move || write(&stopped, kubeconfig, port, &prefix)),
+            writers,
             started,
         }
     }
 
     pub fn finish(self) -> Acknowledged {
         self.stop.store(true, Ordering::Relaxed);
-        let acknowledged = self.writer.join().unwrap();
+        let writers = self.writers.into_iter();
+        let mut acknowledged: Vec<_> = writers.flat_map(|writer| writer.join().unwrap()).collect();
+        acknowledged.sort_by_key(|(_, at)| *at);
         assert!(!acknowledged.is_empty(), "no write was acknowledged");
         let mut last = self.started;
         let mut longest_gap = Duration::ZERO;
@@ -75,6 +85,7 @@ impl Acknowledged {
                 .as_array()
                 .unwrap()
                 .iter()
+                .filter(|item| item["data"]["n"].is_string())
                 .map(|item| item["metadata"]["name"].as_str().unwrap())
                 .collect();
             let lost: Vec<&String> = self
@@ -97,12 +108,12 @@ fn write(
     kubeconfig: PathBuf,
     port: u16,
     prefix: &str,
+    mut server: usize,
 ) -> Vec<(String, Instant)> {
     let servers: Vec<Api> = (0..3)
         .map(|n| Api::new(&kubeconfig, &format!("https://127.0.0.1:{}", port + n)))
         .collect();
     let mut acknowledged = Vec::new();
-    let mut server = 0;
     while !stop.load(Ordering::Relaxed) {
         let name = format!("{prefix}-{}", acknowledged.len());
         let body = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": { "n": acknowledged.len().to_string() } });
