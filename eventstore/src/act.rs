@@ -31,6 +31,7 @@ pub struct Change {
 pub enum What {
     /// The object as it is to be. `delete_grace_s`: it is also being deleted; apply stamps deletionTimestamp = the entry's clock + grace,
     /// keeps one that is already there, and only ever shortens it. A Put without it keeps a deletion that is stamped.
+    /// `Deletion::WITHOUT_GRACE`: from now, and the object says no grace.
     Put {
         body: Body,
         delete_grace_s: Option<i64>,

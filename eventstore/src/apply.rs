@@ -354,7 +354,10 @@ fn stamps(
     let now = Time::from_s(view.clock.s());
     let asked = delete_grace_s.map(|grace_s| Deletion {
         at: Time::from_s(now.s().saturating_add(grace_s.max(0))),
-        grace_s: grace_s.max(0),
+        grace_s: match grace_s {
+            Deletion::WITHOUT_GRACE => Deletion::WITHOUT_GRACE,
+            grace_s => grace_s.max(0),
+        },
     });
     let stamped = before.and_then(|object| object.stamps.deletion);
     let deletion = match (stamped, asked) {

@@ -33,8 +33,13 @@ pub struct Stamps {
 pub struct Deletion {
     /// `deletionTimestamp`: when the grace ends.
     pub at: Time,
-    /// `deletionGracePeriodSeconds`.
+    /// `deletionGracePeriodSeconds`; `WITHOUT_GRACE`: the object has no such field.
     pub grace_s: i64,
+}
+
+impl Deletion {
+    /// What is being deleted and knows no grace: a namespace, which goes when nothing is left in it.
+    pub const WITHOUT_GRACE: i64 = -1;
 }
 
 impl Object {
@@ -97,17 +102,20 @@ impl Object {
 }
 
 impl Stamps {
-    /// `,"uid":"…","resourceVersion":"…","creationTimestamp":"…"`, and the deletion's two when there is one.
+    /// `,"uid":"…","resourceVersion":"…","creationTimestamp":"…"`, and the deletion's one or two when there is one.
     pub fn to_json(&self) -> String {
         let mut json = format!(
             r#","uid":"{}","resourceVersion":"{}","creationTimestamp":"{}""#,
             self.uid, self.revision, self.created
         );
         if let Some(deletion) = self.deletion {
-            json.push_str(&format!(
-                r#","deletionTimestamp":"{}","deletionGracePeriodSeconds":{}"#,
-                deletion.at, deletion.grace_s
-            ));
+            json.push_str(&format!(r#","deletionTimestamp":"{}""#, deletion.at));
+            if deletion.grace_s != Deletion::WITHOUT_GRACE {
+                json.push_str(&format!(
+                    r#","deletionGracePeriodSeconds":{}"#,
+                    deletion.grace_s
+                ));
+            }
         }
         json
     }

@@ -557,6 +557,18 @@ fn stamps() {
     }
     seen.dedup();
     assert_eq!(seen.len(), 1, "the uid carries on");
+    // Without grace, and then with one: the first stays.
+    let b = map("b");
+    log.take(objects(40, vec![put(&b, "1")]));
+    for (id, grace_s) in [(41, Deletion::WITHOUT_GRACE), (42, 0)] {
+        log.take(objects(id, vec![delete(&b, "1", grace_s)]));
+        let deleted = log.state.view().get(&b).unwrap().to_value();
+        assert_eq!(
+            deleted["metadata"]["deletionTimestamp"],
+            deleted["metadata"]["creationTimestamp"]
+        );
+        assert!(deleted["metadata"]["deletionGracePeriodSeconds"].is_null());
+    }
     // Gone and made again: another uid, another creation; also inside one proposal.
     log.take(objects(50, vec![remove(&a), put(&a, "4")]));
     let again = log.state.view().get(&a).unwrap().clone();
@@ -567,12 +579,12 @@ fn stamps() {
             again.stamps.created,
             again.stamps.deletion
         ),
-        (11, Time::from_s(log.clock.s()), None)
+        (14, Time::from_s(log.clock.s()), None)
     );
     assert_eq!(
         std::str::from_utf8(&again.bytes).unwrap(),
         format!(
-            r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"a","namespace":"default","uid":"{}","resourceVersion":"11","creationTimestamp":"2026-11-21T08:46:16Z"}},"data":{{"value":"4"}}}}"#,
+            r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"a","namespace":"default","uid":"{}","resourceVersion":"14","creationTimestamp":"2026-11-21T08:46:16Z"}},"data":{{"value":"4"}}}}"#,
             again.uid()
         )
     );

@@ -4,7 +4,7 @@
 //! `metadata.managedFields` are the server's business and stay as they are.
 
 use crate::world::{Kind, Thing, resource};
-use eventstore::{Body, Change, Expectation, Expected, Key, What};
+use eventstore::{Body, Change, Deletion, Expectation, Expected, Key, What};
 use serde_json::{Map, Value, json};
 
 /// The object's new version.
@@ -54,9 +54,13 @@ pub fn delete_with(thing: &Thing, mut object: Value) -> Option<Change> {
     }
     let grace_s = match &thing.kind {
         Kind::Pod(pod) if pod.node.is_some() && !pod.finished() => pod.grace_s,
+        Kind::Namespace(_) => Deletion::WITHOUT_GRACE,
         _ => 0,
     };
-    if grace_s == 0 && thing.meta.finalizers.is_empty() {
+    if let Kind::Namespace(_) = &thing.kind {
+        object["status"]["phase"] = json!("Terminating");
+    }
+    if grace_s <= 0 && thing.finalizers().next().is_none() {
         return Some(remove(&thing.object.key));
     }
     grow_older(&mut object);

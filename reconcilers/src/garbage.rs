@@ -5,7 +5,7 @@
 //! Source: Kubernetes' documentation, "Garbage Collection"; pkg/controller/garbagecollector.
 
 use crate::change::{delete, grow_older, put, put_deleted, remove, unchanged};
-use crate::world::{Owner, Thing};
+use crate::world::{Kind, Owner, Thing};
 use crate::{Decision, Draft, Reconciler, RoundState, Touched, Waiting, Wakes, World};
 use eventstore::{Change, Intent, Key, Time};
 use serde_json::{Value, json};
@@ -158,8 +158,9 @@ fn hold_or_collect(world: &World, thing: &Arc<Thing>) -> Decision {
         Some(without_owners(thing, &lacking))
     } else if states.contains(&State::Waits)
         && world.dependents(thing.object.uid()).next().is_some()
+        && !matches!(thing.kind, Kind::Namespace(_))
     {
-        // It is waited for, and has dependents of its own: they go first, too.
+        // It is waited for, and has dependents of its own: they go first, too. A namespace waits for what lies in it anyway.
         Some(delete_in_foreground(thing))
     } else {
         delete(thing)
@@ -254,13 +255,7 @@ fn without_finalizer(owner: &Thing, finalizer: &str) -> Draft {
         .stamps
         .deletion
         .is_some_and(|deletion| deletion.grace_s > 0);
-    let (intent, change) = if owner
-        .meta
-        .finalizers
-        .iter()
-        .all(|other| &**other == finalizer)
-        && !grace_left
-    {
+    let (intent, change) = if owner.finalizers().all(|other| &**other == finalizer) && !grace_left {
         (
             Intent::Remove {
                 reason: format!("the finalizer {finalizer} is done").into(),

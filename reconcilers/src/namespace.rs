@@ -95,10 +95,8 @@ impl Reconciler for Namespaces {
 /// Nothing is left: our finalizer goes, and with the last finalizer the namespace.
 fn finish(thing: &Arc<Thing>, namespace: &Namespace) -> Decision {
     let key = &thing.object.key;
-    let others: Vec<String> = namespace
-        .finalizers
-        .iter()
-        .chain(&thing.meta.finalizers)
+    let others: Vec<String> = thing
+        .finalizers()
         .map(ToString::to_string)
         .filter(|name| name != FINALIZER)
         .collect();

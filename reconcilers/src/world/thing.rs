@@ -3,7 +3,7 @@
 use super::{
     Deployment, EndpointSlice, EventView, Meta, Namespace, Node, Pod, ReplicaSet, Service,
 };
-use eventstore::Object;
+use eventstore::{Object, Text};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -58,6 +58,15 @@ impl Thing {
                 kind: Kind::Unreadable(why),
             },
         }
+    }
+
+    /// All that holds its deletion: `metadata.finalizers`, and of a namespace `spec.finalizers` too.
+    pub fn finalizers(&self) -> impl Iterator<Item = &Text> {
+        let own = match &self.kind {
+            Kind::Namespace(namespace) => namespace.finalizers.as_slice(),
+            _ => &[],
+        };
+        own.iter().chain(&self.meta.finalizers)
     }
 }
 

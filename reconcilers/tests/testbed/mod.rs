@@ -6,8 +6,8 @@
 #![allow(dead_code)]
 
 use eventstore::{
-    Act, Actor, Body, Cause, Change, Entry, Event, Expectation, Intent, Key, Outcome, Position,
-    Proposal, ProposalId, Salt, State, Time, What,
+    Act, Actor, Body, Cause, Change, Deletion, Entry, Event, Expectation, Intent, Key, Outcome,
+    Position, Proposal, ProposalId, Salt, State, Time, What,
 };
 use reconcilers::{
     Config, Decided, Draft, Due, Limits, Reconciler, RoundOutcome, RoundState, World, all,
@@ -159,9 +159,12 @@ impl Bed {
         let held = object["metadata"]["finalizers"].is_array()
             || &*key.resource == "namespaces"
             || grace_s > 0;
-        if &*key.resource == "namespaces" {
+        let grace_s = if &*key.resource == "namespaces" {
             object["status"]["phase"] = json!("Terminating");
-        }
+            Deletion::WITHOUT_GRACE
+        } else {
+            grace_s
+        };
         let put = What::Put {
             body: Body::cut(&object).unwrap(),
             delete_grace_s: Some(grace_s),

@@ -10,7 +10,7 @@ use super::service_ips;
 use super::update;
 use super::write::{self, Plan};
 use crate::core::Draft;
-use eventstore::{Change, Event, Expected, Intent, Object, View, What};
+use eventstore::{Change, Deletion, Event, Expected, Intent, Object, View, What};
 use kinds::error::{FieldError, StatusError};
 use kinds::kind::{Propagation, Subresource};
 use kinds::resources::strategy;
@@ -89,7 +89,7 @@ pub(crate) async fn delete(
         let current = view.get(&key).ok_or_else(|| target.not_found())?;
         check_preconditions(target, current, options)?;
         let uid = current.uid().to_string();
-        match decide(call, target, current, options) {
+        match decide(target, current, options) {
             Decision::Nothing => Ok(Plan::Done(Deleted {
                 object: Shown::Stored(current.clone()),
                 uid,
@@ -122,16 +122,30 @@ pub(crate) async fn delete(
                     deleted,
                 ))
             }
-            Decision::Remove { object } => {
+            Decision::Remove {
+                object,
+                marked_with,
+            } => {
+                let shown = match &marked_with {
+                    Some(grace_s) => marked(call, &object, *grace_s),
+                    None => object.clone(),
+                };
                 let deleted = Deleted {
-                    object: Shown::Made(object),
+                    object: Shown::Made(shown),
                     uid,
                     gone: true,
                 };
                 if options.dry_run {
                     return Ok(Plan::Done(deleted));
                 }
-                let draft = removal(view, target, current, intent());
+                let mark = match marked_with {
+                    Some(grace_s) => Some(What::Put {
+                        body: write::cut(&object)?,
+                        delete_grace_s: Some(grace_s),
+                    }),
+                    None => None,
+                };
+                let draft = removal(view, target, current, mark, intent());
                 Ok(Plan::Propose(draft, deleted))
             }
         }
@@ -143,35 +157,43 @@ pub(crate) async fn delete(
     })
 }
 
-fn removal(view: &View, target: &Target, current: &Arc<Object>, intent: Intent) -> Draft {
+/// The object goes, and its claims with it. `mark`: its last version, which those who watch see before it goes.
+fn removal(
+    view: &View,
+    target: &Target,
+    current: &Arc<Object>,
+    mark: Option<What>,
+    intent: Intent,
+) -> Draft {
     let key = target.key();
     let mut expectations = vec![write::expect(
         key.clone(),
         Expected::Revision(current.revision()),
     )];
-    let mut changes = vec![Change {
-        key: key.clone(),
-        what: What::Remove,
-    }];
+    let steps = mark.into_iter().chain([What::Remove]);
+    let mut changes: Vec<Change> = steps
+        .map(|what| Change {
+            key: key.clone(),
+            what,
+        })
+        .collect();
     service_ips::release_all(view, target.kind, &key, &current.to_value())
         .join(&mut expectations, &mut changes);
     Draft::objects(intent, expectations, changes)
 }
 
-/// With the stamps that the log gave.
+/// With the stamps that the log gave: what is there now, or the last version at the revision of its going.
 fn as_happened(mut deleted: Deleted, event: &Event, key: &eventstore::Key) -> Deleted {
-    match write::after(event, key) {
-        Some(marked) => deleted.object = marked,
-        None => {
-            let revision = event
-                .objects
-                .iter()
-                .find(|folded| folded.key == *key)
-                .map(|folded| folded.revision);
-            if let (Shown::Made(object), Some(revision)) = (&mut deleted.object, revision) {
-                object["metadata"]["resourceVersion"] = json!(revision.to_string());
-            }
+    let last = event.objects.iter().rev().find(|folded| folded.key == *key);
+    let Some(last) = last else {
+        return deleted;
+    };
+    match (&last.after, &mut deleted.object) {
+        (Some(marked), shown) => *shown = Shown::Stored(marked.clone()),
+        (None, Shown::Made(object)) => {
+            object["metadata"]["resourceVersion"] = json!(last.revision.to_string());
         }
+        (None, Shown::Stored(_)) => {}
     }
     deleted
 }
@@ -181,16 +203,14 @@ enum Decision {
     Nothing,
     /// Its deletion begins, or is hurried.
     Mark { object: Value, grace_s: i64 },
-    /// It goes. `object` is what is shown of it.
-    Remove { object: Value },
+    /// It goes. `marked_with`: of a kind with grace, which is none here: that is written first, and seen by those who watch.
+    Remove {
+        object: Value,
+        marked_with: Option<i64>,
+    },
 }
 
-fn decide(
-    call: &Call,
-    target: &Target,
-    current: &Arc<Object>,
-    options: &DeleteOptions,
-) -> Decision {
+fn decide(target: &Target, current: &Arc<Object>, options: &DeleteOptions) -> Decision {
     let kind = target.kind;
     let mut object = current.to_value();
     if let Some(deletion) = current.stamps.deletion {
@@ -201,28 +221,45 @@ fn decide(
         return match hurried {
             // Nothing in it holds it any more: what holds a namespace may have gone while it was marked.
             None if kind.has(Subresource::Finalize) && !update::held(kind, &object) => {
-                Decision::Remove { object }
+                Decision::Remove {
+                    object,
+                    marked_with: None,
+                }
             }
             None => Decision::Nothing,
             Some(0) if !update::held(kind, &object) => Decision::Remove {
-                object: marked(call, &object, 0),
+                object,
+                marked_with: Some(0),
             },
             Some(grace_s) => Decision::Mark { object, grace_s },
         };
     }
     let grace = (kind.hooks.delete_grace)(&object, options.grace_s);
-    set_collector_finalizers(&mut object, options.propagation, kind.default_propagation);
+    // What waits for its content has no other order of going, and no grace.
+    let waits_for_content = kind.has(Subresource::Finalize);
+    if !waits_for_content {
+        set_collector_finalizers(&mut object, options.propagation, kind.default_propagation);
+    }
     let held = update::held(kind, &object);
     match grace {
         None | Some(0) if held => {
             strategy::begin_delete(kind, &mut object);
-            Decision::Mark { object, grace_s: 0 }
+            let grace_s = if waits_for_content {
+                Deletion::WITHOUT_GRACE
+            } else {
+                0
+            };
+            Decision::Mark { object, grace_s }
         }
-        None => Decision::Remove { object },
+        None => Decision::Remove {
+            object,
+            marked_with: None,
+        },
         Some(0) => {
             strategy::begin_delete(kind, &mut object);
             Decision::Remove {
-                object: marked(call, &object, 0),
+                object,
+                marked_with: Some(0),
             }
         }
         Some(grace_s) => {
@@ -238,9 +275,11 @@ fn marked(call: &Call, object: &Value, grace_s: i64) -> Value {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert(
             "deletionTimestamp".into(),
-            json!(call.core().now().plus_ms(grace_s * 1000).to_string()),
+            json!(call.core().now().plus_ms(grace_s.max(0) * 1000).to_string()),
         );
-        metadata.insert("deletionGracePeriodSeconds".into(), json!(grace_s));
+        if grace_s != Deletion::WITHOUT_GRACE {
+            metadata.insert("deletionGracePeriodSeconds".into(), json!(grace_s));
+        }
     }
     object
 }

@@ -172,7 +172,15 @@ pub(crate) async fn change(
             managed::book(kind, Some(&old), &mut new, manager, &context.now);
         }
         warnings.extend(prepare(kind, part, &old, &mut new, &context)?);
-        let claims = service_ips::allocate(call, view, kind, &key, Some(&old), &mut new)?;
+        let claims = service_ips::allocate(
+            call,
+            view,
+            kind,
+            &key,
+            Some(&old),
+            &mut new,
+            options.dry_run,
+        )?;
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
         tidy(&mut new);
         kinds::patch::managed::settle_times(&old, &mut new);
@@ -303,7 +311,7 @@ fn ends(kind: &Kind, current: &Object, new: &Value) -> bool {
     current
         .stamps
         .deletion
-        .is_some_and(|deletion| deletion.grace_s == 0)
+        .is_some_and(|deletion| deletion.grace_s <= 0)
         && !held(kind, new)
 }
 
