@@ -143,7 +143,7 @@ impl Parts {
             root_ca_pem,
             ..reconcilers::Config::default()
         };
-        let founding = tokio::spawn(found::run(core.clone()));
+        let founding = tokio::spawn(found::run(core.clone(), config.clone()));
         let leading = tokio::spawn(leader::run(core.clone(), reconcilers, waiting));
         Ok(Self {
             core,

@@ -88,7 +88,8 @@ pub(crate) async fn create(
         if generated && names > GENERATED_NAMES_MAX {
             return Err(exists(target, &name, true, true));
         }
-        let claims = service_ips::allocate(call, view, kind, &key, None, &mut object)?;
+        let claims =
+            service_ips::allocate(call, view, kind, &key, None, &mut object, options.dry_run)?;
         if options.dry_run {
             return Ok(Plan::Done((key, write::as_if_made(call, object), warnings)));
         }

@@ -21,12 +21,13 @@ mod metrics;
 mod negotiate;
 mod options;
 mod patch;
+mod pretty;
 mod query;
 mod read;
 mod request_info;
 mod respond;
 mod selection;
-mod service_ips;
+pub(crate) mod service_ips;
 mod subresources;
 #[cfg(test)]
 mod tests;
@@ -138,6 +139,9 @@ impl Api {
         let gzip = text(&parts.headers, header::ACCEPT_ENCODING)
             .split(',')
             .any(|one| one.trim().starts_with("gzip"));
+        let accept = text(&parts.headers, header::ACCEPT);
+        let user_agent = text(&parts.headers, header::USER_AGENT);
+        let pretty = pretty::asked(&query, &accept, &user_agent);
         let user = authenticate::authenticate(&caller, &parts.headers);
         let actor = actor(user.as_ref().ok(), &parts.headers, &caller);
         let opened = self.0.core.request(actor, Cause::default());
@@ -167,6 +171,7 @@ impl Api {
         self.0
             .metrics
             .answered(&info, reply.code, started.elapsed());
+        let reply = if pretty { reply.indented() } else { reply };
         let mut response = reply.into_response(&audit_id, gzip);
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);

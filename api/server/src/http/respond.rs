@@ -4,6 +4,7 @@
 //! A long list is made piece by piece while it is sent.
 
 use super::negotiate::{Accept, Encoding, Form};
+use super::pretty::Indenter;
 use bytes::{Bytes, BytesMut};
 use eventstore::Object;
 use flate2::{Compression, write::GzEncoder};
@@ -167,6 +168,21 @@ impl Reply {
         Self::json(error.code, &error.to_value())
     }
 
+    /// A field a line, where it is JSON and has an end.
+    pub fn indented(mut self) -> Self {
+        if self.content_type == Encoding::Json.content_type() {
+            self.content = match self.content {
+                Content::Bytes(bytes) => Content::Bytes(Indenter::default().push(&bytes).into()),
+                Content::List(pieces) => Content::List(ListPieces {
+                    indenter: Some(Indenter::default()),
+                    ..pieces
+                }),
+                stream @ Content::Stream(_) => stream,
+            };
+        }
+        self
+    }
+
     /// The response, with the headers that every answer has.
     pub fn into_response(self, audit_id: &str, gzip: bool) -> Response<Body> {
         let mut headers = HeaderMap::new();
@@ -288,6 +304,7 @@ pub(crate) struct ListPieces {
     bytes: usize,
     first: bool,
     ended: bool,
+    indenter: Option<Indenter>,
 }
 
 impl ListPieces {
@@ -315,6 +332,7 @@ impl ListPieces {
             bytes,
             first: true,
             ended: false,
+            indenter: None,
         }
     }
 
@@ -353,7 +371,10 @@ impl Iterator for ListPieces {
                 None => piece.extend_from_slice(&object.bytes),
             }
         }
-        Some(piece.freeze())
+        Some(match &mut self.indenter {
+            Some(indenter) => indenter.push(&piece).into(),
+            None => piece.freeze(),
+        })
     }
 }
 

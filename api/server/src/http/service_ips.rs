@@ -20,6 +20,8 @@ const ADDRESSES: &str = "~clusterips";
 const PORTS: &str = "~nodeports";
 const PORT_MIN: u16 = 30_000;
 const PORT_MAX: u16 = 32_767;
+/// The first port that a dry run shows where it would give one: none that is ever given (Kubernetes: the same).
+const PORT_SHOWN: u16 = 32_769;
 /// Draws before the range is walked from one end.
 const DRAWS: usize = 32;
 /// The beginning of a large range is left to those who name their address (Kubernetes: the same).
@@ -47,6 +49,7 @@ pub(crate) fn allocate(
     owner: &Key,
     old: Option<&Value>,
     new: &mut Value,
+    dry_run: bool,
 ) -> Result<Allocation, StatusError> {
     let range = Range::parse(&call.api.settings().service_cidr)?;
     let held = old.map(|old| (kind.hooks.claims)(old)).unwrap_or_default();
@@ -105,6 +108,7 @@ pub(crate) fn allocate(
                     Err(port_taken(path, *port))
                 }
             }
+            Want::NodePort { .. } if dry_run => Ok(Claim::NodePort(port_shown(&grants))),
             Want::NodePort { .. } => {
                 let draw = |end| call.core().draw().below(end);
                 let found = pick(0..u64::from(PORT_MAX - PORT_MIN) + 1, draw, |offset| {
@@ -136,6 +140,32 @@ pub(crate) fn allocate(
         allocation.claim(view, owner, claim);
     }
     Ok(allocation)
+}
+
+/// A port above those that this request was given already.
+fn port_shown(grants: &[Claim]) -> u16 {
+    let ports = grants.iter().filter_map(|claim| match claim {
+        Claim::NodePort(port) => Some(port.saturating_add(1)),
+        Claim::ServiceAddress(_) => None,
+    });
+    ports.max().unwrap_or(PORT_SHOWN)
+}
+
+/// The first address of the range, which is the API's own service's. None: somebody else holds it.
+pub(crate) fn allocate_first(
+    view: &View,
+    kind: &Kind,
+    owner: &Key,
+    service_cidr: &str,
+) -> Result<Option<(IpAddr, Allocation)>, StatusError> {
+    let address = IpAddr::from(Range::parse(service_cidr)?.at(1));
+    let claim = Claim::ServiceAddress(address);
+    if !free(view, kind, owner, &[], &claim) {
+        return Ok(None);
+    }
+    let mut allocation = Allocation::default();
+    allocation.claim(view, owner, &claim);
+    Ok(Some((address, allocation)))
 }
 
 /// For an object that goes.
@@ -317,6 +347,21 @@ mod tests {
                 Err(500),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn a_dry_run_shows_ports_that_nobody_has() {
+        let port = Claim::NodePort;
+        let address = Claim::ServiceAddress([10, 96, 1, 1].into());
+        let rows = [
+            (vec![], 32_769),
+            (vec![address.clone()], 32_769),
+            (vec![address, port(32_769)], 32_770),
+            (vec![port(30_000)], 30_001),
+        ];
+        for (grants, expected) in rows {
+            assert_eq!(port_shown(&grants), expected, "{grants:?}");
         }
     }
 

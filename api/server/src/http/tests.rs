@@ -752,3 +752,111 @@ async fn watches_show_what_begins_and_ceases_to_match() {
         json!("true")
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_is_marked_as_its_kind_goes() {
+    let server = server().await;
+    // path, object, what a watch shows of its deletion: what happened, generation, grace
+    type Row = (
+        &'static str,
+        &'static str,
+        Value,
+        &'static [(&'static str, Value, Value)],
+    );
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let rows: &[Row] = &[
+        (
+            "/api/v1/namespaces/default/pods",
+            "p",
+            pod,
+            &[
+                ("MODIFIED", json!(2), json!(0)),
+                ("DELETED", json!(2), json!(0)),
+            ],
+        ),
+        (
+            MAPS,
+            "gone",
+            map("gone", "1"),
+            &[("DELETED", Value::Null, Value::Null)],
+        ),
+        (
+            "/api/v1/namespaces",
+            "held",
+            json!({"metadata": {"name": "held", "finalizers": ["example.com/hold"]}}),
+            &[("MODIFIED", Value::Null, Value::Null)],
+        ),
+    ];
+    for (path, name, object, expected) in rows {
+        let (code, made) = server.json("POST", path, object.clone()).await;
+        assert_eq!(code, 201, "{made}");
+        let (_, list) = server.get(path).await;
+        let from = list["metadata"]["resourceVersion"].as_str().unwrap();
+        let (code, answer) = server
+            .json(
+                "DELETE",
+                &format!("{path}/{name}"),
+                json!({"propagationPolicy": "Foreground"}),
+            )
+            .await;
+        assert_eq!(code, 200, "{answer}");
+        let (_, text) = server
+            .get(&format!(
+                "{path}?watch=1&timeoutSeconds=1&resourceVersion={from}&fieldSelector=metadata.name%3D{name}"
+            ))
+            .await;
+        let text = match &text {
+            Value::String(lines) => lines.clone(),
+            one => one.to_string(),
+        };
+        let seen: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        println!("{answer}\n{text}");
+        let told: Vec<(&str, Value, Value)> = seen
+            .iter()
+            .take(expected.len())
+            .map(|event| {
+                let metadata = &event["object"]["metadata"];
+                (
+                    event["type"].as_str().unwrap(),
+                    metadata["generation"].clone(),
+                    metadata["deletionGracePeriodSeconds"].clone(),
+                )
+            })
+            .collect();
+        assert_eq!(&told, expected, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_has_a_service_of_its_own() {
+    let server = server().await;
+    let path = "/api/v1/namespaces/default/services/kubernetes";
+    let mut found = server.get(path).await;
+    for _ in 0..100 {
+        if found.0 == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        found = server.get(path).await;
+    }
+    let (code, service) = found;
+    assert_eq!(
+        (code, &service["spec"]["clusterIP"]),
+        (200, &json!("10.96.0.1")),
+        "{service}"
+    );
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], json!(6443));
+    let taken = json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}});
+    let (code, refused) = server
+        .json("POST", "/api/v1/namespaces/default/services", taken)
+        .await;
+    assert_eq!(code, 422, "{refused}");
+    // What is there already can be written as it is: the first objects are such as the API would have made.
+    let (code, written) = server.json("PUT", path, service.clone()).await;
+    assert_eq!(code, 200, "{written}");
+    assert_eq!(written["spec"], service["spec"]);
+}
