@@ -756,12 +756,14 @@ async fn watches_show_what_begins_and_ceases_to_match() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deleted_is_marked_as_its_kind_goes() {
     let server = server().await;
-    // path, object, what a watch shows of its deletion: what happened, generation, grace
+    // path, name, object, propagation, what a watch shows of its deletion: what happened, generation, grace
+    type Seen = (&'static str, Option<i64>, Option<i64>);
     type Row = (
         &'static str,
         &'static str,
         Value,
-        &'static [(&'static str, Value, Value)],
+        &'static str,
+        &'static [Seen],
     );
     let pod =
         json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
@@ -770,25 +772,28 @@ async fn what_is_deleted_is_marked_as_its_kind_goes() {
             "/api/v1/namespaces/default/pods",
             "p",
             pod,
+            "Background",
             &[
-                ("MODIFIED", json!(2), json!(0)),
-                ("DELETED", json!(2), json!(0)),
+                ("MODIFIED", Some(2), Some(0)),
+                ("DELETED", Some(2), Some(0)),
             ],
         ),
         (
             MAPS,
             "gone",
             map("gone", "1"),
-            &[("DELETED", Value::Null, Value::Null)],
+            "Background",
+            &[("DELETED", None, None)],
         ),
         (
             "/api/v1/namespaces",
             "held",
             json!({"metadata": {"name": "held", "finalizers": ["example.com/hold"]}}),
-            &[("MODIFIED", Value::Null, Value::Null)],
+            "Foreground",
+            &[("MODIFIED", None, None)],
         ),
     ];
-    for (path, name, object, expected) in rows {
+    for (path, name, object, propagation, expected) in rows {
         let (code, made) = server.json("POST", path, object.clone()).await;
         assert_eq!(code, 201, "{made}");
         let (_, list) = server.get(path).await;
@@ -797,7 +802,7 @@ async fn what_is_deleted_is_marked_as_its_kind_goes() {
             .json(
                 "DELETE",
                 &format!("{path}/{name}"),
-                json!({"propagationPolicy": "Foreground"}),
+                json!({"propagationPolicy": propagation}),
             )
             .await;
         assert_eq!(code, 200, "{answer}");
@@ -814,16 +819,15 @@ async fn what_is_deleted_is_marked_as_its_kind_goes() {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
-        println!("{answer}\n{text}");
-        let told: Vec<(&str, Value, Value)> = seen
+        let told: Vec<(&str, Option<i64>, Option<i64>)> = seen
             .iter()
             .take(expected.len())
             .map(|event| {
                 let metadata = &event["object"]["metadata"];
                 (
                     event["type"].as_str().unwrap(),
-                    metadata["generation"].clone(),
-                    metadata["deletionGracePeriodSeconds"].clone(),
+                    metadata["generation"].as_i64(),
+                    metadata["deletionGracePeriodSeconds"].as_i64(),
                 )
             })
             .collect();
