@@ -21,8 +21,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn worker(&self, name: &str) -> Result<Box<dyn Worker>, WorkerError>;
 }
 
-/// Runs jobs one after another, in the order they were submitted. Dropping it lets the submitted ones finish, and does
-/// not wait for them.
+/// Runs jobs one after another, in the order they were submitted. Dropping it waits until the submitted ones are done, for
+/// a process must not end while one still has a database open; only a job that drops its own worker does not wait.
 pub trait Worker: Send + Sync + 'static {
     /// Hands a job over. Never blocks on the real side; on the simulated side the job has run when this returns.
     fn submit(&self, job: Job) -> Result<(), WorkerError>;
@@ -61,7 +61,7 @@ pub struct ThreadRuntime;
 impl Runtime for ThreadRuntime {
     fn worker(&self, name: &str) -> Result<Box<dyn Worker>, WorkerError> {
         let (sender, receiver) = mpsc::sync_channel::<Job>(WORKER_JOBS_MAX);
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
                 while let Ok(job) = receiver.recv() {
@@ -72,17 +72,37 @@ impl Runtime for ThreadRuntime {
                 name: name.to_owned(),
                 reason: error.to_string(),
             })?;
-        Ok(Box::new(Thread { jobs: sender }))
+        Ok(Box::new(Thread {
+            jobs: Some(sender),
+            thread: Some(thread),
+        }))
     }
 }
 
 struct Thread {
-    jobs: mpsc::SyncSender<Job>,
+    /// Both are there until it is dropped.
+    jobs: Option<mpsc::SyncSender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let other = self
+            .thread
+            .take()
+            .filter(|thread| thread.thread().id() != thread::current().id());
+        if let Some(thread) = other {
+            // A job that panicked has said so where it happened.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Worker for Thread {
     fn submit(&self, job: Job) -> Result<(), WorkerError> {
-        self.jobs.try_send(job).map_err(|error| match error {
+        let jobs = self.jobs.as_ref().ok_or(WorkerError::Ended)?;
+        jobs.try_send(job).map_err(|error| match error {
             mpsc::TrySendError::Full(_) => WorkerError::Full,
             mpsc::TrySendError::Disconnected(_) => WorkerError::Ended,
         })
@@ -106,6 +126,48 @@ mod tests {
         }
         assert_eq!(run(&*worker, || 7).await, Ok(7));
         assert_eq!(*seen.lock().unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn dropping_a_worker_waits_for_its_jobs() {
+        let worker = ThreadRuntime.worker("test").unwrap();
+        let done = Arc::new(Mutex::new(false));
+        let seen = done.clone();
+        let (open, wait) = mpsc::channel::<()>();
+        worker
+            .submit(Box::new(move || {
+                wait.recv().unwrap();
+                *seen.lock().unwrap() = true;
+            }))
+            .unwrap();
+        let opens = thread::spawn(move || {
+            thread::sleep(std::time::Duration::from_millis(50));
+            open.send(()).unwrap();
+        });
+        drop(worker);
+        assert!(*done.lock().unwrap());
+        opens.join().unwrap();
+    }
+
+    #[test]
+    fn a_job_may_drop_its_own_worker() {
+        let worker = Arc::new(Mutex::new(None));
+        *worker.lock().unwrap() = Some(ThreadRuntime.worker("test").unwrap());
+        let (ended, end) = mpsc::channel();
+        let own = worker.clone();
+        worker
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .submit(Box::new(move || {
+                let own = own.lock().unwrap().take();
+                drop(own);
+                ended.send(()).unwrap();
+            }))
+            .unwrap();
+        end.recv_timeout(std::time::Duration::from_secs(10))
+            .unwrap();
     }
 
     #[tokio::test]
