@@ -1,7 +1,7 @@
 # Two commands for everyone: `make up` and `make test`. Each installs what is missing from the distribution, builds, and runs.
 #
-# The build cache lies outside the clone, so that a second clone is quick, and RocksDB is built once for both commands. Everything
-# is built as the user who calls; only `reckon up` with agents takes root, through sudo.
+# The build cache lies outside the clone, so that RocksDB is built once for all clones and both commands, and a clone that is made anew in
+# the same place is quick. Everything is built as the user who calls; only `reckon up` with agents takes root, through sudo.
 
 ifneq ($(shell uname -s),Linux)
 $(error Reckon runs on Linux only, for its nodes are Linux containers; this is $(shell uname -s))
@@ -13,7 +13,9 @@ SHELL := /bin/bash
 
 CACHE := $(or $(RECKON_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/reckon)
 export RECKON_CACHE := $(CACHE)
-export CARGO_TARGET_DIR := $(CACHE)/target
+# A folder for each clone: cargo takes what another clone of the same sources built for its own, with that clone's paths in it. It is
+# shown in the clone as `target`, where one looks for it.
+export CARGO_TARGET_DIR := $(CACHE)/target/$(shell printf %s '$(CURDIR)' | cksum | cut -d' ' -f1)
 export ROCKSDB_STATIC := 1
 # These would override what .cargo/config.toml sets, and build everything twice.
 unexport RUSTFLAGS CC CXX
@@ -27,14 +29,15 @@ ARGS :=
 AGENTLESS := $(filter --agents=0,$(subst --agents 0,--agents=0,$(ARGS)))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help up test build lint exchanges packages-build packages-run packages-test sudo
+.PHONY: help up test build lint exchanges clean target packages-build packages-run packages-test sudo
 
 help:
 	@echo "make up [ARGS=…]   build, and start a cluster on this machine ('reckon up ARGS'; see 'reckon up --help')"
 	@echo "make test          build, and run every test, end-to-end ones included"
-	@echo "make build         build the one binary, $(RECKON)"
+	@echo "make build         build the one binary, target/debug/reckon"
 	@echo "make lint          formatting, and clippy with warnings denied"
 	@echo "make exchanges     replay what a real kube-apiserver answered, and count what is answered the same"
+	@echo "make clean         remove what was built from this clone ($(CARGO_TARGET_DIR))"
 
 up: $(if $(AGENTLESS),,packages-run) build
 	$(if $(AGENTLESS),,$(SUDO)) $(RECKON) up $(ARGS)
@@ -47,13 +50,20 @@ test: packages-run packages-test sudo lint build exchanges
 	then $(CARGO) nextest run --workspace --locked --no-fail-fast; \
 	else $(CARGO) test --workspace --locked --no-fail-fast; fi
 
-build: packages-build
+build: packages-build target
 	@$(CARGO) build --locked
 
 lint: packages-build
 	cargo fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories are not checked"; fi
+
+# A folder of that name is somebody's own, made by cargo without make.
+target:
+	@mkdir -p $(CARGO_TARGET_DIR); [ -d target ] && [ ! -L target ] || ln -sfn $(CARGO_TARGET_DIR) target
+
+clean:
+	rm -rf $(CARGO_TARGET_DIR)
 
 exchanges: build packages-test
 	@.ci/exchanges $(RECKON)
