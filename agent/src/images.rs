@@ -66,17 +66,13 @@ impl Importer {
         }
     }
 
-    /// Imports what is new or has changed. Names those that failed; they are tried again when they change.
-    pub async fn scan(&mut self) -> Vec<ImageError> {
-        let mut failed = Vec::new();
+    /// Imports what is new or has changed. What could not be imported is tried again when it changes.
+    pub async fn scan(&mut self) {
         for (name, stamp) in self.new_files() {
             let path = self.dir.join(&name);
             match self.import(&path).await {
                 Ok(()) => tracing::info!(archive = %path.display(), "images imported"),
-                Err(error) => {
-                    tracing::warn!(%error, "an archive could not be imported");
-                    failed.push(error);
-                }
+                Err(error) => tracing::warn!(%error, "an archive could not be imported"),
             }
             self.done.insert(name, stamp);
             let text = serde_json::to_vec(&self.done).unwrap_or_default();
@@ -84,7 +80,6 @@ impl Importer {
                 tracing::warn!(%error, "which archives were imported is not remembered");
             }
         }
-        failed
     }
 
     fn new_files(&self) -> Vec<(String, (u64, u64))> {

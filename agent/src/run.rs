@@ -138,7 +138,6 @@ struct Agent {
     names: Names,
     network: Network,
     containerd: Arc<Containerd>,
-    importer: Importer,
     context: Arc<NodeContext>,
     machine: Machine,
 }
@@ -187,7 +186,7 @@ impl Agent {
         .await?;
         let runtime: Arc<dyn ContainerRuntime> = Arc::new(CriRuntime::new(&containerd.socket()));
         let record = data.join("containerd").join("imported.json");
-        let importer = Importer::new(
+        let mut importer = Importer::new(
             config.images_dir.clone(),
             containerd.ctr().to_owned(),
             containerd.socket(),
@@ -197,9 +196,11 @@ impl Agent {
         if runtime.image(images::PAUSE_IMAGE).await?.is_none() {
             importer.import(&pause).await?;
         }
+        importer.scan().await;
         let machine = Self::machine(&config, &network, runtime.version().await?);
         let context = Arc::new(NodeContext {
             runtime,
+            archives: tokio::sync::Mutex::new(importer),
             outbox: Outbox::default(),
             objects: Objects::default(),
             facts: NodeFacts {
@@ -221,7 +222,6 @@ impl Agent {
             names,
             network,
             containerd: Arc::new(containerd),
-            importer,
             context,
             machine,
         })
@@ -241,11 +241,10 @@ impl Agent {
     }
 
     async fn run(
-        mut self,
+        self,
         dialer: Arc<dyn Dialer>,
         shutdown: impl Future<Output = StopMode> + Send,
     ) -> Result<(), AgentError> {
-        self.importer.scan().await;
         let health: Arc<Mutex<Health>> = Arc::new(Mutex::new(Ok(())));
         let (commands, received) = mpsc::channel(COMMAND_QUEUE);
         let (streams, outgoing) = mpsc::channel(link::STREAM_QUEUE);
@@ -266,7 +265,7 @@ impl Agent {
             self.describe(&health, &status),
             self.remember(),
         ));
-        tasks.spawn(rounds::import(self.importer));
+        tasks.spawn(rounds::import(self.context.clone()));
         tasks.spawn(rounds::rotate_logs(self.context.clone()));
         let mut node = NodeLoop::new(
             self.context.clone(),

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::env::Downward;
+use crate::images::Importer;
 use crate::objects::Objects;
 use crate::outbox::Outbox;
 use crate::plan::{self, Fate, Input, Memory, Observed, State};
@@ -36,6 +37,8 @@ const RUNTIME_RETRY: Duration = Duration::from_secs(1);
 /// What all workers of a node share.
 pub struct NodeContext {
     pub runtime: Arc<dyn ContainerRuntime>,
+    /// Where images come from without a registry.
+    pub archives: tokio::sync::Mutex<Importer>,
     pub outbox: Outbox,
     pub objects: Objects,
     pub facts: NodeFacts,

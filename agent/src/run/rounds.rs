@@ -9,7 +9,6 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::containerd::Containerd;
-use crate::images::Importer;
 use crate::logs;
 use crate::plan::State;
 use crate::runtime::Held;
@@ -46,10 +45,10 @@ pub(super) async fn list(
 }
 
 /// Imports archives as they appear.
-pub(super) async fn import(mut importer: Importer) {
+pub(super) async fn import(context: Arc<NodeContext>) {
     loop {
         sleep(IMPORT_INTERVAL).await;
-        importer.scan().await;
+        context.archives.lock().await.scan().await;
     }
 }
 

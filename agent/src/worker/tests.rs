@@ -19,6 +19,13 @@ fn bench() -> Bench {
     let begin = Instant::now();
     let context = Arc::new(NodeContext {
         runtime: runtime.clone(),
+        archives: tokio::sync::Mutex::new(Importer::new(
+            dir.path().join("images"),
+            "ctr".into(),
+            dir.path().join("containerd.sock"),
+            "native",
+            dir.path().join("imported.json"),
+        )),
         outbox: Outbox::default(),
         objects: Objects::default(),
         facts: NodeFacts {

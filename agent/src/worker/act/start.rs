@@ -165,7 +165,11 @@ impl Act {
         let look = |error: crate::runtime::RuntimeError| {
             ("ImageInspectError", "ImageInspectError", error.to_string())
         };
-        let present = self.context.runtime.image(reference).await.map_err(look)?;
+        let mut present = self.context.runtime.image(reference).await.map_err(look)?;
+        if present.is_none() {
+            self.import_archives().await;
+            present = self.context.runtime.image(reference).await.map_err(look)?;
+        }
         match (present, spec.pull_policy()) {
             (Some(image), "IfNotPresent" | "Never") => {
                 let message = format!("Container image \"{reference}\" already present on machine");
@@ -210,6 +214,14 @@ impl Act {
         );
         let present = self.context.runtime.image(reference).await.map_err(look)?;
         present.ok_or_else(|| failed(format!("image \"{reference}\" is not there after its pull")))
+    }
+
+    /// Archives that were just put there, so that no registry need be asked for what they hold.
+    async fn import_archives(&self) {
+        tokio::select! {
+            () = async { self.context.archives.lock().await.scan().await } => {}
+            () = self.interrupt.cancelled() => {}
+        }
     }
 
     /// runAsNonRoot: refused when the user is root, or can't be known not to be.
