@@ -5,6 +5,7 @@
 mod agent;
 mod client;
 mod completion;
+mod demo_image;
 mod diff;
 mod duration;
 mod history;
@@ -77,6 +78,8 @@ enum Command {
     Verify(verify::Args),
     /// Run the production code on a simulated network, disk and clock
     Simulate(simulate::Args),
+    /// Make an image of a small web server, for a first deployment without a registry
+    DemoImage(demo_image::Args),
     /// Print a shell's completion script
     Completion(completion::Args),
     /// Print the version
@@ -94,6 +97,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Diff(args) => block_on(diff::run(args)),
         Command::Verify(args) => block_on(verify::run(args)),
         Command::Simulate(args) => simulate::run(args),
+        Command::DemoImage(args) => demo_image::run(args),
         Command::Completion(args) => completion::run(args),
         Command::Version(args) => version::run(args),
     }

@@ -18,6 +18,7 @@ mod pods;
 mod rollout;
 mod servers_killed;
 mod synced;
+mod tour;
 mod up_command;
 mod wait;
 mod writes;
