@@ -5,13 +5,14 @@
 
 use super::call::{Call, Target};
 use super::errors;
+use super::negotiate::{Accept, Form};
 use super::query::options_invalid;
 use super::respond::{Reply, Shown};
 use super::selection::Selection;
 use crate::timetravel::{Moment, Place};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use eventstore::{Object, View};
+use eventstore::{Object, Time, View};
 use kinds::error::{FieldError, StatusError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -29,6 +30,7 @@ pub(crate) async fn get(
 ) -> Result<Reply, StatusError> {
     let accept = call.accept()?;
     let include = call.include()?;
+    let now_ms = now_ms(call, &accept, moment.as_ref())?;
     let object = find(call, target, moment).await?;
     Ok(Reply::object(
         accept,
@@ -36,8 +38,17 @@ pub(crate) async fn get(
         200,
         &Shown::Stored(object),
         include,
-        call.now_ms(),
+        now_ms,
     ))
+}
+
+/// What ages in a table are counted to: a moment of the past that the path names shows them as they were then.
+fn now_ms(call: &Call, accept: &Accept, named: Option<&Moment>) -> Result<i64, StatusError> {
+    let time = match named {
+        Some(moment) if accept.form == Form::Table => moment.time()?,
+        _ => None,
+    };
+    Ok(time.map_or_else(|| call.now_ms(), Time::ms))
 }
 
 /// The one object that the path names.
@@ -75,6 +86,7 @@ pub(crate) async fn list(
             "must be greater than or equal to 0",
         )]));
     }
+    let now_ms = now_ms(call, &accept, moment.as_ref())?;
     let (moment, after) = starting_point(call, moment, limit).await?;
     let page = page(
         &moment,
@@ -97,14 +109,7 @@ pub(crate) async fn list(
             metadata["remainingItemCount"] = json!(remaining);
         }
     }
-    let reply = Reply::list(
-        accept,
-        target.kind,
-        metadata,
-        page.objects,
-        include,
-        call.now_ms(),
-    );
+    let reply = Reply::list(accept, target.kind, metadata, page.objects, include, now_ms);
     Ok(reply)
 }
 

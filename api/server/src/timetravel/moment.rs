@@ -12,7 +12,12 @@ use tokio::time::Instant;
 #[derive(Clone)]
 pub(crate) enum Moment {
     Now(View),
-    Past { store: Store, revision: u64 },
+    Past {
+        store: Store,
+        revision: u64,
+        /// The time that was asked for, if it was a time.
+        time: Option<Time>,
+    },
 }
 
 /// Some of a list, in the order of namespace, then name.
@@ -38,7 +43,11 @@ impl Moment {
         Ok(if view.revision == revision {
             Self::Now(view)
         } else {
-            Self::Past { store, revision }
+            Self::Past {
+                store,
+                revision,
+                time: None,
+            }
         })
     }
 
@@ -70,7 +79,27 @@ impl Moment {
         let revision = revision.ok_or_else(|| {
             StatusError::expired(format!("{text} is before this cluster's first event"))
         })?;
-        Self::at(core, revision)
+        let mut moment = Self::at(core, revision)?;
+        if let Self::Past { time: asked, .. } = &mut moment {
+            *asked = Some(time);
+        }
+        Ok(moment)
+    }
+
+    /// When it was: the time that was asked for, else the event's. None for the present.
+    pub fn time(&self) -> Result<Option<Time>, StatusError> {
+        match self {
+            Self::Now(_) => Ok(None),
+            Self::Past {
+                time: Some(time), ..
+            } => Ok(Some(*time)),
+            Self::Past {
+                store, revision, ..
+            } => {
+                let event = store.recorded_at(*revision).map_err(past_error)?;
+                Ok(event.map(|event| event.envelope.time))
+            }
+        }
     }
 
     pub fn revision(&self) -> u64 {
@@ -88,7 +117,9 @@ impl Moment {
     pub fn get(&self, key: &Key) -> Result<Option<Arc<Object>>, StatusError> {
         match self {
             Self::Now(view) => Ok(view.get(key).cloned()),
-            Self::Past { store, revision } => store.object_at(key, *revision).map_err(past_error),
+            Self::Past {
+                store, revision, ..
+            } => store.object_at(key, *revision).map_err(past_error),
         }
     }
 
@@ -119,7 +150,9 @@ impl Moment {
                     more: rest.next().is_some(),
                 })
             }
-            Self::Past { store, revision } => {
+            Self::Past {
+                store, revision, ..
+            } => {
                 let page = store
                     .list_at(
                         resource,
