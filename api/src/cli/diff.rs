@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use similar::{ChangeTag, TextDiff};
 
 use super::resource::{Target, escape};
@@ -45,13 +45,16 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let client = args.connection.client()?;
     let target = Target::resolve(&client, &args.object, args.namespace.as_deref()).await?;
     let from = read(&client, &target, Some(&args.from), args.show_managed_fields).await?;
-    let to = read(
+    let mut to = read(
         &client,
         &target,
         args.to.as_deref(),
         args.show_managed_fields,
     )
     .await?;
+    if let (Some(from), Some(to)) = (&from, &mut to) {
+        order_like(from, to);
+    }
     if from.is_none() && to.is_none() {
         bail!(
             "{target} existed at neither moment; 'reckon history {}' lists its changes",
@@ -99,6 +102,30 @@ async fn read(
     Ok(object)
 }
 
+/// Puts fields that both have in the first one's order: where a field stands says nothing, and would be shown as a change.
+fn order_like(first: &Value, second: &mut Value) {
+    match (first, second) {
+        (Value::Object(first), Value::Object(second)) => {
+            let mut rest = std::mem::take(second);
+            let mut ordered = Map::new();
+            for (name, before) in first {
+                if let Some(mut now) = rest.shift_remove(name) {
+                    order_like(before, &mut now);
+                    ordered.insert(name.clone(), now);
+                }
+            }
+            ordered.extend(rest);
+            *second = ordered;
+        }
+        (Value::Array(first), Value::Array(second)) => {
+            for (before, now) in first.iter().zip(second) {
+                order_like(before, now);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn label(object: &str, at: Option<&str>) -> String {
     format!("{object} at {}", at.unwrap_or("now"))
 }
@@ -138,6 +165,17 @@ fn coloured(unified: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn order_is_no_difference() {
+        let first = json!({"a": 1, "b": {"c": 1, "d": [{"e": 1, "f": 2}]}});
+        let mut second = json!({"b": {"d": [{"f": 2, "e": 1}], "new": 3, "c": 1}, "a": 1});
+        order_like(&first, &mut second);
+        assert_eq!(
+            second.to_string(),
+            r#"{"a":1,"b":{"c":1,"d":[{"e":1,"f":2}],"new":3}}"#
+        );
+    }
 
     #[test]
     fn sides() {

@@ -38,6 +38,16 @@ pub fn write(text: &str) -> Result<()> {
     }
 }
 
+/// A line of something that goes on. Where nobody reads it any more (`reckon simulate … | head`), the process ends.
+pub fn line(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && error.kind() == ErrorKind::BrokenPipe
+    {
+        std::process::exit(0);
+    }
+}
+
 /// Block style, no line folded: what other tools' simple readers take too.
 pub fn yaml(value: &impl Serialize) -> Result<String> {
     let mut options = serde_saphyr::SerializerOptions::default();

@@ -37,7 +37,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         steps: args.steps,
         planted: None,
     };
-    match simulate(&arguments, |line| println!("{line}")) {
+    match simulate(&arguments, super::output::line) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(failure) => bail!(failure),
     }

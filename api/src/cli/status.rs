@@ -39,7 +39,10 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             ),
         }
     });
-    let (members, answered): (Vec<Value>, Vec<bool>) = join_all(asked).await.into_iter().unzip();
+    let (mut members, answered): (Vec<Value>, Vec<bool>) =
+        join_all(asked).await.into_iter().unzip();
+    // And not the kubeconfig's current context first.
+    members.sort_by(|one, other| one["name"].as_str().cmp(&other["name"].as_str()));
     let status = summary(members);
     output::print(args.connection.output, &status, || text(&status))?;
     Ok(if answered.contains(&true) {

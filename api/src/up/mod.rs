@@ -17,6 +17,7 @@ mod ready;
 mod specs;
 mod supervisor;
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,7 +89,9 @@ async fn up(request: Request) -> Result<ExitCode> {
     match came_up {
         Ok(true) => {
             progress.rest();
-            println!("{}", ready_line(&request, &recorded, &directory));
+            let line = ready_line(&request, &recorded, &directory);
+            // Whether somebody still reads it is no reason to stop a cluster.
+            let _ = writeln!(std::io::stdout(), "{line}");
             if !request.no_restart {
                 supervisor.restart_what_dies();
             }
