@@ -207,7 +207,9 @@ impl Leader {
         };
         if let Err(error) = self.core.queue().append_all(proposals, term).await {
             // Another leads, or the queue is full: what was decided is decided again from what is folded then.
+            // The round's entries before the one that failed are applied: what they hold must not be decided twice.
             tracing::debug!(%error, "a round was not taken");
+            self.must_hold = self.must_hold.max(self.core.view().revision);
             self.retry(&outcome, now, |_| true);
             sleep(LOOK_EVERY).await;
             return Ok(());
