@@ -165,7 +165,20 @@ impl ReadIndex {
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
                 Err(ReadError::NoLeader("this server does not lead".to_owned()))
             }
-            Err(RaftError::APIError(error)) => Err(ReadError::NoLeader(error.to_string())),
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(quorum))) => {
+                let voters = self
+                    .raft
+                    .metrics()
+                    .borrow_watched()
+                    .membership_config
+                    .membership()
+                    .voter_ids()
+                    .count();
+                Err(ReadError::NoLeader(format!(
+                    "{} of {voters} servers answered, which is no majority",
+                    quorum.got.len()
+                )))
+            }
         }
     }
 }

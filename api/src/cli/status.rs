@@ -83,6 +83,9 @@ fn text(status: &Value) -> String {
     );
     if leader.is_none() {
         text.push_str("\nNo leader: writes wait until a majority of the servers is up.\n");
+    } else if !majority(status) {
+        // Whoever led when the others went still says so.
+        text.push_str("\nNo majority of the servers answers: writes wait until one does.\n");
     }
     for member in status["members"].as_array().into_iter().flatten() {
         if let Some(error) = member["error"].as_str() {
@@ -96,6 +99,12 @@ fn text(status: &Value) -> String {
         }
     }
     text
+}
+
+fn majority(status: &Value) -> bool {
+    let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
+    let answering = members.iter().filter(|member| member["error"].is_null());
+    answering.count() * 2 > members.len()
 }
 
 fn row(member: &Value, leader: Option<&str>) -> Vec<String> {
@@ -129,6 +138,22 @@ fn shown(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leader_alone_is_not_enough() {
+        let check = |errors: &[bool], expected: bool| {
+            let members: Vec<Value> = errors
+                .iter()
+                .map(|error| json!({ "name": "s", "term": 1, "leader": "s", "error": error.then_some("refused") }))
+                .collect();
+            let said = text(&summary(members)).contains("No majority");
+            assert_eq!(said, expected, "{errors:?}");
+        };
+        check(&[false], false);
+        check(&[false, true], true);
+        check(&[false, false, true], false);
+        check(&[false, true, true], true);
+    }
 
     #[test]
     fn the_latest_term_names_the_leader() {

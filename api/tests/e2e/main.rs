@@ -12,6 +12,7 @@ mod image;
 mod kubectl_verbs;
 mod logs;
 mod machine;
+mod no_majority;
 mod node_lost;
 mod past;
 mod pods;

@@ -11,11 +11,15 @@ use kinds::resources::{self, KINDS};
 use kinds::schema::openapi;
 use serde_json::Value;
 use std::sync::LazyLock;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Rendered once: they are the same for the same table of kinds.
 static OPENAPI_INDEX: LazyLock<Bytes> = LazyLock::new(|| openapi::index(KINDS).to_string().into());
 static OPENAPI_V2: LazyLock<Bytes> = LazyLock::new(|| openapi::swagger(KINDS).to_string().into());
 
+/// Less than those who probe wait for an answer.
+const READY_WAIT: Duration = Duration::from_secs(2);
 const TEXT: &str = "text/plain; charset=utf-8";
 
 pub(crate) async fn serve(call: &Call) -> Result<Reply, StatusError> {
@@ -58,7 +62,7 @@ pub(crate) async fn serve(call: &Call) -> Result<Reply, StatusError> {
             call,
             &version::document(env!("CARGO_PKG_VERSION"), &platform()),
         ),
-        ["healthz" | "livez" | "readyz", check @ ..] => Ok(health(call, parts[0], check)),
+        ["healthz" | "livez" | "readyz", check @ ..] => Ok(health(call, parts[0], check).await),
         ["metrics"] => Ok(Reply::new(
             200,
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -104,17 +108,20 @@ fn platform() -> String {
     format!("{}/{architecture}", std::env::consts::OS)
 }
 
-/// `ok`, or what is wrong. Live: the process answers. Ready: its log is sound and a leader is known.
-fn health(call: &Call, endpoint: &str, check: &[&str]) -> Reply {
-    let status = call.core().status();
+/// `ok`, or what is wrong. Live: the process answers. Ready: its log is sound, and a majority confirms its leader.
+async fn health(call: &Call, endpoint: &str, check: &[&str]) -> Reply {
+    let leader = match endpoint {
+        "readyz" => {
+            let deadline = call.deadline.min(Instant::now() + READY_WAIT);
+            let confirmed = call.core().linearizable(deadline).await;
+            confirmed.err().map(|error| error.to_string())
+        }
+        _ => None,
+    };
     let checks = [
         ("ping", None),
-        ("log", status.fault.clone()),
-        (
-            "leader",
-            (endpoint == "readyz" && status.leader.is_none())
-                .then(|| "no leader is known".to_owned()),
-        ),
+        ("log", call.core().status().fault),
+        ("leader", leader),
     ];
     let excluded: Vec<&str> = call.query.all("exclude").collect();
     let checks: Vec<_> = checks
