@@ -23,7 +23,7 @@ use crate::read::{ReadError, ReadIndex};
 use crate::status::Status;
 use crate::timekeeper::{Metrics, Timekeeper};
 use crate::transport::{Links, Wires};
-use crate::types::{Address, NodeId, Position, Seeded};
+use crate::types::{Address, NodeId, Position, Seeded, StoredMembership};
 
 /// The log's database in the server's directory.
 const LOG: &str = "log";
@@ -193,6 +193,7 @@ impl Node {
         let (publish, status) = watch::channel(Status::of(config.id));
         let follower = Follower {
             raft: raft.clone(),
+            membership: None,
             metrics: raft.metrics(),
             failed: machine.failed(),
             refused: wires.refused.subscribe(),
@@ -342,7 +343,19 @@ impl Node {
         self.inner.log.flush().await
     }
 
-    /// Answers calls of this method by other servers. Methods of raft's own begin with `raft.`.
+    /// Ends it as if it were killed, whoever still holds a handle: nothing is handed over, nothing flushed, and what is under way
+    /// fails. Must be called within a tokio runtime.
+    pub fn kill(&self) {
+        self.end();
+        let raft = self.inner.raft.clone();
+        tokio::spawn(async move {
+            // It fails only if openraft panicked, and then it has ended all the same.
+            let _ = raft.shutdown().await;
+        });
+    }
+
+    /// Answers calls of this method by other servers. Methods of raft's own begin with `raft.`. The node keeps the handler: one that
+    /// holds the node, by whatever way, would keep it alive for ever.
     pub fn handle(&self, method: &str, handler: Arc<dyn Handler>) {
         let mut handlers = self
             .inner
@@ -501,13 +514,15 @@ struct Follower {
     snapshot_log_bytes: u64,
     /// The snapshot that was the newest when another was asked for, and when that was.
     asked: Option<(Option<Position>, Instant)>,
+    /// What the published members were made of: openraft publishes at each heartbeat, and the members hardly ever change.
+    membership: Option<Arc<StoredMembership>>,
 }
 
 impl Follower {
     async fn run(mut self) {
         loop {
-            let status = self.update();
-            if self.wants_snapshot(&status) && self.raft.trigger().snapshot().await.is_err() {
+            self.update();
+            if self.wants_snapshot() && self.raft.trigger().snapshot().await.is_err() {
                 return;
             }
             tokio::select! {
@@ -520,34 +535,52 @@ impl Follower {
         self.update();
     }
 
-    fn update(&mut self) -> Status {
-        let metrics = self.metrics.borrow_and_update().clone();
+    fn update(&mut self) {
+        let metrics = self.metrics.borrow_and_update();
         let failed = self.failed.borrow_and_update().clone();
         let refused = self.refused.borrow_and_update().clone();
-        self.publish.send_modify(|status| {
-            status.update(&metrics);
-            if let Some(reason) = failed.or(refused) {
-                status.failed = Some(reason);
+        let membership = &metrics.membership_config;
+        let moved = self
+            .membership
+            .as_ref()
+            .is_none_or(|before| !Arc::ptr_eq(before, membership));
+        self.publish.send_if_modified(|status| {
+            let mut changed = status.update(&metrics);
+            if moved {
+                changed |= status.take_members(membership);
             }
+            if let Some(reason) = failed.or(refused)
+                && status.failed.as_ref() != Some(&reason)
+            {
+                status.failed = Some(reason);
+                changed = true;
+            }
+            changed
         });
-        self.publish.borrow().clone()
+        if moved {
+            self.membership = Some(membership.clone());
+        }
     }
 
-    fn wants_snapshot(&mut self, status: &Status) -> bool {
-        if status.applied <= status.snapshot || status.failed.is_some() {
+    fn wants_snapshot(&mut self) -> bool {
+        let (applied, snapshot, failed) = {
+            let status = self.publish.borrow();
+            (status.applied, status.snapshot, status.failed.is_some())
+        };
+        if applied <= snapshot || failed {
             return false;
         }
-        let index = status.snapshot.map(|position| position.index);
+        let index = snapshot.map(|position| position.index);
         if self.log.bytes_after(index) < self.snapshot_log_bytes {
             return false;
         }
         if let Some((before, at)) = self.asked
-            && before == status.snapshot
+            && before == snapshot
             && at.elapsed() < SNAPSHOT_RETRY
         {
             return false;
         }
-        self.asked = Some((status.snapshot, Instant::now()));
+        self.asked = Some((snapshot, Instant::now()));
         true
     }
 }

@@ -4,7 +4,7 @@ use openraft::ServerState;
 use seams::Peer;
 use tokio::time::Instant;
 
-use crate::types::{Member, NodeId, Position, Types};
+use crate::types::{LogId, Member, NodeId, Position, StoredMembership, Types};
 
 /// A moment of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,20 +70,24 @@ impl Status {
         self.role == Role::Leader
     }
 
-    /// Takes over what openraft publishes.
-    pub(crate) fn update(&mut self, metrics: &openraft::RaftMetrics<Types>) {
-        let membership = &metrics.membership_config;
+    /// Takes over the members. True: they are others than before.
+    pub(crate) fn take_members(&mut self, membership: &StoredMembership) -> bool {
         let voters: Vec<NodeId> = membership.voter_ids().collect();
-        self.members = membership
+        let members: Vec<_> = membership
             .nodes()
             .map(|(id, node)| Member {
                 peer: node.peer(*id),
                 voter: voters.contains(id),
             })
             .collect();
-        let leader = metrics
-            .current_leader
-            .and_then(|id| membership.get_node(&id).map(|node| node.peer(id)));
+        let changed = self.members != members;
+        self.members = members;
+        changed
+    }
+
+    /// Takes over what openraft publishes, but the members. True: something is other than before.
+    pub(crate) fn update(&mut self, metrics: &openraft::RaftMetrics<Types>) -> bool {
+        let address = |id: NodeId| metrics.membership_config.get_node(&id);
         let role = match metrics.state {
             ServerState::Learner => Role::Learner,
             ServerState::Follower => Role::Follower,
@@ -91,21 +95,45 @@ impl Status {
             ServerState::Leader => Role::Leader,
             ServerState::Shutdown => Role::Stopped,
         };
-        if (self.term, self.role, &self.leader) != (metrics.current_term, role, &leader) {
-            self.since = Instant::now();
+        let leads = metrics
+            .current_leader
+            .and_then(|id| Some((id, address(id)?)));
+        let same_leader = match (&self.leader, leads) {
+            (None, None) => true,
+            (Some(known), Some((id, address))) => {
+                known.id == id && known.name == address.name && known.address == address.address
+            }
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        let mut changed = false;
+        if !same_leader {
+            self.leader = leads.map(|(id, address)| address.peer(id));
         }
-        self.term = metrics.current_term;
-        self.role = role;
-        self.leader = leader;
-        self.last_log = metrics.last_log_index;
-        self.committed = metrics.local_committed.map(Position::from);
-        self.applied = metrics.last_applied.map(Position::from);
-        self.snapshot = metrics.snapshot.map(Position::from);
-        self.purged = metrics.purged.map(Position::from);
+        if !same_leader || (self.term, self.role) != (metrics.current_term, role) {
+            self.since = Instant::now();
+            (self.term, self.role) = (metrics.current_term, role);
+            changed = true;
+        }
+        let mut place = |place: &mut Option<Position>, now: Option<LogId>| {
+            let now = now.map(Position::from);
+            changed |= *place != now;
+            *place = now;
+        };
+        place(&mut self.committed, metrics.local_committed);
+        place(&mut self.applied, metrics.last_applied);
+        place(&mut self.snapshot, metrics.snapshot);
+        place(&mut self.purged, metrics.purged);
+        if self.last_log != metrics.last_log_index {
+            self.last_log = metrics.last_log_index;
+            changed = true;
+        }
         if let Err(fatal) = &metrics.running_state
             && !matches!(fatal, openraft::errors::Fatal::Stopped)
+            && self.failed.is_none()
         {
-            self.failed.get_or_insert_with(|| fatal.to_string());
+            self.failed = Some(fatal.to_string());
+            changed = true;
         }
+        changed
     }
 }

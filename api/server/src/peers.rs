@@ -1,7 +1,7 @@
 //! What this server does for the others of its cluster, besides raft: takes proposals when it leads, hears which agents' sessions they
 //! hold, reads logs from the agents whose sessions it holds.
 
-use crate::agents::{Hub, METHOD_LOGS, METHOD_VOUCH};
+use crate::agents::{Hub, METHOD_LOGS, METHOD_VOUCH, WeakHub};
 use crate::core::{Core, METHOD_PROPOSE, SendError};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,51 +9,25 @@ use eventstore::{Proposal, decode};
 use seams::{ByteStream, Handler, PeerIdentity, Refusal, RefusalCode};
 use std::sync::Arc;
 
+/// Weakly held: the core's own node keeps the handler, so a strong handle would keep a server that has ended alive, raft and all.
 pub(crate) struct Peers {
-    core: Core,
-    hub: Hub,
+    hub: WeakHub,
 }
 
 impl Peers {
     /// Answers the others from now on.
     pub fn listen(core: &Core, hub: &Hub) {
         let peers = Arc::new(Self {
-            core: core.clone(),
-            hub: hub.clone(),
+            hub: hub.downgrade(),
         });
         for method in [METHOD_PROPOSE, METHOD_VOUCH, METHOD_LOGS] {
             core.node().handle(method, peers.clone());
         }
     }
 
-    /// The leader decodes and bounds a proposal before it appends it: what is in the log can be applied.
-    async fn propose(&self, body: Bytes) -> Result<Bytes, Refusal> {
-        if body.len() > Proposal::MOST_BYTES {
-            let most = Proposal::MOST_BYTES;
-            return Err(Refusal::new(
-                RefusalCode::Invalid,
-                format!("a proposal of {} bytes, the most is {most}", body.len()),
-            ));
-        }
-        let proposal: Proposal =
-            decode(&body).map_err(|error| Refusal::new(RefusalCode::Invalid, error.to_string()))?;
-        match self
-            .core
-            .queue()
-            .submit(Arc::new(proposal), body.len())
-            .await
-        {
-            Ok(()) => Ok(Bytes::new()),
-            Err(SendError::Full) => Err(Refusal::new(RefusalCode::Busy, "the queue is full")),
-            Err(SendError::NotLeader) => Err(Refusal::new(
-                RefusalCode::Unavailable,
-                "this server does not lead",
-            )),
-            Err(SendError::Unknown) => Err(Refusal::new(
-                RefusalCode::Failed,
-                "leadership was lost while it was under way",
-            )),
-        }
+    fn hub(&self) -> Result<Hub, Refusal> {
+        let ended = || Refusal::new(RefusalCode::Unavailable, "this server has stopped");
+        self.hub.upgrade().ok_or_else(ended)
     }
 }
 
@@ -65,9 +39,10 @@ impl Handler for Peers {
         method: &str,
         body: Bytes,
     ) -> Result<Bytes, Refusal> {
+        let hub = self.hub()?;
         match method {
-            METHOD_PROPOSE => self.propose(body).await,
-            METHOD_VOUCH => match self.hub.vouched(&body) {
+            METHOD_PROPOSE => propose(&hub, body).await,
+            METHOD_VOUCH => match hub.vouched(&body) {
                 Ok(true) => Ok(Bytes::new()),
                 Ok(false) => Err(Refusal::new(
                     RefusalCode::Unavailable,
@@ -87,12 +62,38 @@ impl Handler for Peers {
     ) -> Result<ByteStream, Refusal> {
         match method {
             METHOD_LOGS => self
-                .hub
+                .hub()?
                 .logs_for_peer(&body)
                 .await
                 .map_err(|error| Refusal::new(RefusalCode::Invalid, error)),
             other => Err(unknown(other)),
         }
+    }
+}
+
+/// The leader decodes and bounds a proposal before it appends it: what is in the log can be applied.
+async fn propose(hub: &Hub, body: Bytes) -> Result<Bytes, Refusal> {
+    if body.len() > Proposal::MOST_BYTES {
+        let most = Proposal::MOST_BYTES;
+        return Err(Refusal::new(
+            RefusalCode::Invalid,
+            format!("a proposal of {} bytes, the most is {most}", body.len()),
+        ));
+    }
+    let proposal: Proposal =
+        decode(&body).map_err(|error| Refusal::new(RefusalCode::Invalid, error.to_string()))?;
+    let queue = hub.core().queue();
+    match queue.submit(Arc::new(proposal), body.len()).await {
+        Ok(()) => Ok(Bytes::new()),
+        Err(SendError::Full) => Err(Refusal::new(RefusalCode::Busy, "the queue is full")),
+        Err(SendError::NotLeader) => Err(Refusal::new(
+            RefusalCode::Unavailable,
+            "this server does not lead",
+        )),
+        Err(SendError::Unknown) => Err(Refusal::new(
+            RefusalCode::Failed,
+            "leadership was lost while it was under way",
+        )),
     }
 }
 

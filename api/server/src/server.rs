@@ -154,11 +154,13 @@ impl Parts {
         })
     }
 
-    /// Drops its tasks where they stand, as a crash does.
+    /// Drops its tasks where they stand, as a crash does. Must be called within a tokio runtime.
     pub fn abort(self) {
         self.leading.abort();
         self.founding.abort();
         self.hub.abort();
+        // Proposals under way hold the core until raft gives them up.
+        self.core.node().kill();
     }
 }
 

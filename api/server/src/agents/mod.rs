@@ -23,7 +23,7 @@ use crate::core::Core;
 use agent::proto::ServerMessage;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -35,6 +35,15 @@ const OUTBOUND_MAX: usize = 8_192;
 /// All sessions of this server. Cheap to clone.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
+
+/// The way to a hub as long as somebody else holds it.
+pub(crate) struct WeakHub(Weak<Inner>);
+
+impl WeakHub {
+    pub(crate) fn upgrade(&self) -> Option<Hub> {
+        self.0.upgrade().map(Hub)
+    }
+}
 
 struct Inner {
     core: Core,
@@ -87,7 +96,11 @@ impl Hub {
             .for_each(|task| task.abort());
     }
 
-    fn core(&self) -> &Core {
+    pub(crate) fn downgrade(&self) -> WeakHub {
+        WeakHub(Arc::downgrade(&self.0))
+    }
+
+    pub(crate) fn core(&self) -> &Core {
         &self.0.core
     }
 
