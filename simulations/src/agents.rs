@@ -89,20 +89,15 @@ impl Dialer for SimDialer {
         let (up_in, inbound) = mpsc::channel::<AgentMessage>(QUEUE);
         let (outbound, down_out) = server::agents::outbound();
         let (down_in, down) = mpsc::channel::<ServerMessage>(QUEUE);
-        tokio::spawn(carry(
-            self.net.clone(),
-            self.name.clone(),
-            server.to_owned(),
-            up_out,
-            up_in,
-        ));
-        tokio::spawn(carry(
-            self.net.clone(),
-            server.to_owned(),
-            self.name.clone(),
-            down_out,
-            down_in,
-        ));
+        let wire = |from: &str, to: &str| Wire {
+            net: self.net.clone(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            agent: self.name.clone(),
+            broken: self.net.broken(&self.name),
+        };
+        tokio::spawn(wire(&self.name, server).carry(up_out, up_in));
+        tokio::spawn(wire(server, &self.name).carry(down_out, down_in));
         let identity = AgentIdentity {
             common_name: format!("system:node:{}", self.name),
             organizations: vec!["system:nodes".to_owned()],
@@ -118,22 +113,28 @@ impl Dialer for SimDialer {
     }
 }
 
-/// One direction of a connection: in order, late when a segment is lost, broken when the two are cut apart.
-async fn carry<T>(
+/// One direction of a connection: in order, late when a segment is lost, gone when the two are cut apart or a fault breaks it.
+struct Wire {
     net: SimNet,
     from: String,
     to: String,
-    mut out: mpsc::Receiver<T>,
-    into: mpsc::Sender<T>,
-) {
-    while let Some(message) = out.recv().await {
-        match net.fate(&from, &to) {
-            Fate::Arrives(after) => sleep(after).await,
-            Fate::Lost => sleep(RESENT_AFTER).await,
-            Fate::Cut => return,
-        }
-        if into.send(message).await.is_err() {
-            return;
+    agent: String,
+    /// [`SimNet::broken`] when it was made.
+    broken: u64,
+}
+
+impl Wire {
+    async fn carry<T>(self, mut out: mpsc::Receiver<T>, into: mpsc::Sender<T>) {
+        while let Some(message) = out.recv().await {
+            match self.net.fate(&self.from, &self.to) {
+                Fate::Arrives(after) => sleep(after).await,
+                Fate::Lost => sleep(RESENT_AFTER).await,
+                Fate::Cut => return,
+            }
+            let whole = self.net.broken(&self.agent) == self.broken;
+            if !whole || into.send(message).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A crash cuts the server's disk and network handles for good, then drops its tasks; its disk keeps a random prefix.
 
+use crate::invariants::freed::Lives;
 use crate::planted::Planted;
 use crate::sides::{Chance, DiskFaults, InlineRuntime, SimClock, SimDisks, SimNet, SimPlug};
 use seams::Seams;
@@ -85,6 +86,7 @@ pub struct SimCluster {
     pub servers: Vec<SimServer>,
     pub net: SimNet,
     pub fronts: Fronts,
+    lives: Lives,
     planted: Option<Planted>,
     members: Vec<Member>,
     node_grace_s: u64,
@@ -92,7 +94,13 @@ pub struct SimCluster {
 
 impl SimCluster {
     /// Servers that are not started yet.
-    pub fn new(seed: u64, count: usize, planted: Option<Planted>, node_grace_s: u64) -> Self {
+    pub fn new(
+        seed: u64,
+        count: usize,
+        planted: Option<Planted>,
+        node_grace_s: u64,
+        lives: Lives,
+    ) -> Self {
         let started = Instant::now();
         let names: Vec<_> = (1..=count)
             .map(|number| format!("server-{number}"))
@@ -116,6 +124,7 @@ impl SimCluster {
             servers,
             net: SimNet::new(Chance::new(seed, 2)),
             fronts: Fronts::default(),
+            lives,
             planted,
             members,
             node_grace_s,
@@ -162,6 +171,7 @@ impl SimCluster {
     pub async fn start(&mut self, index: usize) -> Result<(), RunError> {
         let server = &self.servers[index];
         let plug: Arc<SimPlug> = self.net.plug(&server.name);
+        self.lives.begin(&server.name, &plug);
         let seams = Seams {
             directory: server.disks.directory(),
             network: plug,
@@ -192,6 +202,7 @@ impl SimCluster {
         self.net.unplug(&server.name);
         server.disks.crash();
         self.fronts.shut(&server.name);
+        self.lives.end(&server.name);
         parts.abort();
     }
 

@@ -10,10 +10,12 @@ use tokio::time::{Instant, sleep};
 pub struct FaultCounts {
     pub messages_lost: u64,
     pub messages_delayed: u64,
+    pub messages_repeated: u64,
     pub messages_cut: u64,
     pub partitions: u64,
     pub crashes: u64,
     pub restarts: u64,
+    pub connections_broken: u64,
     pub batches_lost: u64,
     pub syncs_failed: u64,
     pub clock_jumps: u64,
@@ -22,14 +24,16 @@ pub struct FaultCounts {
 }
 
 impl FaultCounts {
-    pub fn rows(&self) -> [(&'static str, u64); 10] {
+    pub fn rows(&self) -> [(&'static str, u64); 12] {
         [
             ("messages lost", self.messages_lost),
             ("messages delayed", self.messages_delayed),
+            ("messages repeated", self.messages_repeated),
             ("messages cut", self.messages_cut),
             ("partitions", self.partitions),
             ("crashes", self.crashes),
             ("restarts", self.restarts),
+            ("agents' connections broken", self.connections_broken),
             ("unsynced batches lost", self.batches_lost),
             ("syncs failed", self.syncs_failed),
             ("clock jumps", self.clock_jumps),
@@ -40,10 +44,12 @@ impl FaultCounts {
     pub fn add(&mut self, other: &Self) {
         self.messages_lost += other.messages_lost;
         self.messages_delayed += other.messages_delayed;
+        self.messages_repeated += other.messages_repeated;
         self.messages_cut += other.messages_cut;
         self.partitions += other.partitions;
         self.crashes += other.crashes;
         self.restarts += other.restarts;
+        self.connections_broken += other.connections_broken;
         self.batches_lost += other.batches_lost;
         self.syncs_failed += other.syncs_failed;
         self.clock_jumps += other.clock_jumps;
@@ -56,10 +62,14 @@ impl FaultCounts {
 const LEADER_LOST_EVERY: Duration = Duration::from_secs(150);
 /// Between two faults.
 const QUIET_MS: (u64, u64) = (4_000, 25_000);
+/// Steps in which an agent's connection breaks, in a million.
+const BREAKS: u64 = 50_000;
 
 /// Draws faults and carries them out, one step of a run at a time.
 pub struct Faults {
     chance: Chance,
+    /// How many agents there are.
+    nodes: u32,
     pub counts: FaultCounts,
     started: Instant,
     next: Instant,
@@ -68,10 +78,11 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub fn new(chance: Chance) -> Self {
+    pub fn new(chance: Chance, nodes: u32) -> Self {
         let started = Instant::now();
         Self {
             chance,
+            nodes,
             counts: FaultCounts::default(),
             started,
             next: started + Duration::from_secs(15),
@@ -92,6 +103,9 @@ impl Faults {
             self.restart(cluster, index).await;
         }
         self.bury(cluster);
+        if self.chance.happens(BREAKS) {
+            self.break_connection(cluster);
+        }
         if now < self.next {
             return;
         }
@@ -149,6 +163,7 @@ impl Faults {
         FaultCounts {
             messages_lost: net.lost,
             messages_delayed: net.delayed,
+            messages_repeated: net.repeated,
             messages_cut: net.cut,
             syncs_failed: disks.iter().map(|(failed, _)| failed).sum(),
             batches_lost: disks.iter().map(|(_, lost)| lost).sum(),
@@ -244,18 +259,33 @@ impl Faults {
             Some(Instant::now() + Duration::from_millis(self.chance.between(1_000, 20_000)));
     }
 
+    /// An agent's connection goes, and nothing else: it dials again.
+    fn break_connection(&mut self, cluster: &mut SimCluster) {
+        let agent = crate::agents::name(1 + self.chance.below(u64::from(self.nodes)) as u32);
+        tracing::debug!(agent, "its connection breaks");
+        cluster.net.break_connections(&agent);
+        self.counts.connections_broken += 1;
+    }
+
     fn weather(&mut self, cluster: &mut SimCluster) {
-        let weather = match self.chance.below(3) {
+        let weather = match self.chance.below(4) {
             0 => Weather::default(),
+            // What a sender that tries again too early makes of any network.
             1 => Weather {
+                repeat: 200_000,
+                ..Weather::default()
+            },
+            2 => Weather {
                 loss: 5_000,
                 slow: 50_000,
                 slow_ms: 50,
+                repeat: 10_000,
             },
             _ => Weather {
                 loss: 50_000,
                 slow: 200_000,
                 slow_ms: 300,
+                repeat: 20_000,
             },
         };
         tracing::info!(?weather);

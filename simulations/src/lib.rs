@@ -1,7 +1,8 @@
 //! The production code on a simulated network, disk and clock, from one seed.
 //!
 //! `sides` stands in for the seams; `cluster` starts and kills servers; `agents` are simulated nodes on simulated wires; `workload` is
-//! what clients do; `faults` what goes wrong; `invariants` what must hold, one a file; `run` is one seed from beginning to end. The same
+//! what clients do; `faults` what goes wrong; `invariants` what must hold, one a file; `history` shows
+//! them what the servers write; `run` is one seed from beginning to end. The same
 //! seed gives the same log digest. Nothing here may be in the way of the production code: no part of a server is replaced.
 
 #[cfg(not(tokio_unstable))]
@@ -13,6 +14,7 @@ mod agents;
 mod cli;
 mod cluster;
 mod faults;
+mod history;
 pub mod invariants;
 mod planted;
 mod run;

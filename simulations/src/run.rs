@@ -3,14 +3,15 @@
 use crate::agents;
 use crate::cluster::SimCluster;
 use crate::faults::{FaultCounts, Faults};
+use crate::history::Historian;
 use crate::invariants::digests::Digests;
+use crate::invariants::freed::Lives;
 use crate::invariants::one_leader::OneLeader;
-use crate::invariants::{Violation, converged, of_history};
+use crate::invariants::{Violation, converged};
 use crate::planted::Planted;
 use crate::sides::Chance;
 use crate::workload::{Client, Told, prepare};
 use eventstore::View;
-use serde_json::Value;
 use std::time::Duration;
 use tokio::runtime::{Builder, RngSeed};
 use tokio::time::{Instant, sleep};
@@ -73,8 +74,6 @@ const STEP: Duration = Duration::from_secs(1);
 /// How long a healed cluster may take to converge.
 const CONVERGE_S: u64 = 180;
 const NODE_GRACE_S: u64 = 8;
-/// Events read at once for the checks of the history.
-const PAGE: usize = 500;
 
 /// Runs one seed on a runtime of its own: one thread, paused clock, seeded choices.
 pub fn run(options: &Options) -> Result<Report, Failure> {
@@ -86,15 +85,29 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         .build();
     let runtime =
         runtime.expect("a runtime of one thread, without I/O, has nothing that can be missing");
-    let report = runtime.block_on(whole(options));
+    let lives = Lives::default();
+    let report = runtime.block_on(whole(options, &lives));
     // What still runs is dropped with it.
     runtime.shutdown_background();
-    report
+    let report = report?;
+    lives
+        .all_let_go()
+        .map_err(fails(options.seed, options.steps))?;
+    Ok(report)
+}
+
+fn fails(seed: u64, step: u64) -> impl Fn(Violation) -> Failure {
+    move |violation| Failure {
+        seed,
+        step,
+        violation,
+    }
 }
 
 /// What is looked at as the cluster goes.
 #[derive(Default)]
 struct Watcher {
+    historian: Historian,
     leaders: OneLeader,
     digests: Digests,
 }
@@ -112,22 +125,32 @@ impl Watcher {
         }
         Ok(())
     }
+
+    /// Reads on in the history, where the furthest server has it.
+    fn read(&mut self, cluster: &SimCluster, told: &Told) -> Result<(), Violation> {
+        let stores = cluster.alive().map(|(_, _, parts)| parts.core.store());
+        let views = stores.map(|store| (store.view(), store));
+        match views.max_by_key(|(view, _)| view.revision) {
+            Some((view, store)) => self.historian.read(store, &view, told),
+            None => Ok(()),
+        }
+    }
 }
 
 /// `Status::role` of a leader.
 const LEADS: &str = "leader";
 
-async fn whole(options: &Options) -> Result<Report, Failure> {
-    let fails = |step: u64| {
-        move |violation: Violation| Failure {
-            seed: options.seed,
-            step,
-            violation,
-        }
-    };
+async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
+    let fails = |step| fails(options.seed, step);
     let started = Instant::now();
-    let mut cluster = SimCluster::new(options.seed, options.servers, options.planted, NODE_GRACE_S);
-    let mut faults = Faults::new(Chance::new(options.seed, 1));
+    let mut cluster = SimCluster::new(
+        options.seed,
+        options.servers,
+        options.planted,
+        NODE_GRACE_S,
+        lives.clone(),
+    );
+    let mut faults = Faults::new(Chance::new(options.seed, 1), options.nodes);
     let mut watcher = Watcher::default();
     let names = cluster.names();
     for index in 0..options.servers {
@@ -176,6 +199,8 @@ async fn whole(options: &Options) -> Result<Report, Failure> {
         if let Some(wrong) = told.lock().wrong.clone() {
             return Err(fails(step + 1)(wrong));
         }
+        watcher.read(&cluster, &told).map_err(fails(step + 1))?;
+        lives.let_go().map_err(fails(step + 1))?;
     }
     clients.iter().for_each(|client| client.abort());
     let end = fails(options.steps);
@@ -183,7 +208,7 @@ async fn whole(options: &Options) -> Result<Report, Failure> {
     let view = converge(&mut cluster, &mut faults, &mut watcher, options)
         .await
         .map_err(&end)?;
-    check_history(&cluster, &told, &view).map_err(&end)?;
+    check_history(&cluster, &mut watcher, &told, &view).map_err(&end)?;
     nodes.iter().for_each(|node| node.abort());
     let books = told.lock();
     Ok(Report {
@@ -240,9 +265,12 @@ async fn converge(
     )))
 }
 
-fn check_history(cluster: &SimCluster, told: &Told, view: &View) -> Result<(), Violation> {
-    let unreadable =
-        |error: &dyn std::fmt::Display| Violation::new("readable history", error.to_string());
+fn check_history(
+    cluster: &SimCluster,
+    watcher: &mut Watcher,
+    told: &Told,
+    view: &View,
+) -> Result<(), Violation> {
     for (_, server, parts) in cluster.alive() {
         let store = parts.core.store();
         let verified = store.verify(1..=view.revision, |_| ());
@@ -253,34 +281,5 @@ fn check_history(cluster: &SimCluster, told: &Told, view: &View) -> Result<(), V
     let Some((_, _, parts)) = cluster.alive().next() else {
         return Err(converged::violation("nobody lives".to_owned()));
     };
-    let store = parts.core.store();
-    let mut properties = of_history();
-    let mut after = 0;
-    while after < view.revision {
-        let events = store
-            .events(after + 1..=view.revision, PAGE)
-            .map_err(|error| unreadable(&error))?;
-        let Some(last) = events.last() else { break };
-        after = last.revision();
-        for event in &events {
-            properties
-                .iter_mut()
-                .try_for_each(|property| property.event(event))?;
-        }
-    }
-    let at = |key: &eventstore::Key, revision: u64| {
-        let object = store
-            .object_at(key, revision.min(view.revision))
-            .map_err(|error| error.to_string())?;
-        Ok(object.map(|object| object.bytes.to_vec()))
-    };
-    let counter = |key: &eventstore::Key| {
-        let value = view.get(key)?.to_value();
-        value["data"]
-            .get("value")
-            .and_then(Value::as_str)?
-            .parse()
-            .ok()
-    };
-    told.lock().acknowledged.check(at, counter)
+    watcher.historian.check(parts.core.store(), view, told)
 }

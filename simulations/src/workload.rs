@@ -4,7 +4,7 @@
 
 use crate::cluster::Fronts;
 use crate::invariants::Violation;
-use crate::invariants::acknowledged::{Acknowledged, Write};
+use crate::invariants::acknowledged::{Acknowledged, Counter, Write};
 use crate::sides::{Chance, Fate, SimNet};
 use bytes::Bytes;
 use eventstore::Key;
@@ -15,12 +15,15 @@ use server::http::{Caller, ClientCertificate};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a client waits for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two requests of a client.
 const PAUSE_MS: (u64, u64) = (200, 2_000);
+/// What a client counts it writes on the beat, as cron jobs do: several at the same moment, through different servers, is what
+/// conflicts are made of.
+const BEAT: Duration = Duration::from_secs(1);
 const NAMESPACE: &str = "default";
 /// Objects that all clients share.
 const COUNTERS: u64 = 3;
@@ -42,8 +45,7 @@ pub struct Books {
 }
 
 impl Books {
-    /// Acknowledged increments, and those whose outcome is unknown.
-    fn counter(&mut self, name: &str) -> &mut (u64, u64) {
+    fn counter(&mut self, name: &str) -> &mut Counter {
         self.acknowledged.counters.entry(key(name)).or_default()
     }
 }
@@ -62,6 +64,8 @@ pub struct Client {
     pub net: SimNet,
     pub chance: Chance,
     pub told: Told,
+    /// The same for all clients.
+    started: Instant,
     number: u64,
     own: Vec<String>,
 }
@@ -104,6 +108,7 @@ impl Client {
             net,
             chance,
             told,
+            started: Instant::now(),
             number: 0,
             own: Vec::new(),
         }
@@ -180,10 +185,9 @@ impl Client {
             Answer::Done(_) => {
                 let mut told = self.told.lock();
                 told.writes += 1;
-                // Gone for good: nobody makes the name again.
                 told.acknowledged.writes.push(Write {
                     key: key(&name),
-                    revision: u64::MAX,
+                    revision: Write::FOR_GOOD,
                     marker: None,
                 });
             }
@@ -192,7 +196,8 @@ impl Client {
         }
     }
 
-    /// Reads a counter and writes it back one higher, naming the version that was read.
+    /// Reads a counter and, on the beat, writes it back one higher, naming the version that was read: of two who read the same, one is
+    /// refused.
     async fn count(&mut self) {
         let name = format!("counter-{}", self.chance.below(COUNTERS));
         let Answer::Done(mut counter) = self.ask(Method::GET, &maps(&name), None).await else {
@@ -203,20 +208,24 @@ impl Client {
             .and_then(|value| value.parse().ok())
             .unwrap_or(0);
         counter["data"]["value"] = json!((value + 1).to_string());
+        let beats = self.started.elapsed().as_secs() as u32 + 1;
+        sleep_until(self.started + BEAT * beats).await;
         // Unknown until it is known: the run may end before the answer.
-        self.told.lock().counter(&name).1 += 1;
+        self.told.lock().counter(&name).unknown += 1;
         let answer = self.ask(Method::PUT, &maps(&name), Some(&counter)).await;
         tracing::debug!(client = self.name, name, read = value, %answer, "count");
         let mut told = self.told.lock();
         match answer {
-            Answer::Done(_) => {
+            Answer::Done(object) => {
                 told.writes += 1;
                 let counter = told.counter(&name);
-                *counter = (counter.0 + 1, counter.1 - 1);
+                counter.acknowledged += 1;
+                counter.unknown -= 1;
+                counter.revision = counter.revision.max(revision(&object));
             }
             Answer::Refused(..) => {
                 told.refused += 1;
-                told.counter(&name).1 -= 1;
+                told.counter(&name).unknown -= 1;
             }
             Answer::Unknown => told.unknown += 1,
         }
@@ -267,15 +276,11 @@ impl Client {
     }
 
     fn acknowledge(&self, name: &str, object: &Value, marker: &str) {
-        let revision = object["metadata"]["resourceVersion"]
-            .as_str()
-            .and_then(|revision| revision.parse().ok())
-            .unwrap_or(0);
         let mut told = self.told.lock();
         told.writes += 1;
         told.acknowledged.writes.push(Write {
             key: key(name),
-            revision,
+            revision: revision(object),
             marker: Some(marker.to_owned()),
         });
     }
@@ -397,6 +402,13 @@ fn caller(name: &str) -> Caller {
         address: ([127, 0, 0, 1], 50_000).into(),
         certificate: Some(certificate),
     }
+}
+
+fn revision(object: &Value) -> u64 {
+    let revision = object["metadata"]["resourceVersion"].as_str();
+    revision
+        .and_then(|revision| revision.parse().ok())
+        .unwrap_or(0)
 }
 
 fn key(name: &str) -> Key {

@@ -1,4 +1,5 @@
-//! What must hold, one property a file. `Watcher` looks at the cluster as it goes; `history` checks read the whole history at the end.
+//! What must hold, one property a file. `Watcher` looks at the cluster as it goes, and shows the properties of the history
+//! every event, a little after it happened.
 
 pub mod acknowledged;
 pub mod bound_once;
@@ -6,6 +7,7 @@ pub mod capacity;
 pub mod converged;
 pub mod digests;
 pub mod fenced;
+pub mod freed;
 pub mod once;
 pub mod one_leader;
 

@@ -1,7 +1,7 @@
 //! A server's disk: ordered maps that, after a crash, come back with a random prefix of the batches written, at least up to the last sync.
 //!
-//! Maps are persistent, so every version since the last sync is kept at the price of what changed. A crash cuts all handles for good:
-//! what a dead server still tries to write goes nowhere.
+//! A database is its newest version, and what undoes the batches since the last sync; a persistent map, so that a view of it costs
+//! nothing. A crash cuts all handles for good: what a dead server still tries to write goes nowhere.
 
 use super::Chance;
 use bytes::Bytes;
@@ -10,11 +10,11 @@ use seams::{
     Batch, Directory, Disk, DiskError, DiskOptions, FileInfo, Operation, Order, Pairs, Range,
     Reader, Statistics, Synced,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Versions kept since the last sync; older ones count as having reached the disk by themselves, as a page cache's do.
-const VERSIONS_MAX: usize = 2_048;
+/// Batches that a crash may undo; older ones count as having reached the disk by themselves, as a page cache's do.
+const UNSYNCED_MAX: usize = 2_048;
 /// A checkpoint is one file of this name.
 const FILE: &str = "content";
 
@@ -48,22 +48,67 @@ struct Content {
 
 #[derive(Clone, Default)]
 struct Database {
-    /// What survives any crash.
-    durable: Map,
-    /// The versions after it, oldest first; the last is the current one.
-    since: Vec<Map>,
+    current: Map,
+    /// What undoes each batch since the last sync, oldest first.
+    unsynced: VecDeque<Undo>,
     statistics: Statistics,
 }
 
+/// Keys and what they held before, in the order in which they were written.
+type Undo = Vec<(Bytes, Option<Bytes>)>;
+
 impl Database {
-    fn current(&self) -> &Map {
-        self.since.last().unwrap_or(&self.durable)
+    /// What was synced, and nothing else.
+    fn of(current: Map) -> Self {
+        Self {
+            current,
+            ..Self::default()
+        }
+    }
+
+    fn write(&mut self, batch: Batch) {
+        let mut undo = Undo::with_capacity(batch.operations().len());
+        for operation in batch.into_operations() {
+            match operation {
+                Operation::Put { key, value } => {
+                    let before = self.current.insert(key.clone(), value);
+                    undo.push((key, before));
+                }
+                Operation::Delete { key } => {
+                    let before = self.current.remove(&key);
+                    undo.push((key, before));
+                }
+                Operation::DeleteRange { from, to } => {
+                    let gone = self.current.range(from..to);
+                    let gone: Vec<_> = gone.map(|(key, _)| key.clone()).collect();
+                    for key in gone {
+                        let before = self.current.remove(&key);
+                        undo.push((key, before));
+                    }
+                }
+            }
+        }
+        self.unsynced.push_back(undo);
+        if self.unsynced.len() > UNSYNCED_MAX {
+            self.unsynced.pop_front();
+        }
     }
 
     fn sync(&mut self) {
-        self.durable = self.current().clone();
-        self.since.clear();
+        self.unsynced.clear();
         self.statistics.wal_syncs += 1;
+    }
+
+    /// Undoes all but the first `kept` batches since the last sync.
+    fn crash(&mut self, kept: usize) {
+        for undo in self.unsynced.drain(..).skip(kept).rev() {
+            for (key, before) in undo.into_iter().rev() {
+                match before {
+                    Some(value) => self.current.insert(key, value),
+                    None => self.current.remove(&key),
+                };
+            }
+        }
     }
 }
 
@@ -98,12 +143,10 @@ impl SimDisks {
         let chance = content.chance.clone();
         let mut lost = 0;
         for database in content.databases.values_mut() {
-            let kept = chance.below(database.since.len() as u64 + 1) as usize;
-            lost += (database.since.len() - kept) as u64;
-            if kept > 0 {
-                database.durable = database.since[kept - 1].clone();
-            }
-            database.since.clear();
+            let written = database.unsynced.len() as u64;
+            let kept = chance.below(written + 1);
+            lost += written - kept;
+            database.crash(kept as usize);
         }
         content.lost_batches += lost;
         // What was being received was never synced.
@@ -156,13 +199,7 @@ impl Directory for SimDirectory {
             let map = parts
                 .get(FILE)
                 .map_or_else(|| Err(invalid(name)), |bytes| unpack(name, bytes))?;
-            content.databases.insert(
-                name.to_owned(),
-                Database {
-                    durable: map,
-                    ..Database::default()
-                },
-            );
+            content.databases.insert(name.to_owned(), Database::of(map));
         }
         content.databases.entry(name.to_owned()).or_default();
         Ok(Arc::new(SimDisk {
@@ -222,7 +259,7 @@ impl Directory for SimDirectory {
         let database = content.databases.get(name).ok_or_else(|| invalid(name))?;
         Ok(vec![FileInfo {
             name: FILE.to_owned(),
-            len: pack(database.current()).len() as u64,
+            len: pack(&database.current).len() as u64,
         }])
     }
 
@@ -230,13 +267,10 @@ impl Directory for SimDirectory {
         let content = self.content(name)?;
         let bytes = match content.parts.get(name) {
             Some(parts) => parts.get(file).cloned().ok_or_else(|| invalid(file))?,
-            None => pack(
-                content
-                    .databases
-                    .get(name)
-                    .ok_or_else(|| invalid(name))?
-                    .current(),
-            ),
+            None => {
+                let database = content.databases.get(name).ok_or_else(|| invalid(name))?;
+                pack(&database.current)
+            }
         };
         let from = (offset as usize).min(bytes.len());
         let to = from.saturating_add(len).min(bytes.len());
@@ -278,13 +312,7 @@ impl Directory for SimDirectory {
             && let Ok(map) = unpack(name, &bytes)
         {
             content.parts.remove(name);
-            content.databases.insert(
-                name.to_owned(),
-                Database {
-                    durable: map,
-                    ..Database::default()
-                },
-            );
+            content.databases.insert(name.to_owned(), Database::of(map));
         }
         Ok(())
     }
@@ -302,7 +330,7 @@ impl SimDisk {
         content
             .databases
             .get(&self.name)
-            .map(|database| database.current().clone())
+            .map(|database| database.current.clone())
             .ok_or_else(|| invalid(&self.name))
     }
 
@@ -349,29 +377,9 @@ impl Disk for SimDisk {
             .databases
             .get_mut(&self.name)
             .ok_or_else(|| invalid(&self.name))?;
-        let mut map = database.current().clone();
         database.statistics.written_bytes += batch.bytes() as u64;
         database.statistics.keys_written += batch.operations().len() as u64;
-        for operation in batch.into_operations() {
-            match operation {
-                Operation::Put { key, value } => {
-                    map.insert(key, value);
-                }
-                Operation::Delete { key } => {
-                    map.remove(&key);
-                }
-                Operation::DeleteRange { from, to } => {
-                    let gone: Vec<_> = map.range(from..to).map(|(key, _)| key.clone()).collect();
-                    for key in gone {
-                        map.remove(&key);
-                    }
-                }
-            }
-        }
-        database.since.push(map);
-        if database.since.len() > VERSIONS_MAX {
-            database.durable = database.since.remove(0);
-        }
+        database.write(batch);
         match synced {
             Synced::Yes => self.sync(&mut content),
             Synced::No => Ok(()),
@@ -392,13 +400,7 @@ impl Disk for SimDisk {
                 std::io::Error::from(std::io::ErrorKind::AlreadyExists),
             ));
         }
-        content.databases.insert(
-            into.to_owned(),
-            Database {
-                durable: map,
-                ..Database::default()
-            },
-        );
+        content.databases.insert(into.to_owned(), Database::of(map));
         Ok(())
     }
 
@@ -546,5 +548,42 @@ mod tests {
             seen.insert(kept.len());
         }
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_crash_undoes_whatever_was_written() {
+        let contents = |disk: &dyn Disk| disk.scan(&Range::all(), Order::Ascending, 99).unwrap();
+        for seed in 0..50 {
+            let chance = Chance::new(seed, 7);
+            let disks = SimDisks::new(Chance::new(seed, 1));
+            let open = || disks.directory().open("d", &DiskOptions::with_wal());
+            let disk = open().unwrap();
+            // What may come back: the contents at the last sync, and after each batch since.
+            let mut versions = vec![contents(&*disk)];
+            for _ in 0..20 {
+                let mut batch = Batch::new();
+                for _ in 0..=chance.below(3) {
+                    let key = vec![chance.below(6) as u8];
+                    match chance.below(4) {
+                        0 => batch.delete(key),
+                        1 => batch.delete_range(key, vec![5]),
+                        _ => batch.put(key, vec![chance.below(200) as u8]),
+                    }
+                }
+                let synced = chance.happens(200_000);
+                let how = if synced { Synced::Yes } else { Synced::No };
+                disk.write(batch, how).unwrap();
+                if synced {
+                    versions.clear();
+                }
+                versions.push(contents(&*disk));
+            }
+            disks.crash();
+            let back = contents(&*open().unwrap());
+            assert!(
+                versions.contains(&back),
+                "seed {seed}: {back:?} of {versions:?}"
+            );
+        }
     }
 }

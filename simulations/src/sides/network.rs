@@ -19,7 +19,12 @@ pub struct Weather {
     /// Messages that take long, in a million, and how long at most.
     pub slow: u64,
     pub slow_ms: u64,
+    /// Messages that arrive a second time, in a million.
+    pub repeat: u64,
 }
+
+/// How long after the first a message may arrive again.
+const REPEATED_AFTER_MS: u64 = 2_000;
 
 /// What became of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,7 @@ pub struct NetCounts {
     pub sent: u64,
     pub lost: u64,
     pub delayed: u64,
+    pub repeated: u64,
     pub cut: u64,
 }
 
@@ -50,6 +56,8 @@ struct Wiring {
     lives: BTreeMap<String, u64>,
     /// Pairs that can't hear each other, the lesser name first.
     cut: BTreeSet<(String, String)>,
+    /// How often each agent's connection broke.
+    broken: BTreeMap<String, u64>,
     counts: NetCounts,
 }
 
@@ -61,6 +69,7 @@ impl SimNet {
             handlers: BTreeMap::new(),
             lives: BTreeMap::new(),
             cut: BTreeSet::new(),
+            broken: BTreeMap::new(),
             counts: NetCounts::default(),
         })))
     }
@@ -85,6 +94,16 @@ impl SimNet {
 
     pub fn heal(&self) {
         self.lock().cut.clear();
+    }
+
+    /// The connections that this agent has now are gone.
+    pub fn break_connections(&self, agent: &str) {
+        *self.lock().broken.entry(agent.to_owned()).or_default() += 1;
+    }
+
+    /// How often this agent's connections broke: one made at another number is gone.
+    pub fn broken(&self, agent: &str) -> u64 {
+        self.lock().broken.get(agent).copied().unwrap_or_default()
     }
 
     /// One life of a server: what it sends and serves ends with it.
@@ -126,6 +145,18 @@ impl SimNet {
             ));
         }
         Fate::Arrives(Duration::from_micros(wiring.chance.between(50, 500)))
+    }
+
+    /// Draws whether a message that arrives does so again, and how much later.
+    fn again(&self) -> Option<Duration> {
+        let mut wiring = self.lock();
+        let repeat = wiring.weather.repeat;
+        if repeat == 0 || !wiring.chance.happens(repeat) {
+            return None;
+        }
+        wiring.counts.repeated += 1;
+        let late_us = wiring.chance.between(50, REPEATED_AFTER_MS * 1_000);
+        Some(Duration::from_micros(late_us))
     }
 
     /// Whether two can hear each other at all.
@@ -179,6 +210,25 @@ impl SimPlug {
     }
 }
 
+/// A message arrives a second time, at whoever bears the name by then; nobody waits for the answer.
+async fn repeat(
+    net: SimNet,
+    from: PeerIdentity,
+    to: String,
+    method: &'static str,
+    body: Bytes,
+    after: Duration,
+) {
+    sleep(after).await;
+    if !net.connected(&from.name, &to) {
+        return;
+    }
+    let listens = net.lock().handlers.get(&to).cloned();
+    if let Some((_, handler)) = listens {
+        let _ = handler.call(&from, method, body).await;
+    }
+}
+
 #[async_trait]
 impl Network for SimPlug {
     async fn call(
@@ -194,6 +244,10 @@ impl Network for SimPlug {
             let from = PeerIdentity {
                 name: self.name.clone(),
             };
+            if let Some(after) = self.net.again() {
+                let (net, from, to) = (self.net.clone(), from.clone(), to.name.clone());
+                tokio::spawn(repeat(net, from, to, method, body.clone(), after));
+            }
             // The other side goes on with what it was asked though the one who asked has given up.
             let answer = tokio::spawn({
                 let (body, method) = (body.clone(), method);
