@@ -222,3 +222,60 @@ impl SimCluster {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::runtime;
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use seams::{ByteStream, Handler, PeerIdentity, Refusal, RefusalCode};
+    use std::time::Duration;
+    use tokio::time::sleep;
+
+    /// Kept by the node, and holds it: what `server::peers` did once.
+    struct Ring(#[expect(dead_code, reason = "it is there to be held")] server::core::Core);
+
+    #[async_trait]
+    impl Handler for Ring {
+        async fn call(&self, _: &PeerIdentity, _: &str, _: Bytes) -> Result<Bytes, Refusal> {
+            Ok(Bytes::new())
+        }
+
+        async fn stream(&self, _: &PeerIdentity, _: &str, _: Bytes) -> Result<ByteStream, Refusal> {
+            Err(Refusal::new(RefusalCode::UnknownMethod, "none"))
+        }
+    }
+
+    /// Starts a server, which crashes or not, and says what is held (a minute after the crash, after the run).
+    fn held(crashes: bool, ring: bool) -> (bool, bool) {
+        let lives = Lives::default();
+        let runtime = runtime(1);
+        let as_it_goes = runtime.block_on(async {
+            let mut cluster = SimCluster::new(1, 1, None, 8, lives.clone());
+            cluster.start(0).await.unwrap();
+            sleep(Duration::from_secs(5)).await;
+            let core = cluster.servers[0].parts.as_ref().unwrap().core.clone();
+            assert!(core.status().leader.is_some());
+            if ring {
+                core.node().handle("ring", Arc::new(Ring(core.clone())));
+            }
+            drop(core);
+            if crashes {
+                cluster.crash(0);
+            }
+            sleep(Duration::from_secs(61)).await;
+            lives.let_go().is_err()
+        });
+        runtime.shutdown_background();
+        (as_it_goes, lives.all_let_go().is_err())
+    }
+
+    #[test]
+    fn a_server_that_has_ended_is_let_go() {
+        for crashes in [false, true] {
+            assert_eq!(held(crashes, false), (false, false), "crashes: {crashes}");
+            assert_eq!(held(crashes, true), (crashes, true), "crashes: {crashes}");
+        }
+    }
+}

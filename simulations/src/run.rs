@@ -13,7 +13,7 @@ use crate::sides::Chance;
 use crate::workload::{Client, Told, prepare};
 use eventstore::View;
 use std::time::Duration;
-use tokio::runtime::{Builder, RngSeed};
+use tokio::runtime::{Builder, RngSeed, Runtime};
 use tokio::time::{Instant, sleep};
 
 /// What a run is made of.
@@ -75,16 +75,20 @@ const STEP: Duration = Duration::from_secs(1);
 const CONVERGE_S: u64 = 180;
 const NODE_GRACE_S: u64 = 8;
 
-/// Runs one seed on a runtime of its own: one thread, paused clock, seeded choices.
-pub fn run(options: &Options) -> Result<Report, Failure> {
-    let seed = RngSeed::from_bytes(&options.seed.to_le_bytes());
+/// One thread, paused clock, seeded choices.
+pub(crate) fn runtime(seed: u64) -> Runtime {
+    let seed = RngSeed::from_bytes(&seed.to_le_bytes());
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .rng_seed(seed)
         .build();
-    let runtime =
-        runtime.expect("a runtime of one thread, without I/O, has nothing that can be missing");
+    runtime.expect("a runtime of one thread, without I/O, has nothing that can be missing")
+}
+
+/// Runs one seed on a runtime of its own.
+pub fn run(options: &Options) -> Result<Report, Failure> {
+    let runtime = runtime(options.seed);
     let lives = Lives::default();
     let report = runtime.block_on(whole(options, &lives));
     // What still runs is dropped with it.
