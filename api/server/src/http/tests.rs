@@ -765,8 +765,11 @@ async fn what_is_deleted_is_marked_as_its_kind_goes() {
         &'static str,
         &'static [Seen],
     );
-    let pod =
-        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    // Left alone by our scheduler, which would write to it that it fits nowhere, at a moment of its own.
+    let pod = json!({
+        "metadata": {"name": "p"},
+        "spec": {"schedulerName": "another", "containers": [{"name": "c", "image": "i"}]},
+    });
     let rows: &[Row] = &[
         (
             "/api/v1/namespaces/default/pods",
