@@ -1,23 +1,59 @@
 //! What a proposal does when it is accepted. Closed: a new act is a compile error until apply, fold and disk handle it.
 
-use crate::{Body, Key, Text, Time};
+use crate::{Body, Horizons, Key, Text, Time};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
     /// The first event of a cluster: its id and the log's level.
-    Found { cluster: Uuid, level: u32 },
+    Found {
+        cluster: Uuid,
+        level: u32,
+    },
     /// Objects' changes, in order; each gets a revision of its own.
     Objects(Vec<Change>),
     /// Opens a round of the leader's reconcilers.
     Round(Round),
     /// An agent dialled a server: the event's revision is the session's epoch.
-    OpenSession { node: Text, server: Text },
+    OpenSession {
+        node: Text,
+        server: Text,
+    },
     /// The leader heard nothing of a session past the grace, or its agent said goodbye.
-    LoseSession { node: Text, epoch: u64 },
+    LoseSession {
+        node: Text,
+        epoch: u64,
+    },
     /// The log's level goes up: every member can read the new one.
-    RaiseLevel { level: u32 },
+    RaiseLevel {
+        level: u32,
+    },
+    /// History before these revisions may go.
+    Prune(Horizons),
+    /// Keeps history from a revision on until it is released. A name that holds already holds from there.
+    Hold {
+        name: Text,
+        revision: u64,
+    },
+    Release {
+        name: Text,
+    },
+}
+
+impl Act {
+    /// The level of the log from which on it can be said.
+    pub fn level(&self) -> u32 {
+        match self {
+            Self::Found { .. }
+            | Self::Objects(_)
+            | Self::Round(_)
+            | Self::OpenSession { .. }
+            | Self::LoseSession { .. }
+            | Self::RaiseLevel { .. } => 1,
+            Self::Prune(_) | Self::Hold { .. } | Self::Release { .. } => 2,
+        }
+    }
 }
 
 /// One object's new version, or its deletion.

@@ -4,11 +4,10 @@
 
 use crate::codec::encode;
 use crate::outcome::Kept;
-use crate::state::LEVEL;
 use crate::{
     Act, Actor, Cause, Change, ChangeRecord, Deletion, Digest, Entry, Envelope, Event, Expectation,
     Expected, Folded, Happened, Key, Object, Outcome, Position, Proposal, ProposalId, Rejection,
-    Session, Stamps, State, Time, View, What,
+    Retention, Session, Stamps, State, Time, View, What,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -31,9 +30,12 @@ pub struct Applied {
 /// The entry speaks a higher level than this program knows: it must not be applied here.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "the log is at level {0}, this program knows level {LEVEL}: upgrade this server; its data is untouched and it will go on from here"
+    "the log is at level {level}, this program knows level {knows}: upgrade this server; its data is untouched and it will go on from here"
 )]
-pub struct LevelTooHigh(pub u32);
+pub struct LevelTooHigh {
+    pub level: u32,
+    pub knows: u32,
+}
 
 impl State {
     /// To be asked before `apply`: an entry that raises the level above what this program knows stops the server.
@@ -46,10 +48,14 @@ impl State {
                 Act::Objects(_)
                 | Act::Round(_)
                 | Act::OpenSession { .. }
-                | Act::LoseSession { .. } => None,
+                | Act::LoseSession { .. }
+                | Act::Prune(_)
+                | Act::Hold { .. }
+                | Act::Release { .. } => None,
             });
+        let knows = self.knows();
         match raised.chain([self.view().level]).max() {
-            Some(level) if level > LEVEL => Err(LevelTooHigh(level)),
+            Some(level) if level > knows => Err(LevelTooHigh { level, knows }),
             _ => Ok(()),
         }
     }
@@ -210,6 +216,13 @@ fn happen(view: &mut View, proposal: &Proposal) -> Result<(Happened, Vec<Folded>
     if view.level == 0 && !matches!(proposal.act, Act::Found { .. }) {
         return not_now("the cluster is not founded yet");
     }
+    let level = proposal.level();
+    if level > view.level.max(1) {
+        return Err(Rejection::NotNow(format!(
+            "the log is at level {}, this takes level {level}: every server must be upgraded first",
+            view.level
+        )));
+    }
     let happened = match &proposal.act {
         Act::Found { .. } if view.level > 0 => return not_now("the cluster is founded already"),
         Act::Found { cluster, level } => {
@@ -262,8 +275,32 @@ fn happen(view: &mut View, proposal: &Proposal) -> Result<(Happened, Vec<Folded>
             view.level = *level;
             Happened::LevelRaised { level: *level }
         }
+        Act::Prune(asked) => {
+            let newest = view.revision;
+            let moved = retention(view, |retention| retention.prune(asked, newest))?;
+            Happened::Pruned(moved)
+        }
+        Act::Hold { name, revision } => {
+            let newest = view.revision;
+            retention(view, |retention| retention.hold(name, *revision, newest))?;
+            Happened::Held {
+                name: name.clone(),
+                revision: *revision,
+            }
+        }
+        Act::Release { name } => Happened::Released {
+            name: name.clone(),
+            revision: retention(view, |retention| retention.release(name))?,
+        },
     };
     Ok((happened, Vec::new()))
+}
+
+fn retention<T>(
+    view: &mut View,
+    change: impl FnOnce(&mut Retention) -> Result<T, Rejection>,
+) -> Result<T, Rejection> {
+    change(Arc::make_mut(&mut view.retention))
 }
 
 fn change_all(

@@ -4,7 +4,8 @@
 //! as folds want it: projections take events, in order, through `Fold`.
 
 use crate::{
-    Actor, Cause, Deletion, Digest, Intent, Key, Object, Position, ProposalId, Round, Text, Time,
+    Actor, Cause, Deletion, Digest, Horizons, Intent, Key, Object, Position, ProposalId, Round,
+    Text, Time,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -20,7 +21,8 @@ pub struct Event {
     pub envelope: Envelope,
     /// Of the chain up to and with this event.
     pub digest: Digest,
-    /// For each of `Happened::Objects`' records, in order: the version before and the version after.
+    /// For each of `Happened::Objects`' records, in order: the version before and the version after. Read from history, it leaves
+    /// out those whose bodies retention has removed.
     pub objects: Vec<Folded>,
 }
 
@@ -55,12 +57,51 @@ pub struct Envelope {
 /// Past tense of `Act`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Happened {
-    Founded { cluster: Uuid, level: u32 },
+    Founded {
+        cluster: Uuid,
+        level: u32,
+    },
     Objects(Vec<ChangeRecord>),
     Round(Round),
-    SessionOpened { node: Text, server: Text },
-    SessionLost { node: Text, epoch: u64 },
-    LevelRaised { level: u32 },
+    SessionOpened {
+        node: Text,
+        server: Text,
+    },
+    SessionLost {
+        node: Text,
+        epoch: u64,
+    },
+    LevelRaised {
+        level: u32,
+    },
+    /// Where those horizons stand that moved.
+    Pruned(Horizons),
+    Held {
+        name: Text,
+        revision: u64,
+    },
+    /// The hold that ended kept history from this revision on.
+    Released {
+        name: Text,
+        revision: u64,
+    },
+}
+
+impl Happened {
+    /// The changes to objects, in order; of what changes none, none.
+    pub fn changes(&self) -> &[ChangeRecord] {
+        match self {
+            Self::Objects(records) => records,
+            Self::Founded { .. }
+            | Self::Round(_)
+            | Self::SessionOpened { .. }
+            | Self::SessionLost { .. }
+            | Self::LevelRaised { .. }
+            | Self::Pruned(_)
+            | Self::Held { .. }
+            | Self::Released { .. } => &[],
+        }
+    }
 }
 
 /// One change, without its body.

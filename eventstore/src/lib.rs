@@ -15,6 +15,7 @@ mod key;
 mod object;
 mod outcome;
 mod proposal;
+mod retention;
 mod state;
 mod time;
 
@@ -29,5 +30,6 @@ pub use key::{Key, Text};
 pub use object::{Deletion, Object, Stamps};
 pub use outcome::{Kept, Outcome, Outcomes, Rejection};
 pub use proposal::{Actor, Cause, Expectation, Expected, Intent, Proposal, ProposalId};
+pub use retention::{Horizons, Retention};
 pub use state::{LEVEL, Session, State, View};
 pub use time::Time;

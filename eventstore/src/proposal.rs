@@ -21,6 +21,11 @@ pub struct Proposal {
 
 impl Proposal {
     pub const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+    /// The level of the log from which on it can be said. On a lower one some member may not be able to read it.
+    pub fn level(&self) -> u32 {
+        self.act.level().max(self.intent.level())
+    }
 }
 
 /// One request of a caller (the uuid: `Audit-Id`), and which try of it: a lost reply is asked again under the same attempt,
@@ -124,6 +129,39 @@ pub enum Intent {
     Session,
     Round,
     Found,
+    Prune,
+    Hold,
+    Release,
+    /// The past written forward.
+    Restore {
+        at: u64,
+    },
+}
+
+impl Intent {
+    /// The level of the log from which on it can be said.
+    pub fn level(&self) -> u32 {
+        match self {
+            Self::Prune | Self::Hold | Self::Release | Self::Restore { .. } => 2,
+            Self::Create
+            | Self::Update
+            | Self::Patch { .. }
+            | Self::Apply { .. }
+            | Self::Delete { .. }
+            | Self::DeleteCollection
+            | Self::Status
+            | Self::Scale { .. }
+            | Self::Bind { .. }
+            | Self::Evict { .. }
+            | Self::Taint { .. }
+            | Self::Collect { .. }
+            | Self::Remove { .. }
+            | Self::Reconcile { .. }
+            | Self::Session
+            | Self::Round
+            | Self::Found => 1,
+        }
+    }
 }
 
 /// A precondition on a key.

@@ -4,14 +4,14 @@
 //! `State` is the one that apply owns: the view and the outcomes kept.
 
 use crate::outcome::{Kept, Outcomes};
-use crate::{Digest, Key, Object, Position, Text, Time};
+use crate::{Digest, Key, Object, Position, Retention, Text, Time};
 use imbl::OrdMap;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// The log's level that this program writes and the highest it can apply.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
 
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -28,6 +28,8 @@ pub struct View {
     pub position: Position,
     /// The last `round` event: what `Cause::THIS_ROUND` stands for.
     pub round: u64,
+    /// How far back history reaches.
+    pub retention: Arc<Retention>,
     resources: OrdMap<Text, Table>,
     sessions: OrdMap<Text, Session>,
 }
@@ -153,6 +155,8 @@ impl View {
 pub struct State {
     view: View,
     pub(crate) outcomes: Outcomes,
+    /// An older program than this one, as tests of upgrades need it.
+    most_level: Option<u32>,
 }
 
 impl State {
@@ -176,7 +180,22 @@ impl State {
         Self {
             view,
             outcomes: Outcomes::restore(outcomes, forgotten_up_to),
+            most_level: None,
         }
+    }
+
+    /// As a program that knows no level above this one.
+    #[must_use]
+    pub fn knowing(self, level: u32) -> Self {
+        Self {
+            most_level: Some(level),
+            ..self
+        }
+    }
+
+    /// The highest level it can apply.
+    pub fn knows(&self) -> u32 {
+        self.most_level.unwrap_or(LEVEL)
     }
 
     pub fn view(&self) -> &View {

@@ -213,6 +213,37 @@ fn acts() {
         raise(2, 1),
         "the log is at that level already",
     );
+    let hold = |number| {
+        let act = Act::Hold {
+            name: "audit".into(),
+            revision: 1,
+        };
+        Proposal {
+            intent: Intent::Hold,
+            ..proposal(number, act)
+        }
+    };
+    check(
+        "what needs a higher level",
+        vec![],
+        hold(2),
+        "the log is at level 1, this takes level 2: every server must be upgraded first",
+    );
+    check(
+        "the same on it",
+        vec![raise(2, 2)],
+        hold(3),
+        "accepted 3..=3",
+    );
+    check(
+        "an intent that needs a higher level",
+        vec![],
+        Proposal {
+            intent: Intent::Restore { at: 1 },
+            ..objects(2, vec![put(&map("a"), "1")])
+        },
+        "the log is at level 1, this takes level 2: every server must be upgraded first",
+    );
     let open = |number| {
         of(
             proposal(
@@ -671,6 +702,9 @@ fn a_level_too_high_is_seen_before_apply() {
     assert_eq!(log.state.can_apply(&entry(LEVEL)), Ok(()));
     assert_eq!(
         log.state.can_apply(&entry(LEVEL + 1)),
-        Err(LevelTooHigh(LEVEL + 1))
+        Err(LevelTooHigh {
+            level: LEVEL + 1,
+            knows: LEVEL
+        })
     );
 }

@@ -86,7 +86,28 @@ fn acts() -> Vec<(&'static str, Act)> {
             },
         ),
         ("raise-level", Act::RaiseLevel { level: 2 }),
+        ("prune", Act::Prune(horizons())),
+        (
+            "hold",
+            Act::Hold {
+                name: "audit".into(),
+                revision: 300,
+            },
+        ),
+        (
+            "release",
+            Act::Release {
+                name: "audit".into(),
+            },
+        ),
     ]
+}
+
+fn horizons() -> Horizons {
+    Horizons {
+        all: 300,
+        resources: vec![("events".into(), 70_000)],
+    }
 }
 
 fn actors() -> Vec<(&'static str, Actor)> {
@@ -185,6 +206,10 @@ fn intents() -> Vec<(&'static str, Intent)> {
         ("to-session", Intent::Session),
         ("to-round", Intent::Round),
         ("to-found", Intent::Found),
+        ("to-prune", Intent::Prune),
+        ("to-hold", Intent::Hold),
+        ("to-release", Intent::Release),
+        ("to-restore", Intent::Restore { at: 300 }),
     ]
 }
 
@@ -279,15 +304,33 @@ fn envelopes() -> Vec<(&'static str, Envelope)> {
         let applied = log.apply(vec![proposal(100 + number as u128, act)]);
         envelopes.push((name, applied.events[0].0.envelope.clone()));
     }
-    let raised = Happened::LevelRaised { level: 2 };
-    let envelope = envelopes[0].1.clone();
-    envelopes.push((
-        "level-raised",
-        Envelope {
-            happened: raised,
-            ..envelope
-        },
-    ));
+    for (name, happened) in [
+        ("level-raised", Happened::LevelRaised { level: 2 }),
+        ("pruned", Happened::Pruned(horizons())),
+        (
+            "held",
+            Happened::Held {
+                name: "audit".into(),
+                revision: 300,
+            },
+        ),
+        (
+            "released",
+            Happened::Released {
+                name: "audit".into(),
+                revision: 300,
+            },
+        ),
+    ] {
+        let envelope = envelopes[0].1.clone();
+        envelopes.push((
+            name,
+            Envelope {
+                happened,
+                ..envelope
+            },
+        ));
+    }
     envelopes
 }
 

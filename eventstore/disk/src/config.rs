@@ -1,10 +1,13 @@
 //! What a server may set of its store, and the bounds of what it keeps in memory.
 
+use eventstore::LEVEL;
 use seams::DiskOptions;
 
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     pub disk: DiskOptions,
+    /// The highest level of the log that it applies: this program's own, but in tests of upgrades.
+    pub most_level: u32,
     /// Recent events kept in memory for watches: at most so many, and at most so many bytes of objects and envelopes. A watch that
     /// falls behind them goes on from the disk.
     pub ring_events: usize,
@@ -19,6 +22,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             disk: DiskOptions::without_wal(),
+            most_level: LEVEL,
             ring_events: 16_384,
             ring_bytes: 64 << 20,
             few_births: 256,

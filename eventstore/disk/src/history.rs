@@ -7,7 +7,7 @@ use crate::StoreError;
 use crate::layout::{self, Birth};
 use crate::record::{Damage, Versioned, unseal_birth, unseal_event, unseal_version};
 use bytes::Bytes;
-use eventstore::{Digest, Envelope, Event, Folded, Happened, Key, Object, decode};
+use eventstore::{Digest, Envelope, Event, Folded, Key, Object, Retention, decode};
 use seams::{Disk, Order, Range, Reader};
 use std::fmt::Display;
 use std::sync::Arc;
@@ -153,18 +153,17 @@ impl History {
         })
     }
 
-    /// An event with the objects before and after each of its changes.
-    pub fn whole(&self, recorded: Recorded) -> Result<Event, StoreError> {
-        let records = match &recorded.envelope.happened {
-            Happened::Objects(records) => records.as_slice(),
-            Happened::Founded { .. }
-            | Happened::Round(_)
-            | Happened::SessionOpened { .. }
-            | Happened::SessionLost { .. }
-            | Happened::LevelRaised { .. } => &[],
-        };
+    /// An event with the objects before and after each of its changes, as far as these are kept.
+    pub fn whole(&self, recorded: Recorded, retention: &Retention) -> Result<Event, StoreError> {
+        let records: Vec<_> = recorded
+            .envelope
+            .happened
+            .changes()
+            .iter()
+            .filter(|record| record.revision >= retention.horizon_of(&record.key.resource))
+            .collect();
         let mut wanted = Vec::with_capacity(2 * records.len());
-        for record in records {
+        for record in &records {
             wanted.extend((record.before > 0).then(|| (record.key.clone(), record.before)));
             wanted.extend(record.hash.map(|_| (record.key.clone(), record.revision)));
         }

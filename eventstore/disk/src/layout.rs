@@ -11,6 +11,8 @@
 //! | `o` sequence | the outcome of a proposal |
 //! | `s` node | an agent's session |
 //! | `r` resource | its last change, and its last key set |
+//! | `h` | how far back history reaches, and what holds it |
+//! | `p` | how far what may go is gone |
 //!
 //! A key is resource NUL namespace NUL name, and none of these holds a NUL.
 
@@ -23,6 +25,8 @@ pub(crate) type Name = (Text, Text);
 pub(crate) type Birth = (Name, bool);
 
 pub(crate) const META: &[u8] = b"m";
+pub(crate) const RETENTION: &[u8] = b"h";
+pub(crate) const PRUNED: &[u8] = b"p";
 const CURRENT: u8 = b'c';
 const VERSION: u8 = b'v';
 const EVENT: u8 = b'e';

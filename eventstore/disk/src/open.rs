@@ -5,10 +5,11 @@ use crate::record::{Meta, ResourceBooks, unseal_coded, unseal_number};
 use crate::store::Published;
 use crate::write::Writer;
 use crate::{StoreConfig, StoreError, layout};
-use eventstore::{Kept, LEVEL, LevelTooHigh, Object, Session, State, Text, View};
+use eventstore::{Kept, LevelTooHigh, Object, Retention, Session, State, Text, View};
 use seams::{Directory, Range};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(crate) struct Opened {
     pub state: State,
@@ -42,8 +43,9 @@ pub(crate) fn open(
         }
         None => return Err(history.corrupt("where it stands", "it is missing")),
     };
-    if meta.level > LEVEL {
-        return Err(LevelTooHigh(meta.level).into());
+    let (level, knows) = (meta.level, config.most_level);
+    if level > knows {
+        return Err(LevelTooHigh { level, knows }.into());
     }
     let books: BTreeMap<Text, ResourceBooks> =
         named(&history, &layout::all_resources(), "the books of resource")?;
@@ -69,7 +71,13 @@ pub(crate) fn open(
         }
         outcomes.push(kept);
     }
+    let retention = match history.disk.get(layout::RETENTION)? {
+        Some(value) => unseal_coded::<Retention>(layout::RETENTION, &value)
+            .map_err(|damage| history.corrupt("how far history reaches back", damage))?,
+        None => Retention::default(),
+    };
     let mut view = View::default();
+    view.retention = Arc::new(retention);
     (view.position, view.clock, view.cluster) = (meta.position, meta.clock, meta.cluster);
     (view.level, view.revision, view.digest, view.round) =
         (meta.level, meta.revision, meta.digest, meta.round);
@@ -83,7 +91,8 @@ pub(crate) fn open(
         sessions,
         outcomes,
         meta.forgotten_up_to,
-    );
+    )
+    .knowing(knows);
     Ok(Opened {
         state,
         writer: Writer {
@@ -113,10 +122,7 @@ fn living(history: &History) -> Result<Vec<Object>, StoreError> {
         wanted.push((key, revision));
     }
     let objects = history.objects(&wanted)?;
-    Ok(objects
-        .into_iter()
-        .map(std::sync::Arc::unwrap_or_clone)
-        .collect())
+    Ok(objects.into_iter().map(Arc::unwrap_or_clone).collect())
 }
 
 fn named<T: DeserializeOwned>(

@@ -38,22 +38,18 @@ pub struct Version {
 impl Store {
     /// The first revision whose past can be read; 0: all of it.
     pub fn horizon(&self) -> u64 {
-        self.published().horizon
+        self.published().view.retention.horizon()
     }
 
     /// An object as it was at a revision.
     pub fn object_at(&self, key: &Key, revision: u64) -> Result<Option<Arc<Object>>, ReadError> {
-        let published = self.published();
-        published.readable(revision)?;
-        if let Some(object) = published
-            .view
-            .get(key)
-            .filter(|object| object.revision() <= revision)
-        {
-            return Ok(Some(object.clone()));
-        }
-        Ok(blocking(|| published.history.version_at(key, revision))?
-            .and_then(|(_, version)| object_of(version)))
+        self.reading(Some(&key.resource), revision, |published| {
+            if let Some(object) = published.living_at(key, revision) {
+                return Ok(Some(object.clone()));
+            }
+            let version = blocking(|| published.history.version_at(key, revision))?;
+            Ok(version.and_then(|(_, version)| object_of(version)))
+        })
     }
 
     /// A resource's objects as they were at a revision, in the order of namespace, then name: those of one namespace if one is named,
@@ -66,11 +62,12 @@ impl Store {
         range: impl RangeBounds<Name>,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let published = self.published();
-        published.readable(revision)?;
         let bounds = within(namespace, &range);
         let most = limit.saturating_add(1);
-        let mut objects: Vec<_> = if published.view.last_change(resource) <= revision {
+        let mut objects: Vec<_> = self.reading(Some(resource), revision, |published| {
+            if published.view.last_change(resource) > revision {
+                return blocking(|| published.past_list(resource, revision, &bounds, most));
+            }
             let objects = published
                 .view
                 .range(resource, (bounds.0.clone(), Bound::Unbounded));
@@ -80,10 +77,8 @@ impl Store {
                     &(object.key.namespace.clone(), object.key.name.clone()),
                 )
             };
-            objects.take_while(inside).take(most).cloned().collect()
-        } else {
-            blocking(|| published.past_list(resource, revision, &bounds, most))?
-        };
+            Ok(objects.take_while(inside).take(most).cloned().collect())
+        })?;
         let more = objects.len() > limit;
         objects.truncate(limit);
         Ok(Page { objects, more })
@@ -91,37 +86,40 @@ impl Store {
 
     /// The event whose range holds a revision. None: there is no such event yet, or the revision is 0.
     pub fn event_at(&self, revision: u64) -> Result<Option<Arc<Event>>, ReadError> {
-        let published = self.published();
-        let event = blocking(|| match published.event_holding(revision)? {
-            Some(recorded) => published
-                .history
-                .whole(recorded)
-                .map(|event| Some(Arc::new(event))),
-            None => Ok(None),
-        });
-        Ok(event?)
+        if revision > self.published().view.revision {
+            return Ok(None);
+        }
+        self.reading(None, revision, |published| {
+            blocking(|| match published.event_holding(revision)? {
+                Some(recorded) => published.whole(recorded).map(Some),
+                None => Ok(None),
+            })
+        })
     }
 
     /// The same without the objects.
     pub fn recorded_at(&self, revision: u64) -> Result<Option<Recorded>, ReadError> {
-        let published = self.published();
-        Ok(blocking(|| published.event_holding(revision))?)
+        if revision > self.published().view.revision {
+            return Ok(None);
+        }
+        self.reading(None, revision, |published| {
+            blocking(|| published.event_holding(revision))
+        })
     }
 
     /// The end of the event that holds a revision: where a read of the past stands.
     pub fn event_end(&self, revision: u64) -> Result<u64, ReadError> {
-        let published = self.published();
-        published.readable(revision)?;
-        if revision == 0 || revision == published.view.revision {
-            return Ok(revision);
-        }
-        match blocking(|| published.event_holding(revision))? {
-            Some(recorded) => Ok(recorded.revision()),
-            None => Err(published
-                .history
-                .corrupt(format_args!("event {revision}"), "it is missing")
-                .into()),
-        }
+        self.reading(None, revision, |published| {
+            if revision == 0 || revision == published.view.revision {
+                return Ok(revision);
+            }
+            match blocking(|| published.event_holding(revision))? {
+                Some(recorded) => Ok(recorded.revision()),
+                None => Err(published
+                    .history
+                    .corrupt(format_args!("event {revision}"), "it is missing")),
+            }
+        })
     }
 
     /// Events named by a revision in this range, in order.
@@ -130,16 +128,18 @@ impl Store {
         range: RangeInclusive<u64>,
         limit: usize,
     ) -> Result<Vec<Arc<Event>>, ReadError> {
-        let published = self.published();
-        let (from, to) = published.bounded(range);
-        Ok(blocking(|| {
-            let recorded = published.history.recorded(from, to, limit)?;
-            let whole = |recorded| published.history.whole(recorded).map(Arc::new);
-            recorded
-                .into_iter()
-                .map(whole)
-                .collect::<Result<_, StoreError>>()
-        })?)
+        let Some((from, to)) = self.bounded(range) else {
+            return Ok(Vec::new());
+        };
+        self.reading(None, from, |published| {
+            blocking(|| {
+                let recorded = published.history.recorded(from, to, limit)?;
+                recorded
+                    .into_iter()
+                    .map(|recorded| published.whole(recorded))
+                    .collect()
+            })
+        })
     }
 
     /// The same without the objects.
@@ -148,9 +148,12 @@ impl Store {
         range: RangeInclusive<u64>,
         limit: usize,
     ) -> Result<Vec<Recorded>, ReadError> {
-        let published = self.published();
-        let (from, to) = published.bounded(range);
-        Ok(blocking(|| published.history.recorded(from, to, limit))?)
+        let Some((from, to)) = self.bounded(range) else {
+            return Ok(Vec::new());
+        };
+        self.reading(None, from, |published| {
+            blocking(|| published.history.recorded(from, to, limit))
+        })
     }
 
     /// An object's changes, newest first: from before a revision, if one is given. Ends at the horizon.
@@ -160,11 +163,18 @@ impl Store {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<Version>, ReadError> {
-        let published = self.published();
-        let newest = before.map_or(published.view.revision, |before| {
-            before.saturating_sub(1).min(published.view.revision)
-        });
-        Ok(blocking(|| published.history_of(key, newest, limit))?)
+        loop {
+            let published = self.published();
+            let newest = before.map_or(published.view.revision, |before| {
+                before.saturating_sub(1).min(published.view.revision)
+            });
+            let horizon = published.view.retention.horizon_of(&key.resource);
+            let history = blocking(|| published.history_of(key, newest, limit));
+            // A horizon that moved meanwhile may have taken what was being read.
+            if self.published().view.retention.horizon_of(&key.resource) == horizon {
+                return Ok(history?);
+            }
+        }
     }
 
     /// The last event's revision stamped at or before a time. None: the time is before the first.
@@ -173,37 +183,77 @@ impl Store {
         if published.view.revision > 0 && published.view.clock <= time {
             return Ok(Some(published.view.revision));
         }
-        let found = blocking(|| published.last_stamped(time))?;
+        let horizon = published.view.retention.horizon();
+        let found = self.reading(None, horizon, |published| {
+            blocking(|| published.last_stamped(time, horizon.max(1)))
+        })?;
         match found {
-            Some(revision) if revision < published.horizon => Err(ReadError::Compacted {
-                asked: revision,
-                horizon: published.horizon,
+            None if horizon > 0 => Err(ReadError::Compacted {
+                asked: horizon - 1,
+                horizon,
             }),
             found => Ok(found),
         }
     }
+
+    /// Reads as of a revision. What retention takes away while it is read is no wrong answer and no corruption.
+    fn reading<T>(
+        &self,
+        resource: Option<&str>,
+        revision: u64,
+        read: impl FnOnce(&Published) -> Result<T, StoreError>,
+    ) -> Result<T, ReadError> {
+        let published = self.published();
+        published.readable(resource, revision)?;
+        let result = read(&published);
+        // Records go only after their horizon was published: one that is not yet behind it has been there all the while.
+        self.published().kept(resource, revision)?;
+        Ok(result?)
+    }
+
+    fn bounded(&self, range: RangeInclusive<u64>) -> Option<(u64, u64)> {
+        let (from, to) = range.into_inner();
+        let to = to.min(self.published().view.revision);
+        (from <= to).then_some((from, to))
+    }
 }
 
 impl Published {
-    fn readable(&self, revision: u64) -> Result<(), ReadError> {
+    /// Whether this revision is there, and its past is kept: of one resource, or of all.
+    pub(crate) fn readable(&self, resource: Option<&str>, revision: u64) -> Result<(), ReadError> {
         let current = self.view.revision;
         if revision > current {
-            Err(ReadError::FutureRevision {
+            return Err(ReadError::FutureRevision {
                 asked: revision,
                 current,
-            })
-        } else if revision < self.horizon {
-            Err(ReadError::Compacted {
-                asked: revision,
-                horizon: self.horizon,
-            })
-        } else {
-            Ok(())
+            });
         }
+        self.kept(resource, revision)
     }
 
-    fn bounded(&self, range: RangeInclusive<u64>) -> (u64, u64) {
-        (*range.start(), (*range.end()).min(self.view.revision))
+    fn kept(&self, resource: Option<&str>, revision: u64) -> Result<(), ReadError> {
+        let retention = &self.view.retention;
+        let horizon = resource.map_or(retention.horizon(), |resource| {
+            retention.horizon_of(resource)
+        });
+        if revision < horizon {
+            return Err(ReadError::Compacted {
+                asked: revision,
+                horizon,
+            });
+        }
+        Ok(())
+    }
+
+    fn living_at(&self, key: &Key, revision: u64) -> Option<&Arc<Object>> {
+        self.view
+            .get(key)
+            .filter(|object| object.revision() <= revision)
+    }
+
+    pub(crate) fn whole(&self, recorded: Recorded) -> Result<Arc<Event>, StoreError> {
+        let event = self.history.whole(recorded, &self.view.retention)?;
+        Ok(Arc::new(event))
     }
 
     fn event_holding(&self, revision: u64) -> Result<Option<Recorded>, StoreError> {
@@ -224,11 +274,7 @@ impl Published {
         for (namespace, name) in key_sets::living(&self.history, resource, revision, bounds, limit)?
         {
             let key = Key::new(resource, namespace, name);
-            if let Some(current) = self
-                .view
-                .get(&key)
-                .filter(|object| object.revision() <= revision)
-            {
+            if let Some(current) = self.living_at(&key, revision) {
                 objects.push(current.clone());
                 continue;
             }
@@ -252,18 +298,22 @@ impl Published {
         let versions = self
             .history
             .versions(key, newest, limit.saturating_add(1))?;
-        let mut versions: Vec<_> = versions
+        let versions: Vec<_> = versions
             .into_iter()
             .map(|(revision, version)| (revision, object_of(version)))
             .collect();
-        versions.retain(|(revision, _)| *revision >= self.horizon);
         let before = versions
             .iter()
             .skip(1)
             .map(|(_, object)| object.clone())
             .chain([None]);
+        let horizon = self.view.retention.horizon_of(&key.resource);
         let mut history = Vec::new();
         for ((revision, after), before) in versions.iter().zip(before).take(limit) {
+            // What stands before the horizon is kept only for what it was then; who made it is gone.
+            if *revision < horizon {
+                break;
+            }
             let missing = || {
                 self.history
                     .corrupt(format_args!("event {revision}"), "it is missing")
@@ -279,9 +329,9 @@ impl Published {
         Ok(history)
     }
 
-    /// Events' times only grow, so a search by halves finds it in one seek for each doubling of history.
-    fn last_stamped(&self, time: Time) -> Result<Option<u64>, StoreError> {
-        let (mut low, mut high) = (0, self.view.revision);
+    /// Events' times only grow, so a search by halves finds it in one seek for each doubling of history. None: before `first`.
+    fn last_stamped(&self, time: Time, first: u64) -> Result<Option<u64>, StoreError> {
+        let (mut low, mut high) = (first - 1, self.view.revision);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
             let missing = || {
@@ -292,10 +342,10 @@ impl Published {
             if event.time <= time {
                 low = event.last;
             } else {
-                high = event.first - 1;
+                high = event.first.max(first) - 1;
             }
         }
-        Ok((low > 0).then_some(low))
+        Ok((low >= first).then_some(low))
     }
 }
 

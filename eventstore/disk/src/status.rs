@@ -73,7 +73,7 @@ impl Store {
             revision: view.revision,
             digest: view.digest,
             clock: view.clock,
-            horizon: published.horizon,
+            horizon: view.retention.horizon(),
             objects: view.resources().map(|resource| view.count(resource)).sum(),
             events: published.events,
             ring_events,

@@ -39,7 +39,6 @@ pub(crate) struct Inner {
 pub(crate) struct Published {
     pub view: View,
     pub history: History,
-    pub horizon: u64,
     pub events: u64,
     pub raft: Bytes,
 }
@@ -234,7 +233,7 @@ impl Store {
     }
 
     // A panic in apply leaves the writer marked as broken, so a poisoned lock tells nothing more.
-    fn writer(&self) -> MutexGuard<'_, Writer> {
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
         self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -9,7 +9,7 @@ use crate::record::{Versioned, unseal_number};
 use crate::store::Published;
 use crate::{Store, StoreError, key_sets, layout};
 use bytes::Bytes;
-use eventstore::{ChangeRecord, Digest, Happened, Key, Object};
+use eventstore::{ChangeRecord, Digest, Key, Object};
 use seams::Reader;
 use std::ops::RangeInclusive;
 
@@ -58,8 +58,21 @@ impl Store {
         range: RangeInclusive<u64>,
         mut progress: impl FnMut(u64),
     ) -> Result<Verified, VerifyError> {
-        let published = self.published();
-        blocking(|| published.verify(*range.start(), *range.end(), &mut progress))
+        let (mut from, to) = range.into_inner();
+        let mut verified = Verified::default();
+        loop {
+            let published = self.published();
+            match blocking(|| published.verify(from, to, &mut verified, &mut progress)) {
+                // What retention took meanwhile is not missing: on from where it still is.
+                Err(VerifyError::Wrong { revision, .. })
+                    if self.published().view.retention != published.view.retention =>
+                {
+                    from = revision.max(self.horizon());
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(verified),
+            }
+        }
     }
 }
 
@@ -68,12 +81,13 @@ impl Published {
         &self,
         from: u64,
         to: u64,
+        verified: &mut Verified,
         progress: &mut impl FnMut(u64),
-    ) -> Result<Verified, VerifyError> {
+    ) -> Result<(), VerifyError> {
         let newest = self.view.revision;
         let to = to.min(newest);
-        let first = from.max(self.horizon).max(1);
-        let mut verified = self.before(first, newest)?;
+        let first = from.max(self.view.retention.horizon()).max(1);
+        (verified.revision, verified.digest) = self.before(first, newest)?;
         while verified.revision < to {
             let next = verified.revision + 1;
             let chunk = self
@@ -88,7 +102,7 @@ impl Published {
                 break;
             }
             for recorded in chunk {
-                self.link(&recorded, &verified)?;
+                self.link(&recorded, verified)?;
                 verified.versions += self.versions_of(&recorded)?;
                 verified.events += 1;
                 (verified.revision, verified.digest) = (recorded.revision(), recorded.digest);
@@ -102,25 +116,21 @@ impl Published {
             self.current()?;
             self.living()?;
         }
-        Ok(verified)
+        Ok(())
     }
 
-    /// The link before the first event to verify: that of the event that ends before it.
-    fn before(&self, first: u64, newest: u64) -> Result<Verified, VerifyError> {
+    /// The link before the first event to verify, revision and digest: that of the event that ends before it.
+    fn before(&self, first: u64, newest: u64) -> Result<(u64, Digest), VerifyError> {
         let holding = self
             .history
             .event_holding(first, newest)
             .map_err(at(first))?;
         let end = holding.map_or(first, |event| event.envelope.first) - 1;
         if end == 0 || newest == 0 {
-            return Ok(Verified::default());
+            return Ok((0, Digest::default()));
         }
         match self.history.event_holding(end, newest).map_err(at(end))? {
-            Some(event) if event.revision() == end => Ok(Verified {
-                revision: end,
-                digest: event.digest,
-                ..Verified::default()
-            }),
+            Some(event) if event.revision() == end => Ok((end, event.digest)),
             Some(_) | None => Err(wrong(end, "its event is missing")),
         }
     }
@@ -142,14 +152,7 @@ impl Published {
     /// Every version that an event made is there, and is what the event says.
     fn versions_of(&self, recorded: &Recorded) -> Result<u64, VerifyError> {
         let (first, last) = (recorded.envelope.first, recorded.envelope.last);
-        let records = match &recorded.envelope.happened {
-            Happened::Objects(records) => records.as_slice(),
-            Happened::Founded { .. }
-            | Happened::Round(_)
-            | Happened::SessionOpened { .. }
-            | Happened::SessionLost { .. }
-            | Happened::LevelRaised { .. } => &[],
-        };
+        let records = recorded.envelope.happened.changes();
         if last - first + 1 != records.len().max(1) as u64 {
             return Err(wrong(
                 last,
@@ -167,6 +170,9 @@ impl Published {
                 .disk
                 .get(&key)
                 .map_err(|error| at(revision)(error.into()))?;
+            if value.is_none() && revision < self.view.retention.horizon_of(&record.key.resource) {
+                continue;
+            }
             let value = value.ok_or_else(|| {
                 wrong(
                     revision,

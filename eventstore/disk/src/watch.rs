@@ -6,7 +6,7 @@
 
 use crate::blocking::blocking;
 use crate::ring::{Block, Next};
-use crate::store::Inner;
+use crate::store::{Inner, Published};
 use crate::{ReadError, Store, StoreError};
 use eventstore::{Event, Folded, Happened, Key, Object, Text};
 use std::sync::atomic::Ordering::Relaxed;
@@ -338,27 +338,27 @@ impl Events {
 fn read_block(store: &Store, after: u64, resource: Option<&str>) -> Result<Arc<Block>, ReadError> {
     let published = store.published();
     store.0.counters.history_reads.fetch_add(1, Relaxed);
-    if after < published.horizon {
-        return Err(ReadError::Compacted {
-            asked: after,
-            horizon: published.horizon,
-        });
-    }
+    published.reached_back(resource, after)?;
     let history = &published.history;
     let mut last = after;
     let mut bytes = 0;
     let mut events = Vec::new();
-    for recorded in history.recorded(after + 1, published.view.revision, CATCH_UP_EVENTS)? {
+    let read = history.recorded(after + 1, published.view.revision, CATCH_UP_EVENTS);
+    // As for any read of the past: what went meanwhile is told apart from what is missing.
+    store.published().reached_back(resource, after)?;
+    for recorded in read? {
         let wanted = resource.is_none_or(|resource| touches(&recorded.envelope.happened, resource));
         last = recorded.revision();
         if wanted {
-            let event = history.whole(recorded)?;
-            let after = event
+            let event = published.whole(recorded);
+            store.published().reached_back(resource, after)?;
+            let event = event?;
+            let bodies = event
                 .objects
                 .iter()
                 .filter_map(|folded| folded.after.as_ref());
-            bytes += after.map(|object| object.bytes.len()).sum::<usize>();
-            events.push(Arc::new(event));
+            bytes += bodies.map(|object| object.bytes.len()).sum::<usize>();
+            events.push(event);
         }
         if bytes > CATCH_UP_BYTES {
             break;
@@ -375,16 +375,10 @@ fn read_block(store: &Store, after: u64, resource: Option<&str>) -> Result<Arc<B
 }
 
 fn touches(happened: &Happened, resource: &str) -> bool {
-    match happened {
-        Happened::Objects(records) => records
-            .iter()
-            .any(|record| &*record.key.resource == resource),
-        Happened::Founded { .. }
-        | Happened::Round(_)
-        | Happened::SessionOpened { .. }
-        | Happened::SessionLost { .. }
-        | Happened::LevelRaised { .. } => false,
-    }
+    happened
+        .changes()
+        .iter()
+        .any(|record| &*record.key.resource == resource)
 }
 
 /// Counts a watch while it is open.
@@ -414,7 +408,7 @@ impl Drop for Open {
 impl Store {
     /// Watches a resource from a revision on.
     pub fn watch(&self, request: WatchRequest) -> Result<Watch, ReadError> {
-        self.reaches(request.from)?;
+        self.reaches(Some(&request.resource), request.from)?;
         let open = Open::new(self)?;
         let woken = self.0.ring.woken(Some(&request.resource));
         let cursor = request.from;
@@ -432,7 +426,7 @@ impl Store {
 
     /// Whole events after a revision, and as they come. A revision inside an event gets that event whole.
     pub fn all_events(&self, from: u64) -> Result<Events, ReadError> {
-        self.reaches(from)?;
+        self.reaches(None, from)?;
         let woken = self.0.ring.woken(None);
         Ok(Events {
             store: self.clone(),
@@ -443,22 +437,27 @@ impl Store {
         })
     }
 
-    /// Whether history can be read from a revision on.
-    fn reaches(&self, from: u64) -> Result<(), ReadError> {
+    /// Whether history can be read from a revision on: a resource's, or everything.
+    fn reaches(&self, resource: Option<&str>, from: u64) -> Result<(), ReadError> {
         let published = self.published();
-        let current = published.view.revision;
-        if from > current {
-            Err(ReadError::FutureRevision {
-                asked: from,
-                current,
-            })
-        } else if from < published.horizon {
-            Err(ReadError::Compacted {
-                asked: from,
-                horizon: published.horizon,
-            })
-        } else {
-            Ok(())
+        published.readable(None, from)?;
+        published.reached_back(resource, from)
+    }
+}
+
+impl Published {
+    /// Whether what changed after a revision is kept whole.
+    fn reached_back(&self, resource: Option<&str>, after: u64) -> Result<(), ReadError> {
+        let retention = &self.view.retention;
+        let horizon = resource.map_or(retention.whole_from(), |resource| {
+            retention.horizon_of(resource)
+        });
+        if after < horizon {
+            return Err(ReadError::Compacted {
+                asked: after,
+                horizon,
+            });
         }
+        Ok(())
     }
 }

@@ -54,7 +54,6 @@ impl Writer {
         Published {
             view,
             history: self.history.clone(),
-            horizon: self.meta.horizon,
             events: self.meta.events,
             raft: Bytes::copy_from_slice(&self.meta.raft),
         }
@@ -64,8 +63,10 @@ impl Writer {
         let mut batch = Batch::new();
         let mut resources = BTreeSet::new();
         let mut sessions = BTreeSet::new();
+        let mut retention = false;
         for applied in applied {
             for (event, encoded) in &applied.events {
+                retention |= moves_retention(&event.envelope.happened);
                 let key = layout::event(event.revision());
                 let value = seal_event(&key, event.digest, encoded);
                 batch.put(key, value);
@@ -85,6 +86,10 @@ impl Writer {
             let key = layout::session(node);
             let value = seal_coded(&key, session);
             batch.put(key, value);
+        }
+        if retention {
+            let value = seal_coded(layout::RETENTION, &*view.retention);
+            batch.put(layout::RETENTION, value);
         }
         self.put_meta(&mut batch, view, metadata);
         batch
@@ -158,6 +163,7 @@ impl Writer {
         (meta.position, meta.clock, meta.cluster) = (view.position, view.clock, view.cluster);
         (meta.level, meta.revision, meta.digest, meta.round) =
             (view.level, view.revision, view.digest, view.round);
+        meta.horizon = view.retention.horizon();
         meta.raft.clear();
         meta.raft.extend_from_slice(metadata);
         batch.put(layout::META, seal_coded(layout::META, &*meta));
@@ -171,6 +177,16 @@ fn session_of(happened: &Happened) -> Option<&Text> {
         Happened::Founded { .. }
         | Happened::Objects(_)
         | Happened::Round(_)
-        | Happened::LevelRaised { .. } => None,
+        | Happened::LevelRaised { .. }
+        | Happened::Pruned(_)
+        | Happened::Held { .. }
+        | Happened::Released { .. } => None,
     }
+}
+
+fn moves_retention(happened: &Happened) -> bool {
+    matches!(
+        happened,
+        Happened::Pruned(_) | Happened::Held { .. } | Happened::Released { .. }
+    )
 }

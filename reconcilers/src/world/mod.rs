@@ -137,9 +137,12 @@ impl World {
                     revision: event.revision(),
                 }]
             }
-            Happened::Founded { .. } | Happened::Round(_) | Happened::LevelRaised { .. } => {
-                Vec::new()
-            }
+            Happened::Founded { .. }
+            | Happened::Round(_)
+            | Happened::LevelRaised { .. }
+            | Happened::Pruned(_)
+            | Happened::Held { .. }
+            | Happened::Released { .. } => Vec::new(),
         }
     }
 

@@ -43,7 +43,10 @@ impl OfHistory for Fenced {
             Happened::Founded { .. }
             | Happened::Objects(_)
             | Happened::Round(_)
-            | Happened::LevelRaised { .. } => {}
+            | Happened::LevelRaised { .. }
+            | Happened::Pruned(_)
+            | Happened::Held { .. }
+            | Happened::Released { .. } => {}
         }
         Ok(())
     }

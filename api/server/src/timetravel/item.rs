@@ -1,7 +1,7 @@
 //! An event as people and `reckon` read it: who, what for, why, and what came of it.
 
 use super::diff::diff;
-use eventstore::{Actor, Envelope, Happened, Intent, Key, Object};
+use eventstore::{Actor, Envelope, Happened, Intent, Key, Object, Text};
 use serde_json::{Map, Value, json};
 
 /// The event's own part.
@@ -103,6 +103,10 @@ fn intent(intent: &Intent) -> (&'static str, String) {
         Intent::Session => ("Session", "Session".into()),
         Intent::Round => ("Round", "Open a round".into()),
         Intent::Found => ("Found", "Found the cluster".into()),
+        Intent::Prune => ("Prune", "Prune history".into()),
+        Intent::Hold => ("Hold", "Hold history".into()),
+        Intent::Release => ("Release", "Release a hold".into()),
+        Intent::Restore { at } => ("Restore", format!("Restore as of revision {at}")),
     }
 }
 
@@ -123,5 +127,20 @@ fn happened(happened: &Happened) -> String {
         Happened::SessionOpened { node, server } => format!("session of {node} opened on {server}"),
         Happened::SessionLost { node, epoch } => format!("session {epoch} of {node} lost"),
         Happened::LevelRaised { level } => format!("level raised to {level}"),
+        Happened::Pruned(horizons) => {
+            let all = (horizons.all > 0).then(|| format!("all before {}", horizons.all));
+            let one = |(resource, before): &(Text, u64)| format!("{resource} before {before}");
+            let gone: Vec<String> = all
+                .into_iter()
+                .chain(horizons.resources.iter().map(one))
+                .collect();
+            format!("history pruned: {}", gone.join(", "))
+        }
+        Happened::Held { name, revision } => {
+            format!("history held from revision {revision} on for {name}")
+        }
+        Happened::Released { name, revision } => {
+            format!("hold {name} from revision {revision} on released")
+        }
     }
 }

@@ -210,7 +210,7 @@ fn what_must_not_be_applied_is_refused_before_anything_is() {
         let error = kept.store.apply(group, b"").unwrap_err();
         let fits = match name {
             "a higher level" => {
-                matches!(error, StoreError::Level(LevelTooHigh(level)) if level == LEVEL + 1)
+                matches!(error, StoreError::Level(LevelTooHigh { level, .. }) if level == LEVEL + 1)
             }
             _ => matches!(error, StoreError::OutOfOrder { .. }),
         };

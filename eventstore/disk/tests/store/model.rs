@@ -2,8 +2,8 @@
 
 use crate::folder::{Kept, directory};
 use crate::language::*;
-use eventstore::{Act, Change, Key, Object, Proposal, Text, Time, What};
-use eventstore_disk::{Store, StoreConfig, Watch, WatchRequest};
+use eventstore::{Act, Change, Horizons, Key, Object, Proposal, Text, Time, What};
+use eventstore_disk::{Pruned, ReadError, Store, StoreConfig, Watch, WatchRequest};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -79,6 +79,9 @@ struct Script {
     /// A look back: (part of the whole, limit, start).
     looks: Vec<(u8, usize, u8)>,
     reopen: usize,
+    /// How far history is pruned: a part of the whole, and of one resource's, twice; how many events a step looks at.
+    prunes: [(u8, u8); 2],
+    prune_events: usize,
 }
 
 const GROUPS: usize = 40;
@@ -103,14 +106,20 @@ fn script() -> impl Strategy<Value = Script> {
         watches,
         looks,
         0..GROUPS,
+        any::<[(u8, u8); 2]>(),
+        1..60usize,
     )
-        .prop_map(|(groups, later_ms, watches, looks, reopen)| Script {
-            groups,
-            later_ms,
-            watches,
-            looks,
-            reopen,
-        })
+        .prop_map(
+            |(groups, later_ms, watches, looks, reopen, prunes, prune_events)| Script {
+                groups,
+                later_ms,
+                watches,
+                looks,
+                reopen,
+                prunes,
+                prune_events,
+            },
+        )
 }
 
 fn resource(number: u8) -> &'static str {
@@ -267,14 +276,88 @@ fn run(script: &Script) {
         (model.events.len() as u64, model.changes.len() as u64)
     );
     assert_eq!(verified.digest, store.view().digest);
+    pruned(script, kept, &mut model, &opened, config);
+}
+
+/// What is behind the horizons is refused, and everything else is as it was.
+fn pruned(
+    script: &Script,
+    mut kept: Kept,
+    model: &mut Model,
+    opened: &Arc<dyn seams::Directory>,
+    config: StoreConfig,
+) {
+    let newest = kept.store.view().revision;
+    let raise = proposal(1_000_000, Act::RaiseLevel { level: 2 });
+    model.add(&kept.apply(vec![vec![raise]]));
+    for (number, (all, own)) in script.prunes.into_iter().enumerate() {
+        let part = |part: u8| newest * u64::from(part) / 255;
+        let asked = Horizons {
+            all: part(all),
+            resources: vec![(resource(1).into(), part(own))],
+        };
+        let prune = proposal(1_000_001 + number as u128, Act::Prune(asked));
+        model.add(&kept.apply(vec![vec![prune]]));
+        // Half of it, a crash that loses some of that half, and all of it.
+        let half = kept.store.prune(script.prune_events).unwrap();
+        assert!(half.events <= 2 * script.prune_events as u64);
+        let (view, clock) = (kept.store.view(), kept.clock);
+        kept.store.flush().unwrap();
+        let _lost = kept.store.prune(script.prune_events).unwrap();
+        drop(kept);
+        kept = Kept::open(opened, config.clone());
+        kept.clock = clock;
+        assert_eq!(kept.store.view().retention, view.retention);
+        for _ in 0..10_000 {
+            if !kept.store.prune(script.prune_events).unwrap().more {
+                break;
+            }
+        }
+        assert_eq!(kept.store.prune(1_000).unwrap(), Pruned::default());
+        for look in &script.looks {
+            look_back(&kept.store, model, *look);
+        }
+        histories(&kept.store, model);
+        let verified = kept.store.verify(0..=u64::MAX, |_| {}).unwrap();
+        let horizon = kept.store.horizon();
+        let left = model.events.iter().filter(|(_, last, _)| *last >= horizon);
+        assert_eq!(verified.events, left.count() as u64);
+        assert_eq!(verified.digest, kept.store.view().digest);
+    }
+}
+
+/// Whether a read behind a horizon was refused for that.
+fn refused<T: std::fmt::Debug>(result: Result<T, ReadError>) -> bool {
+    match result {
+        Err(ReadError::Compacted { asked, horizon }) => asked < horizon,
+        other => panic!("read behind the horizon: {other:?}"),
+    }
 }
 
 fn look_back(store: &Store, model: &Model, (part, limit, start): (u8, usize, u8)) {
     let newest = store.view().revision;
     let revision = newest * u64::from(part) / 255;
     let then = model.at(revision);
+    let retention = store.view().retention.clone();
+    if revision < retention.horizon() {
+        assert!(refused(store.event_end(revision)));
+        assert!(refused(store.event_at(revision)));
+        assert!(refused(store.events(revision..=newest, limit)));
+    }
     for of in 0..3 {
         let resource = resource(of);
+        if revision < retention.horizon_of(resource) {
+            assert!(refused(store.list_at(resource, None, revision, .., limit)));
+            assert!(refused(store.object_at(&key((of, 0, 0)), revision)));
+            let request = WatchRequest {
+                resource: resource.into(),
+                namespace: None,
+                name: None,
+                from: revision,
+            };
+            assert!(refused(store.watch(request)));
+            continue;
+        }
         let start = key((of, start % 3, start / 3 % 5));
         let from = (start.namespace.clone(), start.name.clone());
         let all: Vec<_> = then
@@ -342,11 +425,17 @@ fn look_back(store: &Store, model: &Model, (part, limit, start): (u8, usize, u8)
     }
     for (of, namespace, name) in [(0, 0, 0), (0, 1, 1), (1, 2, 2), (2, 0, 3), (2, 0, 4)] {
         let key = key((of, namespace, name));
+        if revision < retention.horizon_of(&key.resource) {
+            continue;
+        }
         assert_eq!(
             store.object_at(&key, revision).unwrap().as_ref(),
             then.get(&key),
             "{key} at {revision}"
         );
+    }
+    if revision < retention.horizon() {
+        return;
     }
     let holding = model
         .events
@@ -373,24 +462,32 @@ fn look_back(store: &Store, model: &Model, (part, limit, start): (u8, usize, u8)
         .rev()
         .find(|(_, _, at)| *at <= time)
         .map(|(_, last, _)| *last);
-    assert_eq!(store.revision_at(time).unwrap(), stamped, "at {time}");
-    let mut events = store.all_events(revision).unwrap();
-    let mut ends = Vec::new();
-    loop {
-        let some = events.ready(limit).unwrap();
-        assert!(some.len() <= limit);
-        if some.is_empty() {
-            break;
+    match stamped {
+        Some(stamped) if stamped < retention.horizon() => {
+            assert!(refused(store.revision_at(time)));
         }
-        ends.extend(some.iter().map(|event| event.revision()));
+        None if retention.horizon() > 0 => assert!(refused(store.revision_at(time))),
+        stamped => assert_eq!(store.revision_at(time).unwrap(), stamped, "at {time}"),
     }
-    let want: Vec<_> = model
-        .events
-        .iter()
-        .map(|(_, last, _)| *last)
-        .filter(|last| *last > revision)
-        .collect();
-    assert_eq!(ends, want, "events from {revision}");
+    if revision >= retention.whole_from() {
+        let mut events = store.all_events(revision).unwrap();
+        let mut ends = Vec::new();
+        loop {
+            let some = events.ready(limit).unwrap();
+            assert!(some.len() <= limit);
+            if some.is_empty() {
+                break;
+            }
+            ends.extend(some.iter().map(|event| event.revision()));
+        }
+        let want: Vec<_> = model
+            .events
+            .iter()
+            .map(|(_, last, _)| *last)
+            .filter(|last| *last > revision)
+            .collect();
+        assert_eq!(ends, want, "events from {revision}");
+    }
     let some: Vec<_> = store
         .events(revision..=newest, limit)
         .unwrap()
@@ -419,7 +516,9 @@ fn histories(store: &Store, model: &Model) {
         let mut want: Vec<_> = model
             .changes
             .iter()
-            .filter(|(of, _, _)| *of == key)
+            .filter(|(of, revision, _)| {
+                *of == key && *revision >= store.view().retention.horizon_of(&key.resource)
+            })
             .map(|(_, revision, after)| (*revision, after.clone()))
             .collect();
         want.reverse();
