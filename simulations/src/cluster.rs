@@ -7,7 +7,7 @@ use crate::planted::Planted;
 use crate::sides::{Chance, DiskFaults, InlineRuntime, SimClock, SimDisks, SimNet, SimPlug};
 use seams::Seams;
 use server::agents::Hub;
-use server::config::Member;
+use server::config::{HistoryRetention, Member};
 use server::http::Api;
 use server::server::{Parts, RunError};
 use server::{Config, Tamper};
@@ -219,6 +219,8 @@ impl SimCluster {
             node_grace_s: self.node_grace_s,
             default_not_ready_toleration_s: 5,
             service_cidr: Config::SERVICE_CIDR.to_owned(),
+            retention: HistoryRetention::default(),
+            most_level: eventstore::LEVEL,
         }
     }
 }

@@ -27,6 +27,26 @@ pub struct Config {
     pub default_not_ready_toleration_s: i64,
     /// Where services get their addresses.
     pub service_cidr: String,
+    pub retention: HistoryRetention,
+    /// The highest level of the log that this server reads: this program's own, but in tests of upgrades.
+    pub most_level: u32,
+}
+
+/// For how long history is kept; the leader's flags count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryRetention {
+    pub all: Retain,
+    /// Of Events and Leases, if that is shorter.
+    pub ephemeral: Retain,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retain {
+    #[default]
+    Forever,
+    AgeS(u64),
+    /// The newest so many.
+    Revisions(u64),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +59,7 @@ pub struct Member {
 impl Config {
     pub const NODE_GRACE_S: u64 = 40;
     pub const DEFAULT_NOT_READY_TOLERATION_S: i64 = 300;
+    pub const MOST_LEVEL: u32 = eventstore::LEVEL;
     pub const SERVICE_CIDR: &'static str = "10.96.0.0/16";
 
     /// Raft's part. Ids are the places in `initial_cluster`, from 1.

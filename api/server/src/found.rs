@@ -7,8 +7,7 @@ use crate::config::Config;
 use crate::core::{Core, Draft, ProposeError};
 use crate::http::service_ips;
 use eventstore::{
-    Act, Actor, Body, Cause, Change, Expectation, Expected, Intent, Key, LEVEL, Rejection, View,
-    What,
+    Act, Actor, Body, Cause, Change, Expectation, Expected, Intent, Key, Rejection, View, What,
 };
 use kinds::resources::core::service;
 use serde_json::{Value, json};
@@ -48,7 +47,7 @@ async fn found(core: &Core, config: &Config) -> Result<(), ProposeError> {
     if core.view().level == 0 {
         let act = Act::Found {
             cluster: core.draw().uuid(),
-            level: LEVEL,
+            level: core.most_level(),
         };
         propose(
             core,

@@ -3,6 +3,7 @@
 
 use crate::agents::{Hub, METHOD_LOGS, METHOD_VOUCH, WeakHub};
 use crate::core::{Core, METHOD_PROPOSE, SendError};
+use crate::level::{self, METHOD_LEVEL};
 use async_trait::async_trait;
 use bytes::Bytes;
 use eventstore::{Proposal, decode};
@@ -20,7 +21,7 @@ impl Peers {
         let peers = Arc::new(Self {
             hub: hub.downgrade(),
         });
-        for method in [METHOD_PROPOSE, METHOD_VOUCH, METHOD_LOGS] {
+        for method in [METHOD_PROPOSE, METHOD_VOUCH, METHOD_LOGS, METHOD_LEVEL] {
             core.node().handle(method, peers.clone());
         }
     }
@@ -42,6 +43,7 @@ impl Handler for Peers {
         let hub = self.hub()?;
         match method {
             METHOD_PROPOSE => propose(&hub, body).await,
+            METHOD_LEVEL => Ok(level::answer(hub.core())),
             METHOD_VOUCH => match hub.vouched(&body) {
                 Ok(true) => Ok(Bytes::new()),
                 Ok(false) => Err(Refusal::new(

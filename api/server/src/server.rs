@@ -6,7 +6,7 @@ use crate::http::{Api, Caller, ClientCertificate, Settings};
 use crate::leader::{LeaderError, WaitingFor};
 use crate::peers::Peers;
 use crate::tls::{self, TlsError};
-use crate::{Config, found, leader};
+use crate::{Config, found, leader, level, retention};
 use eventstore::Digest;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -107,7 +107,8 @@ pub struct Parts {
     pub hub: Hub,
     pub api: Api,
     pub leading: JoinHandle<Result<(), LeaderError>>,
-    founding: JoinHandle<()>,
+    /// What goes on beside, as long as the server runs.
+    beside: Vec<AbortHandle>,
 }
 
 impl Parts {
@@ -120,7 +121,10 @@ impl Parts {
         tamper: Option<Tamper>,
     ) -> Result<Self, RunError> {
         let cluster = Digest::of(&[root_ca_pem.as_bytes()]).to_string();
-        let store = eventstore_disk::StoreConfig::default();
+        let store = eventstore_disk::StoreConfig {
+            most_level: config.most_level,
+            ..eventstore_disk::StoreConfig::default()
+        };
         let core = CoreConfig {
             name: config.name.clone(),
             raft: config.raft(cluster),
@@ -143,21 +147,26 @@ impl Parts {
             root_ca_pem,
             ..reconcilers::Config::default()
         };
-        let founding = tokio::spawn(found::run(core.clone(), config.clone()));
+        let beside = vec![
+            tokio::spawn(found::run(core.clone(), config.clone())).abort_handle(),
+            tokio::spawn(level::run(core.clone())).abort_handle(),
+            tokio::spawn(retention::run(core.clone(), config.retention)).abort_handle(),
+            tokio::spawn(retention::prune(core.clone())).abort_handle(),
+        ];
         let leading = tokio::spawn(leader::run(core.clone(), reconcilers, waiting));
         Ok(Self {
             core,
             hub,
             api,
             leading,
-            founding,
+            beside,
         })
     }
 
     /// Drops its tasks where they stand, as a crash does. Must be called within a tokio runtime.
     pub fn abort(self) {
         self.leading.abort();
-        self.founding.abort();
+        self.beside.iter().for_each(AbortHandle::abort);
         self.hub.abort();
         // Proposals under way hold the core until raft gives them up.
         self.core.node().kill();

@@ -50,6 +50,8 @@ pub enum Failure {
         server: String,
         url: String,
         reason: String,
+        /// It was: what was asked may have been done.
+        connected: bool,
     },
     /// A Kubernetes Status, said as kubectl says it.
     #[error("the server says ({reason}): {message}")]
@@ -117,6 +119,25 @@ impl Client {
         for server in &self.servers {
             match server.get(path).await {
                 Err(failure @ Failure::Unreachable { .. }) => unreachable = Some(failure),
+                answer => return answer,
+            }
+        }
+        Err(unreachable.expect("a client has one server at least"))
+    }
+
+    /// A request with a JSON body, to the first server that can be reached: the others only if it cannot, for what one has taken must
+    /// not be asked of another.
+    pub async fn ask(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
+        let mut unreachable = None;
+        for server in &self.servers {
+            match server.ask(method.clone(), path, body).await {
+                Err(
+                    failure @ Failure::Unreachable {
+                        connected: false, ..
+                    },
+                ) => {
+                    unreachable = Some(failure);
+                }
                 answer => return answer,
             }
         }
@@ -201,8 +222,28 @@ impl Server {
         self.send(Method::GET, path).await.is_ok()
     }
 
+    pub async fn ask(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
+        let body = if body.is_null() {
+            Bytes::new()
+        } else {
+            body.to_string().into()
+        };
+        let answer = self.exchange(method, path, body).await?;
+        let body = self.read(answer).await?;
+        serde_json::from_slice(&body).map_err(|error| self.unreadable(error))
+    }
+
     /// An answer of 2xx, its body unread. Its end is not waited for within any limit.
     pub async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
+        self.exchange(method, path, Bytes::new()).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Failure> {
         let mut request = Request::builder()
             .method(&method)
             .uri(format!("{}{path}", self.url))
@@ -215,15 +256,16 @@ impl Server {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request
-            .body(Full::default())
-            .map_err(|error| self.unreachable(error))?;
+            .body(Full::new(body))
+            .map_err(|error| self.unreachable(false, error))?;
         let answer = match tokio::time::timeout(ANSWER_LIMIT, self.http.request(request)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(self.unreachable(Sources(&error))),
+            Ok(Err(error)) => {
+                return Err(self.unreachable(!error.is_connect(), Sources(&error)));
+            }
             Err(_) => {
-                return Err(
-                    self.unreachable(format!("no answer within {} s", ANSWER_LIMIT.as_secs()))
-                );
+                let waited = format!("no answer within {} s", ANSWER_LIMIT.as_secs());
+                return Err(self.unreachable(true, waited));
             }
         };
         if answer.status().is_success() {
@@ -258,11 +300,12 @@ impl Server {
         }
     }
 
-    pub fn unreachable(&self, reason: impl ToString) -> Failure {
+    fn unreachable(&self, connected: bool, reason: impl ToString) -> Failure {
         Failure::Unreachable {
             server: self.name.clone(),
             url: self.url.clone(),
             reason: reason.to_string(),
+            connected,
         }
     }
 

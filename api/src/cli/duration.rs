@@ -1,4 +1,4 @@
-//! Durations as flags give them: `40`, `40s`, `5m`, `1h`. Whole seconds, for that is what they are compared in.
+//! Durations as flags give them: `40`, `40s`, `5m`, `1h`, `90d`. Whole seconds, for that is what they are compared in.
 
 /// Seconds.
 pub fn seconds(text: &str) -> Result<u64, String> {
@@ -7,13 +7,14 @@ pub fn seconds(text: &str) -> Result<u64, String> {
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| {
-        format!("'{text}' is no duration: give seconds, or a number with s, m or h")
+        format!("'{text}' is no duration: give seconds, or a number with s, m, h or d")
     })?;
     let unit_s = match unit {
         "" | "s" => 1,
         "m" => 60,
         "h" => 3_600,
-        _ => return Err(format!("'{unit}' is no unit of time: use s, m or h")),
+        "d" => 86_400,
+        _ => return Err(format!("'{unit}' is no unit of time: use s, m, h or d")),
     };
     number
         .checked_mul(unit_s)
@@ -36,7 +37,8 @@ mod tests {
         check("", None);
         check("s", None);
         check("4 s", None);
-        check("4d", None);
+        check("4d", Some(345_600));
+        check("4w", None);
         check("-4s", None);
         check("99999999999999999999s", None);
         check("9999999999999999999h", None);

@@ -9,6 +9,7 @@ mod demo_image;
 mod diff;
 mod duration;
 mod history;
+mod hold;
 mod kubeconfig;
 mod output;
 mod parent;
@@ -74,6 +75,8 @@ enum Command {
     Why(why::Args),
     /// Show how an object differs between two revisions or times
     Diff(diff::Args),
+    /// Keep history from being pruned, from a moment on, until it is released
+    Hold(hold::Args),
     /// Check every digest of the history
     Verify(verify::Args),
     /// Run the production code on a simulated network, disk and clock
@@ -95,6 +98,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::History(args) => block_on(history::run(args)),
         Command::Why(args) => block_on(why::run(args)),
         Command::Diff(args) => block_on(diff::run(args)),
+        Command::Hold(args) => block_on(hold::run(args)),
         Command::Verify(args) => block_on(verify::run(args)),
         Command::Simulate(args) => simulate::run(args),
         Command::DemoImage(args) => demo_image::run(args),

@@ -84,6 +84,15 @@ impl Target {
         }
     }
 
+    /// As the bodies of Reckon's own requests name it.
+    pub fn name_in(&self, body: &mut Value) {
+        body["resource"] = self.resource().into();
+        body["name"] = self.name.as_str().into();
+        if !self.namespace.is_empty() {
+            body["namespace"] = self.namespace.as_str().into();
+        }
+    }
+
     /// As Reckon's own paths take it.
     pub fn query(&self) -> String {
         format!(

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use server::Config;
-use server::config::Member;
+use server::config::{HistoryRetention, Member, Retain};
 
 use super::{duration, parent};
 
@@ -60,6 +60,60 @@ pub struct TunableArgs {
     /// How long pods that say nothing else tolerate a node that is not ready
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(i64).range(0..))]
     pub default_not_ready_toleration_seconds: i64,
+    /// For how long every object's past can be read: a duration (90d), a number of revisions, or forever
+    #[arg(long, value_name = "DURATION|REVISIONS", default_value = "forever", value_parser = retain)]
+    pub history_retention: Retain,
+    /// The same for Events and Leases, which are many and seldom read later
+    #[arg(long, value_name = "DURATION|REVISIONS", default_value = "forever", value_parser = retain)]
+    pub ephemeral_history_retention: Retain,
+    /// Be as old a program as knows no level of the log above this
+    #[arg(long, value_name = "LEVEL", hide = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(Config::MOST_LEVEL)))]
+    pub max_level: Option<u32>,
+}
+
+impl TunableArgs {
+    /// As flags again.
+    pub fn flags(&self) -> Vec<(&'static str, String)> {
+        let mut flags = vec![
+            ("--node-grace", self.node_grace.to_string()),
+            (
+                "--default-not-ready-toleration-seconds",
+                self.default_not_ready_toleration_seconds.to_string(),
+            ),
+            ("--history-retention", shown(self.history_retention)),
+            (
+                "--ephemeral-history-retention",
+                shown(self.ephemeral_history_retention),
+            ),
+        ];
+        flags.extend(
+            self.max_level
+                .map(|level| ("--max-level", level.to_string())),
+        );
+        flags
+    }
+}
+
+fn shown(retain: Retain) -> String {
+    match retain {
+        Retain::Forever => "forever".to_owned(),
+        Retain::AgeS(age_s) => format!("{age_s}s"),
+        Retain::Revisions(revisions) => revisions.to_string(),
+    }
+}
+
+fn retain(text: &str) -> Result<Retain, String> {
+    if text == "forever" {
+        return Ok(Retain::Forever);
+    }
+    if let Ok(revisions) = text.parse() {
+        return Ok(Retain::Revisions(revisions));
+    }
+    duration::seconds(text).map(Retain::AgeS).map_err(|_| {
+        format!(
+            "'{text}' is neither a duration (90d, 12h), nor a number of revisions, nor 'forever'"
+        )
+    })
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -95,6 +149,11 @@ fn serve(args: Args, advertise: String) -> Result<ExitCode> {
         node_grace_s: args.tunables.node_grace,
         default_not_ready_toleration_s: args.tunables.default_not_ready_toleration_seconds,
         service_cidr: Config::SERVICE_CIDR.to_string(),
+        retention: HistoryRetention {
+            all: args.tunables.history_retention,
+            ephemeral: args.tunables.ephemeral_history_retention,
+        },
+        most_level: args.tunables.max_level.unwrap_or(Config::MOST_LEVEL),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -125,6 +184,25 @@ fn member(text: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn retentions() {
+        let check = |text: &str, expected: Option<Retain>| {
+            assert_eq!(retain(text).ok(), expected, "{text}");
+            if let Some(retain_as) = expected {
+                assert_eq!(retain(&shown(retain_as)), Ok(retain_as), "{text}");
+            }
+        };
+        check("forever", Some(Retain::Forever));
+        check("90d", Some(Retain::AgeS(90 * 86_400)));
+        check("30s", Some(Retain::AgeS(30)));
+        check("1000000", Some(Retain::Revisions(1_000_000)));
+        check("0", Some(Retain::Revisions(0)));
+        check("", None);
+        check("never", None);
+        check("-1", None);
+        check("3w", None);
+    }
 
     #[test]
     fn members() {

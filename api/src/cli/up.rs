@@ -52,9 +52,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         api_port: args.api_port,
         listen: args.listen,
         no_restart: args.no_restart,
-        tunables: Tunables {
-            node_grace_s: args.tunables.node_grace,
-            default_not_ready_toleration_s: args.tunables.default_not_ready_toleration_seconds,
-        },
+        tunables: Tunables(args.tunables.flags()),
     })
 }

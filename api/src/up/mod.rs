@@ -59,11 +59,8 @@ pub struct Request {
     pub tunables: Tunables,
 }
 
-/// Handed on to the servers.
-pub struct Tunables {
-    pub node_grace_s: u64,
-    pub default_not_ready_toleration_s: i64,
-}
+/// Flags and their values, handed on to the servers.
+pub struct Tunables(pub Vec<(&'static str, String)>);
 
 pub fn run(request: Request) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()

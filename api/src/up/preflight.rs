@@ -104,10 +104,7 @@ mod tests {
                 api_port: port,
                 listen: listen.parse().unwrap(),
                 no_restart: false,
-                tunables: Tunables {
-                    node_grace_s: 40,
-                    default_not_ready_toleration_s: 300,
-                },
+                tunables: Tunables(Vec::new()),
             };
             let recorded = Recorded {
                 servers: 5,

@@ -46,11 +46,9 @@ pub fn server(
     arguments.flag("--listen", listen.to_string());
     arguments.flag("--initial-cluster", members.join(","));
     arguments.pair(&pair, pki);
-    arguments.flag("--node-grace", request.tunables.node_grace_s.to_string());
-    arguments.flag(
-        "--default-not-ready-toleration-seconds",
-        request.tunables.default_not_ready_toleration_s.to_string(),
-    );
+    for (flag, value) in &request.tunables.0 {
+        arguments.flag(flag, value);
+    }
     Ok(Spec {
         name,
         role: Role::Server,

@@ -267,6 +267,17 @@ impl Cluster {
         }
     }
 
+    /// Until one server answers reads that a majority confirms.
+    pub fn wait_until_serving(&self, server: u16) {
+        let api = self.api(server);
+        wait::until("the server to serve", 60, || {
+            match api.send(http::Method::GET, "/readyz", "", Vec::new(), 5) {
+                Ok(answer) if answer.code == 200 => Ok(()),
+                other => Err(other),
+            }
+        });
+    }
+
     /// Until every server answers for itself, at one revision and with one digest. Returns that status.
     pub fn wait_until_level(&self) -> Value {
         wait::until("all servers at one revision with one digest", 60, || {

@@ -38,6 +38,7 @@ struct Inner {
     seams: Seams,
     queue: Queue,
     draw: Draw,
+    most_level: u32,
 }
 
 /// How a server's inside is started.
@@ -56,6 +57,7 @@ impl Core {
     /// Opens the store, starts raft on it, and the leader's queue. Must be called within a tokio runtime.
     pub async fn start(config: CoreConfig, seams: Seams) -> Result<Self, StartError> {
         let database = machine::current_database(&*seams.directory)?;
+        let most_level = config.store.most_level;
         let store = Store::open(seams.directory.clone(), &database, config.store)?;
         let directory = seams.directory.clone();
         let machine = Box::new(machine::StoreMachine::new(
@@ -74,11 +76,17 @@ impl Core {
             seams,
             queue,
             draw,
+            most_level,
         })))
     }
 
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// The highest level of the log that this server reads.
+    pub fn most_level(&self) -> u32 {
+        self.0.most_level
     }
 
     /// Watches, the past, history.

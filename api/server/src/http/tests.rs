@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-struct Server {
+pub(crate) struct Server {
     api: Api,
     _parts: Parts,
     _directory: tempfile::TempDir,
 }
 
 /// One server that leads itself, its reconcilers running.
-async fn server() -> Server {
+pub(crate) async fn server() -> Server {
     let directory = tempfile::tempdir().unwrap();
     let config = Config {
         name: "server-1".into(),
@@ -35,6 +35,8 @@ async fn server() -> Server {
         node_grace_s: 40,
         default_not_ready_toleration_s: 300,
         service_cidr: Config::SERVICE_CIDR.into(),
+        retention: crate::config::HistoryRetention::default(),
+        most_level: eventstore::LEVEL,
     };
     let seams = Seams {
         directory: Arc::new(FileDirectory::open(directory.path()).unwrap()),
@@ -100,11 +102,11 @@ impl Server {
         (code, value)
     }
 
-    async fn get(&self, path: &str) -> (u16, Value) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         self.send("GET", path, "", Bytes::new()).await
     }
 
-    async fn json(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) async fn json(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let content_type = if method == "PATCH" {
             "application/merge-patch+json"
         } else {

@@ -1,10 +1,11 @@
 //! Reading the past: any read as of any moment (`/at/…`), what happened to an object, and why.
 //!
-//! `GET /reckon/v1/history|why|events|status|verify`, JSON, for `reckon` itself. Only reads: what restores the past is a
-//! proposal like any other. What is before the horizon is refused, never answered wrong.
+//! `GET /reckon/v1/history|why|events|status|verify`, JSON, for `reckon` itself; `holds` keeps history from being pruned. What is before
+//! the horizon is refused, never answered wrong.
 
 mod diff;
 mod history;
+mod holds;
 mod item;
 mod moment;
 mod verify;
@@ -21,10 +22,16 @@ use serde_json::json;
 
 /// Answers `/reckon/v1/…`.
 pub(crate) async fn serve(call: &Call) -> Result<Reply, StatusError> {
+    let path = call.info.path.trim_start_matches("/reckon/v1/");
+    match path.split_once('/') {
+        None if path == "holds" => return holds::serve(call, None).await,
+        Some(("holds", name)) => return holds::serve(call, Some(name)).await,
+        _ => {}
+    }
     if call.info.verb != "get" {
         return Err(StatusError::method_not_allowed());
     }
-    match call.info.path.trim_start_matches("/reckon/v1/") {
+    match path {
         "history" => history::serve(call).await,
         "events" => history::events(call).await,
         "why" => why::serve(call).await,
@@ -41,6 +48,7 @@ fn status(call: &Call) -> Result<Reply, StatusError> {
         .map_err(|error| StatusError::internal(&error.to_string()))?;
     status["clock"] = json!(core.now().milli());
     status["horizon"] = json!(core.store().horizon());
+    status["level"] = json!(core.view().level);
     Ok(Reply::json(200, &status))
 }
 
