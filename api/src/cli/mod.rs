@@ -14,6 +14,7 @@ mod kubeconfig;
 mod output;
 mod parent;
 mod resource;
+mod restore;
 mod server;
 mod simulate;
 mod status;
@@ -75,6 +76,8 @@ enum Command {
     Why(why::Args),
     /// Show how an object differs between two revisions or times
     Diff(diff::Args),
+    /// Make objects, a namespace or everything what they were at a moment, by new events
+    Restore(restore::Args),
     /// Keep history from being pruned, from a moment on, until it is released
     Hold(hold::Args),
     /// Check every digest of the history
@@ -98,6 +101,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::History(args) => block_on(history::run(args)),
         Command::Why(args) => block_on(why::run(args)),
         Command::Diff(args) => block_on(diff::run(args)),
+        Command::Restore(args) => block_on(restore::run(args)),
         Command::Hold(args) => block_on(hold::run(args)),
         Command::Verify(args) => block_on(verify::run(args)),
         Command::Simulate(args) => simulate::run(args),

@@ -16,6 +16,7 @@ mod no_majority;
 mod node_lost;
 mod past;
 mod pods;
+mod restore;
 mod retention;
 mod rollout;
 mod servers_killed;

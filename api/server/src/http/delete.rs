@@ -88,72 +88,70 @@ pub(crate) async fn delete(
     let (event, deleted) = write::settle(call, |view| {
         let current = view.get(&key).ok_or_else(|| target.not_found())?;
         check_preconditions(target, current, options)?;
-        let uid = current.uid().to_string();
-        match decide(target, current, options) {
-            Decision::Nothing => Ok(Plan::Done(Deleted {
-                object: Shown::Stored(current.clone()),
-                uid,
-                gone: false,
-            })),
-            Decision::Mark { object, grace_s } => {
-                let shown = Shown::Made(marked(call, &object, grace_s));
-                let deleted = Deleted {
-                    object: shown,
-                    uid,
-                    gone: false,
-                };
-                if options.dry_run {
-                    return Ok(Plan::Done(deleted));
-                }
-                let put = What::Put {
-                    body: write::cut(&object)?,
-                    delete_grace_s: Some(grace_s),
-                };
-                let expectations = vec![write::expect(
-                    key.clone(),
-                    Expected::Revision(current.revision()),
-                )];
-                let changes = vec![Change {
-                    key: key.clone(),
-                    what: put,
-                }];
-                Ok(Plan::Propose(
-                    Draft::objects(intent(), expectations, changes),
-                    deleted,
-                ))
-            }
-            Decision::Remove {
-                object,
-                marked_with,
-            } => {
-                let shown = match &marked_with {
-                    Some(grace_s) => marked(call, &object, *grace_s),
-                    None => object.clone(),
-                };
-                let deleted = Deleted {
-                    object: Shown::Made(shown),
-                    uid,
-                    gone: true,
-                };
-                if options.dry_run {
-                    return Ok(Plan::Done(deleted));
-                }
-                let mark = match marked_with {
-                    Some(grace_s) => Some(What::Put {
-                        body: write::cut(&object)?,
-                        delete_grace_s: Some(grace_s),
-                    }),
-                    None => None,
-                };
-                let draft = removal(view, target, current, mark, intent());
-                Ok(Plan::Propose(draft, deleted))
-            }
+        let decision = decide(target, current, options);
+        let deleted = decision.shown(call, current);
+        match draft_of(view, target, current, decision, intent())? {
+            Some(draft) if !options.dry_run => Ok(Plan::Propose(draft, deleted)),
+            _ => Ok(Plan::Done(deleted)),
         }
     })
     .await?;
     Ok(match event {
         Some(event) => as_happened(deleted, &event, &key),
         None => deleted,
+    })
+}
+
+/// The proposal by which an object goes, or begins to. None: it is going already, and not to be hurried.
+pub(crate) fn draft(
+    view: &View,
+    target: &Target,
+    current: &Arc<Object>,
+    options: &DeleteOptions,
+    intent: Intent,
+) -> Result<Option<Draft>, StatusError> {
+    let decision = decide(target, current, options);
+    draft_of(view, target, current, decision, intent)
+}
+
+fn draft_of(
+    view: &View,
+    target: &Target,
+    current: &Arc<Object>,
+    decision: Decision,
+    intent: Intent,
+) -> Result<Option<Draft>, StatusError> {
+    let marks = |object: &Value, grace_s: i64| -> Result<What, StatusError> {
+        Ok(What::Put {
+            body: write::cut(object)?,
+            delete_grace_s: Some(grace_s),
+        })
+    };
+    Ok(match decision {
+        Decision::Nothing => None,
+        Decision::Mark { object, grace_s } => {
+            let key = target.key();
+            let expectations = vec![write::expect(
+                key.clone(),
+                Expected::Revision(current.revision()),
+            )];
+            let what = marks(&object, grace_s)?;
+            Some(Draft::objects(
+                intent,
+                expectations,
+                vec![Change { key, what }],
+            ))
+        }
+        Decision::Remove {
+            object,
+            marked_with,
+        } => {
+            let mark = match marked_with {
+                Some(grace_s) => Some(marks(&object, grace_s)?),
+                None => None,
+            };
+            Some(removal(view, target, current, mark, intent))
+        }
     })
 }
 
@@ -208,6 +206,31 @@ enum Decision {
         object: Value,
         marked_with: Option<i64>,
     },
+}
+
+impl Decision {
+    /// What the caller is shown of it.
+    fn shown(&self, call: &Call, current: &Arc<Object>) -> Deleted {
+        let (object, gone) = match self {
+            Self::Nothing => (Shown::Stored(current.clone()), false),
+            Self::Mark { object, grace_s } => (Shown::Made(marked(call, object, *grace_s)), false),
+            Self::Remove {
+                object,
+                marked_with,
+            } => {
+                let object = match marked_with {
+                    Some(grace_s) => marked(call, object, *grace_s),
+                    None => object.clone(),
+                };
+                (Shown::Made(object), true)
+            }
+        };
+        Deleted {
+            object,
+            uid: current.uid().to_string(),
+            gone,
+        }
+    }
 }
 
 fn decide(target: &Target, current: &Arc<Object>, options: &DeleteOptions) -> Decision {

@@ -11,7 +11,7 @@ mod authorize;
 mod binds;
 mod call;
 mod create;
-mod delete;
+pub(crate) mod delete;
 mod delete_collection;
 mod discovery;
 mod errors;
@@ -30,17 +30,17 @@ mod selection;
 pub(crate) mod service_ips;
 mod subresources;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod update;
 mod virtual_kinds;
 mod watch;
-mod write;
+pub(crate) mod write;
 
 pub use log::{LogBytes, LogRequest, PodLogs};
 pub use respond::Body;
 
-pub(crate) use call::Call;
-pub(crate) use errors::{past as past_error, unavailable};
+pub(crate) use call::{Call, Target};
+pub(crate) use errors::{past as past_error, propose as propose_error, unavailable};
 pub(crate) use query::Query;
 pub(crate) use respond::Reply;
 

@@ -1,13 +1,17 @@
 //! Reading the past: any read as of any moment (`/at/…`), what happened to an object, and why.
 //!
-//! `GET /reckon/v1/history|why|events|status|verify`, JSON, for `reckon` itself; `holds` keeps history from being pruned. What is before
-//! the horizon is refused, never answered wrong.
+//! `GET /reckon/v1/history|why|events|status|verify`, JSON, for `reckon` itself; `holds` keeps history from being pruned, `restore`
+//! writes the past forward. What is before the horizon is refused, never answered wrong.
 
 mod diff;
+mod forward;
 mod history;
 mod holds;
 mod item;
 mod moment;
+mod restore;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod why;
 
@@ -25,6 +29,7 @@ pub(crate) async fn serve(call: &Call) -> Result<Reply, StatusError> {
     let path = call.info.path.trim_start_matches("/reckon/v1/");
     match path.split_once('/') {
         None if path == "holds" => return holds::serve(call, None).await,
+        None if path == "restore" => return restore::serve(call).await,
         Some(("holds", name)) => return holds::serve(call, Some(name)).await,
         _ => {}
     }
