@@ -50,14 +50,19 @@ impl Identity {
             id,
             disk: entropy.next_u64(),
         };
-        directory
-            .write_file(NODE_FILE, &codec::encode(&identity))
-            .map_err(io::Error::other)?;
+        identity.write(directory)?;
         Ok(identity)
     }
 
+    pub(crate) fn write(&self, directory: &dyn Directory) -> io::Result<()> {
+        directory
+            .write_file(NODE_FILE, &codec::encode(self))
+            .map_err(io::Error::other)
+    }
+
+    /// The same cluster under its name of after a recovery is the same.
     pub(crate) fn must_be(&self, cluster: &str, id: NodeId) -> io::Result<()> {
-        if self.cluster != cluster {
+        if !is_of(&self.cluster, cluster) {
             return Err(refused(&format!(
                 "this directory belongs to cluster {}, not {cluster}",
                 self.cluster
@@ -77,9 +82,24 @@ pub(crate) fn refused(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
+/// A cluster that was recovered from one server's disk: its name and, behind a slash, what tells it from what it was before.
+pub(crate) const RECOVERED: &str = "/recovered-";
+
+/// Whether `name` is `cluster`, or became it by recoveries.
+fn is_of(name: &str, cluster: &str) -> bool {
+    name.strip_prefix(cluster)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The name that a cluster had before any recovery.
+pub(crate) fn base(cluster: &str) -> &str {
+    cluster.split_once('/').map_or(cluster, |(base, _)| base)
+}
+
 fn another(id: NodeId) -> String {
     format!(
-        "server {id} came back with another disk, without what it had promised; remove it and add it under a new id"
+        "server {id} came back with another disk, without what it had promised: send it away with 'reckon member remove {id}', add \
+         it under a new id with 'reckon member add NAME HOST:PORT', and start it with an empty directory as that says"
     )
 }
 
@@ -106,8 +126,15 @@ impl Acquaintances {
     /// that is accepted afterwards.
     pub(crate) fn check(&self, other: &Identity) -> Result<(), String> {
         if other.cluster != self.me.cluster {
+            let recovered = self.me.cluster.contains(RECOVERED);
+            let way_out = if recovered && is_of(&self.me.cluster, base(&other.cluster)) {
+                ": it was recovered from one server's disk, and the servers of before can't come back; add them anew with 'reckon \
+                 member add NAME HOST:PORT', with an empty directory"
+            } else {
+                ""
+            };
             return Err(format!(
-                "this is cluster {}, not {}",
+                "this is cluster {}, not {}{way_out}",
                 self.me.cluster, other.cluster
             ));
         }
@@ -116,6 +143,17 @@ impl Acquaintances {
         } else {
             Err(another(other.id))
         }
+    }
+
+    /// The greatest id that was ever seen; 0 for none.
+    pub(crate) fn last_known(&self) -> NodeId {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.keys().last().copied().unwrap_or(0)
+    }
+
+    pub(crate) fn knows(&self, id: NodeId) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains_key(&id)
     }
 
     /// What this server knows, for the others.

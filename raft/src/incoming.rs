@@ -24,7 +24,7 @@ use crate::transport::{
     SNAPSHOT_CHUNK, SNAPSHOT_END, SnapshotBegin, SnapshotEnd, TRANSFER, Transfer, Transferred,
     VOTE, Voted, Wires,
 };
-use crate::types::{LogId, Position, Types, Vote};
+use crate::types::{LogId, NodeId, Position, Types, Vote};
 
 pub(crate) type Raft = openraft::Raft<Types, Applier>;
 
@@ -88,7 +88,8 @@ impl Handler for Incoming {
                 self.append(append).await
             }
             VOTE | PRE_VOTE => {
-                let ask = self.open(&body)?;
+                let (from, ask) = self.open_from(&body)?;
+                self.not_removed(from, &ask)?;
                 self.vote(ask, method == PRE_VOTE).await
             }
             TRANSFER => {
@@ -129,12 +130,46 @@ impl Handler for Incoming {
 impl Incoming {
     /// Reads a message, if it is from the server it was.
     fn open<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Refusal> {
+        self.open_from(body).map(|(_, message)| message)
+    }
+
+    /// The same, with who sent it.
+    fn open_from<T: DeserializeOwned>(&self, body: &[u8]) -> Result<(NodeId, T), Refusal> {
         let message: Message<T> = codec::decode(body).map_err(invalid)?;
         self.wires
             .acquaintances
             .check(&message.from)
             .map_err(|reason| Refusal::new(RefusalCode::Forbidden, reason))?;
-        Ok(message.body)
+        Ok((message.from.id, message.body))
+    }
+
+    /// Tells a server that was removed while it could not hear of it: a leader that has applied an entry of its term knows every
+    /// member of that term. Who asks in a later one may have been added since by a leader that this one has not heard of.
+    fn not_removed(&self, from: NodeId, ask: &AskVote) -> Result<(), Refusal> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let established = metrics.state == openraft::ServerState::Leader
+            && metrics
+                .last_applied
+                .is_some_and(|id| id.leader_id.term == metrics.current_term);
+        let asked = Vote::from(ask.vote).leader_id().term;
+        let member = [
+            &metrics.membership_config,
+            &metrics.committed_membership_config,
+        ]
+        .iter()
+        .any(|membership| membership.get_node(&from).is_some());
+        if !established || member || asked > metrics.current_term + 1 {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            RefusalCode::Forbidden,
+            format!(
+                "server {from} was removed from the cluster; to have it back, add it under a new id with 'reckon member add NAME \
+                 HOST:PORT' and start it with an empty directory"
+            ),
+        ))
     }
 
     fn seal<T: Serialize>(&self, body: T) -> Bytes {

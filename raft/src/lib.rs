@@ -21,6 +21,7 @@ mod log_store;
 mod machine;
 mod membership;
 mod node;
+mod offline;
 mod read;
 mod snapshot;
 mod status;
@@ -30,8 +31,9 @@ mod types;
 
 pub use append::{APPENDS_BYTES_MAX, APPENDS_MAX, AppendError, ENTRY_BYTES_MAX};
 pub use machine::{Applied, Committed, Machine, MachineError};
-pub use membership::ChangeError;
+pub use membership::{ChangeError, LAG_MAX, MemberStanding, Standing};
 pub use node::{Node, NodeConfig, StartError, Timings, TransferError};
+pub use offline::{Offline, WhoseDisk};
 pub use read::ReadError;
 pub use status::{Role, Status};
 pub use types::{Member, NodeId, Position};

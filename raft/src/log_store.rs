@@ -28,7 +28,7 @@ use stored::{
     entry_key, entry_value, io_error, read_disk,
 };
 
-mod stored;
+pub(crate) mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -58,12 +58,12 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Log {
-    vote: Option<Vote>,
-    purged: Option<LogId>,
-    committed: Option<LogId>,
+pub(crate) struct Log {
+    pub(crate) vote: Option<Vote>,
+    pub(crate) purged: Option<LogId>,
+    pub(crate) committed: Option<LogId>,
     /// The last entry, or what was purged where there is none.
-    last: Option<LogId>,
+    pub(crate) last: Option<LogId>,
     /// The index of the oldest entry, where there is one.
     first: u64,
     /// The newest entries: all above some index, in memory.
@@ -550,7 +550,7 @@ impl RaftLogStorage<Types> for LogStore {
 }
 
 /// Reads the marks and verifies every entry.
-fn load(disk: &dyn Disk) -> io::Result<Log> {
+pub(crate) fn load(disk: &dyn Disk) -> io::Result<Log> {
     let mark = |key| disk.get(key).map_err(io_error);
     let mut log = Log::default();
     if let Some(bytes) = mark(VOTE_KEY)? {

@@ -219,7 +219,8 @@ fn stored_membership(applied: &Applied) -> Result<StoredMembership, MachineError
         .map_err(|error| MachineError(format!("the membership kept: {error}")))
 }
 
-fn committed(entry: &Entry) -> Committed {
+/// An entry as the machine is handed it.
+pub(crate) fn committed(entry: &Entry) -> Committed {
     let membership = entry.get_membership().map(|membership| {
         encode_membership(&StoredMembership::new(Some(entry.log_id), membership))
     });

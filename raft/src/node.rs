@@ -26,7 +26,7 @@ use crate::transport::{Links, Wires};
 use crate::types::{Address, NodeId, Position, Seeded, StoredMembership};
 
 /// The log's database in the server's directory.
-const LOG: &str = "log";
+pub(crate) const LOG: &str = "log";
 /// How long a hand-over of leadership may take.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(3);
 /// A snapshot that was asked for and did not come is asked for again after this.
@@ -44,7 +44,8 @@ const BACKOFF: &str = "20ms 50ms 100ms ...500ms";
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
     pub id: NodeId,
-    /// The cluster's id, the same on all its servers and never on another's.
+    /// The cluster's id, the same on all its servers and never on another's. A disk that was recovered has it with an end of its
+    /// own ([`Node::cluster`]).
     pub cluster: String,
     /// The first members, this server among them, where a cluster is to be formed; all of them may be given the same, at
     /// every start: it counts only on disks that are new. None for a server that is added to a running cluster.
@@ -145,6 +146,7 @@ impl Node {
         machine: Box<dyn Machine>,
     ) -> Result<Self, StartError> {
         let (log, identity) = open_log(&config, &seams)?;
+        let cluster = identity.cluster.clone();
         let thread = |name| {
             seams
                 .runtime
@@ -170,7 +172,7 @@ impl Node {
         let links = Links {
             wires: wires.clone(),
         };
-        let raft_config = Arc::new(raft_config(&config)?);
+        let raft_config = Arc::new(raft_config(&config, &cluster)?);
         let seed = seams.entropy.next_u64();
         let raft: Raft = Seeded::scope(
             seed,
@@ -235,6 +237,21 @@ impl Node {
 
     pub fn id(&self) -> NodeId {
         self.inner.id
+    }
+
+    /// The cluster's id, with its end if it was recovered from one disk: what a server that joins has to be started with.
+    pub fn cluster(&self) -> &str {
+        &self.inner.wires.acquaintances.me().cluster
+    }
+
+    /// The greatest id under which a server has ever been seen; 0 for none.
+    pub fn last_known_id(&self) -> NodeId {
+        self.inner.wires.acquaintances.last_known()
+    }
+
+    /// Whether a server has ever been seen under this id, here or by a leader that this server followed.
+    pub fn knows_disk(&self, id: NodeId) -> bool {
+        self.inner.wires.acquaintances.knows(id)
     }
 
     /// How it stands.
@@ -443,8 +460,11 @@ fn open_log(config: &NodeConfig, seams: &Seams) -> Result<(LogStore, Identity), 
         identity.must_be(&config.cluster, config.id)?;
         if !directory.exists(LOG)? {
             return Err(refused(
-                "this server has been here before, but its log is gone; remove it from the cluster and add it with an \
-                 empty directory and a new id",
+                &format!(
+                    "this server has been here before, but its log is gone: send it away with 'reckon member remove {}', add it \
+                     under a new id with 'reckon member add NAME HOST:PORT', and start it with an empty directory as that says",
+                    identity.id
+                ),
             )
             .into());
         }
@@ -461,14 +481,14 @@ fn open_log(config: &NodeConfig, seams: &Seams) -> Result<(LogStore, Identity), 
     Ok((log, identity))
 }
 
-fn raft_config(config: &NodeConfig) -> Result<Config, StartError> {
+fn raft_config(config: &NodeConfig, cluster: &str) -> Result<Config, StartError> {
     let Timings {
         heartbeat_ms,
         election_min_ms,
         election_max_ms,
     } = config.timings;
     let raft = Config {
-        cluster_name: config.cluster.clone(),
+        cluster_name: cluster.to_owned(),
         heartbeat_interval: heartbeat_ms,
         election_timeout_min: election_min_ms,
         election_timeout_max: election_max_ms,

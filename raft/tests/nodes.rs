@@ -4,11 +4,12 @@
 
 mod cluster;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cluster::{Cluster, eventually, peer};
-use raft::{AppendError, ENTRY_BYTES_MAX, Role, TransferError};
+use cluster::{Cluster, Keeper, eventually, peer};
+use raft::{AppendError, ENTRY_BYTES_MAX, Machine, Role, TransferError};
 
 fn payload(number: usize) -> Bytes {
     Bytes::from(format!("payload {number}"))
@@ -272,7 +273,8 @@ async fn a_member_joins_and_one_leaves() {
     cluster.append(payload(0)).await;
     cluster.run(4, None).await.unwrap();
     let leader = cluster.leader().await;
-    cluster.node(leader).add_member(&peer(4)).await.unwrap();
+    cluster.node(leader).add_learner(&peer(4)).await.unwrap();
+    eventually(async || cluster.node(leader).promote_member(4).await.ok()).await;
     let gone = (1..=3).find(|id| *id != leader).unwrap();
     cluster.node(leader).remove_member(gone).await.unwrap();
     cluster.kill(gone);
@@ -285,6 +287,94 @@ async fn a_member_joins_and_one_leaves() {
             .all(|member| member.voter && member.peer.id != gone)
     );
     assert_eq!(members.len(), 3);
+
+    // It was not there to hear of it, and is told when it asks to be elected.
+    cluster.run(gone, None).await.unwrap();
+    let failed = eventually(async || cluster.node(gone).status().failed).await;
+    assert!(failed.contains("was removed from the cluster"), "{failed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_stop_the_cluster_is_refused() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    cluster.append(payload(0)).await;
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    cluster.kill(others[0]);
+    let refused = eventually(async || {
+        let node = cluster.node(leader);
+        if node.standing()?.member(others[0])?.answers {
+            return None;
+        }
+        Some(node.remove_member(others[1]).await.unwrap_err())
+    })
+    .await;
+    assert!(refused.to_string().contains("no majority"), "{refused}");
+    // Its id was used, and another disk may not have it.
+    let node = cluster.node(leader);
+    node.remove_member(others[0]).await.unwrap();
+    let again = node.add_learner(&peer(others[0])).await.unwrap_err();
+    assert!(again.to_string().contains("used before"), "{again}");
+    // Two are left. The last but one may go, the last may not.
+    node.remove_member(others[1]).await.unwrap();
+    let last = node.remove_member(leader).await.unwrap_err();
+    assert!(last.to_string().contains("the only server"), "{last}");
+    cluster.append(payload(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_disk_alone_goes_on_as_another_cluster() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    for number in 0..20 {
+        let position = cluster.append(payload(number)).await;
+        cluster.applied(position.index).await;
+    }
+    let (kept, other) = (1, 2);
+    for id in 1..=3 {
+        cluster.kill(id);
+    }
+    let directory =
+        eventually(async || seams::FileDirectory::open(cluster.folders[&kept].path()).ok()).await;
+    let directory: Arc<dyn seams::Directory> = Arc::new(directory);
+    let applied = Keeper::open(directory.clone(), Default::default())
+        .applied()
+        .unwrap();
+    let offline = raft::Offline::open(directory.clone()).unwrap();
+    assert_eq!(offline.members(&applied).unwrap().len(), 3);
+    let whose = offline.recover(&applied, &seams::SystemEntropy).unwrap();
+    assert!(whose.cluster.starts_with("test/recovered-"), "{whose:?}");
+    drop((offline, directory));
+
+    // Alone it leads, with all that was acknowledged.
+    cluster
+        .run(kept, Some((1..=3).map(peer).collect()))
+        .await
+        .unwrap();
+    cluster.append(payload(20)).await;
+    let all: Vec<Bytes> = (0..=20).map(payload).collect();
+    assert_eq!(cluster.seen[&kept].payloads(), all);
+    assert_eq!(cluster.node(kept).status().members.len(), 1);
+
+    // One of before is refused, and says why.
+    cluster
+        .run(other, Some((1..=3).map(peer).collect()))
+        .await
+        .unwrap();
+    let failed = eventually(async || cluster.node(other).status().failed).await;
+    assert!(
+        failed.contains("it was recovered from one server's disk"),
+        "{failed}"
+    );
+
+    // One that is added under a new id takes part.
+    cluster.kill(other);
+    let name = cluster.node(kept).cluster().to_owned();
+    cluster.run_in(4, &name, None).await.unwrap();
+    cluster.node(kept).add_learner(&peer(4)).await.unwrap();
+    eventually(async || cluster.node(kept).promote_member(4).await.ok()).await;
+    let position = cluster.append(payload(21)).await;
+    cluster.applied(position.index).await;
+    assert_eq!(cluster.seen[&4].payloads().len(), 22);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

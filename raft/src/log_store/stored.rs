@@ -11,15 +11,15 @@ use crate::codec::{decode_entry, encode_entry};
 use crate::types::Entry;
 
 const ENTRY_PREFIX: u8 = b'e';
-pub(super) const AFTER_ENTRIES: &[u8] = b"f";
-pub(super) const VOTE_KEY: &[u8] = b"m/vote";
-pub(super) const PURGED_KEY: &[u8] = b"m/purged";
-pub(super) const COMMITTED_KEY: &[u8] = b"m/committed";
-pub(super) const KNOWN_PREFIX: &[u8] = b"m/known/";
+pub(crate) const AFTER_ENTRIES: &[u8] = b"f";
+pub(crate) const VOTE_KEY: &[u8] = b"m/vote";
+pub(crate) const PURGED_KEY: &[u8] = b"m/purged";
+pub(crate) const COMMITTED_KEY: &[u8] = b"m/committed";
+pub(crate) const KNOWN_PREFIX: &[u8] = b"m/known/";
 const CHECKSUM_BYTES: usize = 4;
 
 /// Entries of a range, bounded by bytes but one at least if there is any.
-pub(super) fn read_disk(
+pub(crate) fn read_disk(
     disk: &dyn Disk,
     from: u64,
     to: u64,
@@ -39,13 +39,13 @@ pub(super) fn read_disk(
     Ok(entries)
 }
 
-pub(super) fn entry_key(index: u64) -> Vec<u8> {
+pub(crate) fn entry_key(index: u64) -> Vec<u8> {
     let mut key = vec![ENTRY_PREFIX];
     key.extend(index.to_be_bytes());
     key
 }
 
-pub(super) fn entry_value(entry: &Entry) -> Bytes {
+pub(crate) fn entry_value(entry: &Entry) -> Bytes {
     let bytes = encode_entry(entry);
     let mut value = BytesMut::with_capacity(CHECKSUM_BYTES + bytes.len());
     value.put_u32(checksum(&entry_key(entry.log_id.index), &bytes));
@@ -54,7 +54,7 @@ pub(super) fn entry_value(entry: &Entry) -> Bytes {
 }
 
 /// An entry, if it is what was written.
-pub(super) fn checked_entry(key: &[u8], value: &Bytes) -> io::Result<Entry> {
+pub(crate) fn checked_entry(key: &[u8], value: &Bytes) -> io::Result<Entry> {
     let Some((sum, _)) = value.split_first_chunk::<CHECKSUM_BYTES>() else {
         return Err(corrupt(key, "shorter than its checksum"));
     };
@@ -73,7 +73,7 @@ fn checksum(key: &[u8], bytes: &[u8]) -> u32 {
 }
 
 /// Names the entry, or the key.
-pub(super) fn corrupt(key: &[u8], detail: &str) -> io::Error {
+pub(crate) fn corrupt(key: &[u8], detail: &str) -> io::Error {
     let index = key
         .get(1..)
         .and_then(|index| index.try_into().ok())
@@ -85,7 +85,7 @@ pub(super) fn corrupt(key: &[u8], detail: &str) -> io::Error {
     io_error(DiskError::corrupt(what, detail))
 }
 
-pub(super) fn io_error(error: DiskError) -> io::Error {
+pub(crate) fn io_error(error: DiskError) -> io::Error {
     match error {
         DiskError::Corrupt { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
         error => io::Error::other(error),

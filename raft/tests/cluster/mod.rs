@@ -58,6 +58,16 @@ impl Cluster {
         id: NodeId,
         bootstrap: Option<Vec<Peer>>,
     ) -> Result<(), StartError> {
+        self.run_in(id, "test", bootstrap).await
+    }
+
+    /// The same, in a cluster of this name.
+    pub async fn run_in(
+        &mut self,
+        id: NodeId,
+        name: &str,
+        bootstrap: Option<Vec<Peer>>,
+    ) -> Result<(), StartError> {
         let folder = self
             .folders
             .entry(id)
@@ -72,7 +82,7 @@ impl Cluster {
             runtime: Arc::new(ThreadRuntime),
             entropy: Arc::new(SystemEntropy),
         };
-        let mut config = NodeConfig::new(id, "test");
+        let mut config = NodeConfig::new(id, name);
         config.bootstrap = bootstrap;
         (self.configure)(&mut config);
         let node = Node::start(config, seams, Box::new(machine)).await?;
