@@ -1,6 +1,6 @@
 //! What one server is started with. The command line fills it; the simulation makes its own.
 
-use raft::NodeConfig;
+use raft::{NodeConfig, WhoseDisk};
 use seams::Peer;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,13 +14,17 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `host:port` under which the other members and agents reach it.
     pub advertise: String,
-    /// All members of a new cluster, this one included; looked at only when `data_dir` is empty.
+    /// All members of a new cluster, this one included; looked at only when `data_dir` is empty. None for a server that joins.
     pub initial_cluster: Vec<Member>,
+    /// What the cluster said when this server joined it; needed only when `data_dir` is empty.
+    pub joined: Option<Joined>,
     /// The cluster's certificate authority (PEM): of servers, agents and clients.
     pub ca: PathBuf,
     /// This server's certificate (CN = name, O = system:reckon:servers) and key (PEM).
     pub cert: PathBuf,
     pub key: PathBuf,
+    /// The authority's key, with which this server signs the certificates of servers that join.
+    pub ca_key: Option<PathBuf>,
     /// How long a lost session's node keeps its Ready condition.
     pub node_grace_s: u64,
     /// What a pod tolerates by default of not-ready and unreachable nodes.
@@ -56,14 +60,22 @@ pub struct Member {
     pub address: String,
 }
 
+/// What a server is told when it is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    pub id: u64,
+    /// The cluster's name to raft.
+    pub cluster: String,
+}
+
 impl Config {
     pub const NODE_GRACE_S: u64 = 40;
     pub const DEFAULT_NOT_READY_TOLERATION_S: i64 = 300;
     pub const MOST_LEVEL: u32 = eventstore::LEVEL;
     pub const SERVICE_CIDR: &'static str = "10.96.0.0/16";
 
-    /// Raft's part. Ids are the places in `initial_cluster`, from 1.
-    pub fn raft(&self, cluster: String) -> NodeConfig {
+    /// Raft's part. The ids of first members are their places in `initial_cluster`, from 1. `known`: whose the directory is.
+    pub fn raft(&self, cluster: String, known: Option<WhoseDisk>) -> Result<NodeConfig, String> {
         let peers = self
             .initial_cluster
             .iter()
@@ -74,13 +86,23 @@ impl Config {
                 address: member.address.clone(),
             });
         let peers: Vec<_> = peers.collect();
-        let id = peers
+        let place = peers
             .iter()
             .find(|peer| peer.name == self.name)
-            .map_or(0, |peer| peer.id);
-        NodeConfig {
-            bootstrap: Some(peers),
-            ..NodeConfig::new(id, cluster)
+            .map(|peer| peer.id);
+        // One that came later may have the name of a first member whose place it took.
+        let later = known.filter(|known| known.id > peers.len() as u64 || place.is_none());
+        match (later, &self.joined, place) {
+            (Some(known), _, _) => Ok(NodeConfig::new(known.id, cluster)),
+            (None, Some(joined), _) => Ok(NodeConfig::new(joined.id, &joined.cluster)),
+            (None, None, Some(id)) => Ok(NodeConfig {
+                bootstrap: Some(peers),
+                ..NodeConfig::new(id, cluster)
+            }),
+            (None, None, None) => Err(format!(
+                "{} has an empty directory and is none of the first members: it has to join",
+                self.name
+            )),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What this server does for the others of its cluster, besides raft: takes proposals when it leads, hears which agents' sessions they
-//! hold, reads logs from the agents whose sessions it holds.
+//! hold, reads logs from the agents whose sessions it holds, says how the members stand.
 
 use crate::agents::{Hub, METHOD_LOGS, METHOD_VOUCH, WeakHub};
-use crate::core::{Core, METHOD_PROPOSE, SendError};
+use crate::core::{Core, METHOD_HAND_OVER, METHOD_PROPOSE, METHOD_STANDING, SendError};
 use crate::level::{self, METHOD_LEVEL};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +21,15 @@ impl Peers {
         let peers = Arc::new(Self {
             hub: hub.downgrade(),
         });
-        for method in [METHOD_PROPOSE, METHOD_VOUCH, METHOD_LOGS, METHOD_LEVEL] {
+        let methods = [
+            METHOD_PROPOSE,
+            METHOD_VOUCH,
+            METHOD_LOGS,
+            METHOD_LEVEL,
+            METHOD_STANDING,
+            METHOD_HAND_OVER,
+        ];
+        for method in methods {
             core.node().handle(method, peers.clone());
         }
     }
@@ -44,6 +52,9 @@ impl Handler for Peers {
         match method {
             METHOD_PROPOSE => propose(&hub, body).await,
             METHOD_LEVEL => Ok(level::answer(hub.core())),
+            METHOD_STANDING | METHOD_HAND_OVER => {
+                hub.core().asked_about_members(method, &body).await
+            }
             METHOD_VOUCH => match hub.vouched(&body) {
                 Ok(true) => Ok(Bytes::new()),
                 Ok(false) => Err(Refusal::new(

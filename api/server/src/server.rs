@@ -1,19 +1,20 @@
 //! One server as a process: its parts started in order, one HTTPS port for API, agents and peers, and a clean stop.
 
 use crate::agents::{AgentIdentity, Hub};
+use crate::authority::{self, Authority, SERVERS_GROUP};
 use crate::core::{Core, CoreConfig, StartError, Tamper};
 use crate::http::{Api, Caller, ClientCertificate, Settings};
 use crate::leader::{LeaderError, WaitingFor};
 use crate::peers::Peers;
 use crate::tls::{self, TlsError};
-use crate::{Config, found, leader, level, retention};
-use eventstore::Digest;
+use crate::{Config, found, leader, level, members, retention};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use raft::WhoseDisk;
 use seams::{
     FileDirectory, PeerIdentity, PeerService, Seams, SystemClock, SystemEntropy, ThreadRuntime,
     TonicNetwork,
@@ -37,8 +38,6 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests under way on one HTTP/2 connection (kube-apiserver: 250).
 const STREAMS_MAX: u32 = 1_000;
-/// Certificates of servers carry this organisation.
-const SERVERS_GROUP: &str = "system:reckon:servers";
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -49,6 +48,10 @@ pub enum RunError {
     },
     #[error("the data directory can't be used: {0}")]
     Directory(#[from] seams::DiskError),
+    #[error("the data directory can't be used: {0}")]
+    Whose(#[from] std::io::Error),
+    #[error("{0}")]
+    Place(String),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -120,14 +123,15 @@ impl Parts {
         root_ca_pem: String,
         tamper: Option<Tamper>,
     ) -> Result<Self, RunError> {
-        let cluster = Digest::of(&[root_ca_pem.as_bytes()]).to_string();
+        let cluster = authority::digest(&root_ca_pem);
         let store = eventstore_disk::StoreConfig {
             most_level: config.most_level,
             ..eventstore_disk::StoreConfig::default()
         };
+        let known = WhoseDisk::read(&*seams.directory)?;
         let core = CoreConfig {
             name: config.name.clone(),
-            raft: config.raft(cluster),
+            raft: config.raft(cluster, known).map_err(RunError::Place)?,
             store,
             tamper,
         };
@@ -135,11 +139,12 @@ impl Parts {
         let hub = Hub::start(core.clone(), Duration::from_secs(config.node_grace_s));
         Peers::listen(&core, &hub);
         let waiting = WaitingFor::default();
-        let api = Api::new(
-            core.clone(),
-            Settings::from(config),
-            Some(Arc::new(hub.clone())),
-        );
+        let settings = Settings {
+            authority: authority_of(config, &root_ca_pem)?,
+            ca_pem: root_ca_pem.clone(),
+            ..Settings::from(config)
+        };
+        let api = Api::new(core.clone(), settings, Some(Arc::new(hub.clone())));
         let reconcilers = reconcilers::Config {
             node_grace_ms: config.node_grace_s as i64 * 1000,
             default_not_ready_toleration_s: config.default_not_ready_toleration_s,
@@ -149,6 +154,7 @@ impl Parts {
         };
         let beside = vec![
             tokio::spawn(found::run(core.clone(), config.clone())).abort_handle(),
+            tokio::spawn(members::keep(core.clone())).abort_handle(),
             tokio::spawn(level::run(core.clone())).abort_handle(),
             tokio::spawn(retention::run(core.clone(), config.retention)).abort_handle(),
             tokio::spawn(retention::prune(core.clone())).abort_handle(),
@@ -171,6 +177,20 @@ impl Parts {
         // Proposals under way hold the core until raft gives them up.
         self.core.node().kill();
     }
+}
+
+/// The authority with its key, if this server is to have it.
+fn authority_of(config: &Config, ca_pem: &str) -> Result<Option<Arc<Authority>>, TlsError> {
+    let Some(path) = &config.ca_key else {
+        return Ok(None);
+    };
+    let unread = |why: String| TlsError::Read {
+        path: path.clone(),
+        why,
+    };
+    let key = std::fs::read_to_string(path).map_err(|error| unread(error.to_string()))?;
+    let authority = Authority::new(ca_pem, &key).map_err(unread)?;
+    Ok(Some(Arc::new(authority)))
 }
 
 /// What a connection is served with.

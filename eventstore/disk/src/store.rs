@@ -81,6 +81,17 @@ impl Store {
         })))
     }
 
+    /// The state as a database has it, and Raft's own metadata, for a server that does not run: to be folded further without a write.
+    pub fn read_state(
+        directory: &dyn Directory,
+        name: &str,
+        config: &StoreConfig,
+    ) -> Result<(State, Bytes), StoreError> {
+        let opened = open::open(directory, name, config)?;
+        let metadata = opened.published().raft;
+        Ok((opened.state, metadata))
+    }
+
     /// Reads a committed entry. One that cannot be read is fatal: the leader bounds and decodes what it appends.
     pub fn read_entry(position: Position, bytes: &[u8]) -> Result<Entry, StoreError> {
         decode(bytes).map_err(|error| StoreError::Entry { position, error })

@@ -24,7 +24,7 @@ pub(super) struct StoreMachine {
 }
 
 /// The name of the database in use.
-pub(super) fn current_database(directory: &dyn Directory) -> Result<String, StoreError> {
+pub(crate) fn current_database(directory: &dyn Directory) -> Result<String, StoreError> {
     let pointer = directory.read_file(POINTER)?;
     Ok(pointer
         .and_then(|name| String::from_utf8(name).ok())

@@ -5,6 +5,7 @@
 
 mod draw;
 mod machine;
+mod members;
 mod propose;
 mod queue;
 mod request;
@@ -14,6 +15,8 @@ pub use draw::Draw;
 pub use request::{Draft, ProposeError, Request, TooLarge, Unavailable};
 pub use status::{MemberStatus, Status};
 
+pub(crate) use machine::current_database;
+pub(crate) use members::{METHOD_HAND_OVER, METHOD_STANDING};
 pub(crate) use queue::{METHOD_PROPOSE, Queue, SendError};
 
 use eventstore::{Actor, Cause, Entry, Position, Time, View};

@@ -10,6 +10,8 @@ use kinds::error::{StatusError, go_quote};
 const MASTERS: &str = "system:masters";
 /// Open to all (Kubernetes: ClusterRole system:public-info-viewer).
 const PUBLIC_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
+/// Open to all who want to join: the authority's certificate, which is no secret, and the door where a token is shown.
+const JOIN_PATHS: &[(&str, &str)] = &[("get", "/reckon/v1/ca"), ("post", "/reckon/v1/join")];
 /// Open to whoever is known (ClusterRole system:discovery).
 const DISCOVERY_PATHS: &[&str] = &["/api", "/apis", "/openapi"];
 /// Questions about oneself (ClusterRole system:basic-user): group and resource, to be created.
@@ -78,6 +80,9 @@ pub(crate) fn allowed(user: &User, asked: &Attributes) -> bool {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         })
     };
+    if JOIN_PATHS.contains(&(asked.verb.as_str(), asked.path.as_str())) {
+        return true;
+    }
     if !asked.path.is_empty() {
         return asked.verb == "get"
             && (below(PUBLIC_PATHS) || (user.is_in(AUTHENTICATED) && below(DISCOVERY_PATHS)));
@@ -161,6 +166,20 @@ mod tests {
             ),
             (&nobody, "GET", "/version", ""),
             (&nobody, "GET", "/readyz/ping", ""),
+            (&nobody, "GET", "/reckon/v1/ca", ""),
+            (&nobody, "POST", "/reckon/v1/join", ""),
+            (
+                &ann,
+                "GET",
+                "/reckon/v1/members",
+                "forbidden: User \"ann\" cannot get path \"/reckon/v1/members\"",
+            ),
+            (
+                &ann,
+                "POST",
+                "/reckon/v1/members/transfer-leader",
+                "forbidden: User \"ann\" cannot post path \"/reckon/v1/members/transfer-leader\"",
+            ),
             (
                 &ann,
                 "GET",

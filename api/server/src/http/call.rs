@@ -9,6 +9,7 @@ use super::{
     virtual_kinds, watch,
 };
 use crate::core::{Core, Request};
+use crate::members;
 use crate::timetravel::{self, Moment};
 use bytes::Bytes;
 use eventstore::Key;
@@ -148,6 +149,7 @@ impl Call {
         };
         match self.info.resource.clone() {
             Some(path) => self.resource(path, moment).await,
+            None if members::answers(&self.info.path) => members::serve(&self).await,
             None if self.info.path.starts_with("/reckon/v1/") => timetravel::serve(&self).await,
             None => discovery::serve(&self).await,
         }

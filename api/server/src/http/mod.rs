@@ -44,6 +44,7 @@ pub(crate) use errors::{past as past_error, propose as propose_error, unavailabl
 pub(crate) use query::Query;
 pub(crate) use respond::Reply;
 
+use crate::authority::Authority;
 use crate::config::Config;
 use crate::core::Core;
 use authenticate::User;
@@ -89,6 +90,10 @@ pub struct Settings {
     pub default_not_ready_toleration_s: i64,
     /// Where services get their addresses: `10.96.0.0/16`.
     pub service_cidr: String,
+    /// The cluster's authority (PEM), which servers that join are told.
+    pub ca_pem: String,
+    /// The same with its key, where this server has it: it signs the certificates of servers that join.
+    pub authority: Option<Arc<Authority>>,
 }
 
 impl From<&Config> for Settings {
@@ -97,6 +102,8 @@ impl From<&Config> for Settings {
             advertise: config.advertise.clone(),
             default_not_ready_toleration_s: config.default_not_ready_toleration_s,
             service_cidr: config.service_cidr.clone(),
+            ca_pem: String::new(),
+            authority: None,
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) async fn server() -> Server {
             name: "server-1".into(),
             address: "server-1:6443".into(),
         }],
+        joined: None,
+        ca_key: None,
         ca: "none".into(),
         cert: "none".into(),
         key: "none".into(),

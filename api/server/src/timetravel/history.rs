@@ -2,7 +2,7 @@
 
 use super::{item, named, number};
 use crate::http::{Call, Reply, past_error, unavailable};
-use eventstore::{Happened, Outcome, ProposalId};
+use eventstore::{Happened, Key, Outcome, ProposalId};
 use futures::FutureExt;
 use kinds::error::StatusError;
 use serde_json::{Value, json};
@@ -24,18 +24,23 @@ pub(super) async fn serve(call: &Call) -> Result<Reply, StatusError> {
         return outcome(call, id);
     }
     let (_, key) = named(call)?;
+    of_key(call, &key)
+}
+
+/// An object's changes.
+pub(crate) fn of_key(call: &Call, key: &Key) -> Result<Reply, StatusError> {
     let limit = limit(call)?;
     let versions = call
         .core()
         .store()
-        .history(&key, number(call, "before")?, limit)
+        .history(key, number(call, "before")?, limit)
         .map_err(past_error)?;
     let items: Vec<Value> = versions
         .iter()
         .map(|version| {
             item::with_change(
                 item::of(&version.event.envelope),
-                &key,
+                key,
                 version.revision,
                 version.before.as_deref(),
                 version.after.as_deref(),

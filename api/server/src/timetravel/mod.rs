@@ -15,6 +15,7 @@ mod tests;
 mod verify;
 mod why;
 
+pub(crate) use history::of_key as history_of;
 pub(crate) use moment::{Moment, Place};
 
 use crate::http::{Call, Reply};
