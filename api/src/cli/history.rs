@@ -83,7 +83,8 @@ fn outcome_text(outcome: &Value) -> String {
     }
 }
 
-fn text(items: &[Value]) -> String {
+/// One line an event.
+pub fn text(items: &[Value]) -> String {
     let rows = items
         .iter()
         .map(|item| {

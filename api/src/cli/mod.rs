@@ -10,7 +10,10 @@ mod diff;
 mod duration;
 mod history;
 mod hold;
+mod join;
 mod kubeconfig;
+mod member;
+mod offline;
 mod output;
 mod parent;
 mod resource;
@@ -30,7 +33,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use client::Client;
+pub use client::{Client, Failure};
 pub use kubeconfig::{
     Cluster, Context as KubeContext, Kubeconfig, NamedCluster, NamedContext, NamedUser, User,
 };
@@ -70,6 +73,8 @@ enum Command {
     Agent(agent::Args),
     /// Show the members: who leads, how far each is, and its digest
     Status(status::Args),
+    /// Show the servers, and let them come and go
+    Member(member::Args),
     /// List every change of an object: revision, time, actor, intent, what changed
     History(history::Args),
     /// Print the chain of causes from an object back to a user's act
@@ -98,6 +103,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Server(args) => server::run(args),
         Command::Agent(args) => agent::run(args),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Member(args) => block_on(member::run(args)),
         Command::History(args) => block_on(history::run(args)),
         Command::Why(args) => block_on(why::run(args)),
         Command::Diff(args) => block_on(diff::run(args)),

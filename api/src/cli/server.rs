@@ -1,49 +1,84 @@
 //! `reckon server`: one server of a cluster. `reckon up` starts its servers by these same flags.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use server::Config;
-use server::config::{HistoryRetention, Member, Retain};
+use server::config::{HistoryRetention, Joined, Member, Retain};
 
-use super::{duration, parent};
+use super::join::{self, Asking, Files, How, Place};
+use super::output::Format;
+use super::{duration, offline, parent};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   reckon server --name server-1 --data-dir /var/lib/reckon --listen 0.0.0.0:6443 --advertise 10.0.0.1:6443 \\
       --initial-cluster server-1=10.0.0.1:6443,server-2=10.0.0.2:6443,server-3=10.0.0.3:6443 \\
-      --ca ca.crt --cert server-1.crt --key server-1.key
+      --ca ca.crt --cert server-1.crt --key server-1.key --ca-key ca.key
+
+  # One more, as 'reckon member add server-4 10.0.0.4:6443' prints it
+  reckon server --data-dir /var/lib/reckon --listen 0.0.0.0:6443 --join https://10.0.0.1:6443 --token TOKEN
+
+  # A majority is lost for good: look at what each disk that is left has, go on from the one that has most
+  reckon server --inspect --data-dir /var/lib/reckon
+  reckon server --recover-from-disk --data-dir /var/lib/reckon
 
 The certificate is for serving and for talking to the other servers: CN is the server's name, O is system:reckon:servers.
 SIGTERM hands leadership over and stops.")]
 pub struct Args {
-    /// This server's name among the members
-    #[arg(long)]
-    name: String,
+    /// This server's name among the members [default: the one it joined under]
+    #[arg(long, required_unless_present_any = ["join", "inspect", "recover_from_disk"])]
+    name: Option<String>,
     /// Where the log and the state are kept
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// Where to listen: for kubectl, agents and the other servers alike
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:6443")]
     listen: SocketAddr,
-    /// Under which address the others reach this server [default: its own in --initial-cluster]
+    /// Under which address the others reach this server [default: its own in --initial-cluster, or the one it was added with]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// All members of a new cluster, this one included; looked at only when the directory is empty
-    #[arg(long, value_name = "NAME=HOST:PORT,…", value_delimiter = ',', required = true, value_parser = member)]
+    #[arg(long, value_name = "NAME=HOST:PORT,…", value_delimiter = ',', value_parser = member,
+        required_unless_present_any = ["join", "inspect", "recover_from_disk"])]
     initial_cluster: Vec<(String, String)>,
+    /// Join a running cluster that has this server invited ('reckon member add'): URLs of its servers; looked at only when the
+    /// directory is empty
+    #[arg(
+        long,
+        value_name = "https://HOST:PORT,…",
+        value_delimiter = ',',
+        conflicts_with = "initial_cluster"
+    )]
+    join: Vec<String>,
+    /// The token that 'reckon member add' printed: with it the cluster makes this server's certificate
+    #[arg(long, requires = "join", conflicts_with_all = ["ca", "cert", "key"])]
+    token: Option<String>,
     /// The cluster's certificate authority, PEM
-    #[arg(long, value_name = "FILE")]
-    ca: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    ca: Option<PathBuf>,
     /// This server's certificate, PEM
-    #[arg(long, value_name = "FILE")]
-    cert: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
     /// Its key, PEM
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    key: Option<PathBuf>,
+    /// The authority's key, PEM: with it this server signs the certificates of servers that join
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    ca_key: Option<PathBuf>,
+    /// Print what a server's directory holds: last term, index and revision. The server must not run
+    #[arg(long, conflicts_with_all = ["recover_from_disk", "join", "initial_cluster"])]
+    inspect: bool,
+    /// When a majority is lost for good: make this directory's server the only member of a new cluster that goes on from what its
+    /// disk has, and say where it stands. What only the lost ones had is gone. The server must not run
+    #[arg(long, conflicts_with_all = ["join", "initial_cluster"])]
+    recover_from_disk: bool,
+    /// Print for programs, with --inspect or --recover-from-disk
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    output: Option<Format>,
     #[command(flatten)]
     tunables: TunableArgs,
     /// End when this process, which started us, does
@@ -117,35 +152,90 @@ fn retain(text: &str) -> Result<Retain, String> {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
+    if args.inspect {
+        return offline::inspect(&args.data_dir, args.output);
+    }
+    if args.recover_from_disk {
+        return offline::recover(&args.data_dir, args.output);
+    }
     if args.follow_parent.is_some_and(|pid| !parent::follow(pid)) {
         bail!("the process that started this server is gone");
     }
-    let Some((_, own)) = args
-        .initial_cluster
-        .iter()
-        .find(|(name, _)| *name == args.name)
-    else {
-        bail!("--initial-cluster does not name this server, {}", args.name);
-    };
-    let advertise = args.advertise.clone().unwrap_or_else(|| own.clone());
-    serve(args, advertise)
+    super::log_to_stderr();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime
+        .context("cannot start the async runtime")?
+        .block_on(async {
+            let stop = super::asked_to_stop()?;
+            let config = config(args).await?;
+            server::run(config, stop).await?;
+            Ok(ExitCode::SUCCESS)
+        })
 }
 
-fn serve(args: Args, advertise: String) -> Result<ExitCode> {
-    super::log_to_stderr();
+/// From the command line, and from the cluster that is to be joined.
+async fn config(args: Args) -> Result<Config> {
+    let given = match (args.ca, args.cert, args.key) {
+        (Some(ca), Some(cert), Some(key)) => Some(Files { ca, cert, key }),
+        _ => None,
+    };
+    let place = if args.initial_cluster.is_empty() {
+        Some(
+            place(
+                &args.data_dir,
+                &args.join,
+                args.token.as_deref(),
+                given.as_ref(),
+            )
+            .await?,
+        )
+    } else {
+        None
+    };
+    let name = match (&args.name, &place) {
+        (Some(name), Some(place)) if *name != place.name => bail!(
+            "--name says {name}, and the cluster knows this server as {}",
+            place.name
+        ),
+        (_, Some(place)) => place.name.clone(),
+        (Some(name), None) => name.clone(),
+        (None, None) => bail!("--name is missing"),
+    };
+    let own = args
+        .initial_cluster
+        .iter()
+        .find(|(member, _)| *member == name)
+        .map(|(_, address)| address);
+    let own = match (&place, own) {
+        (Some(place), _) => place.address.clone(),
+        (None, Some(address)) => address.clone(),
+        (None, None) => bail!("--initial-cluster does not name this server, {name}"),
+    };
+    let files = match given {
+        Some(files) => files,
+        None if place.is_some() => join::files(&args.data_dir),
+        None => bail!("--ca, --cert and --key are missing"),
+    };
     let members = args
         .initial_cluster
         .into_iter()
         .map(|(name, address)| Member { name, address });
-    let config = Config {
-        name: args.name,
+    Ok(Config {
+        name,
         data_dir: args.data_dir,
         listen: args.listen,
-        advertise,
+        advertise: args.advertise.unwrap_or(own),
         initial_cluster: members.collect(),
-        ca: args.ca,
-        cert: args.cert,
-        key: args.key,
+        joined: place.map(|place| Joined {
+            id: place.id,
+            cluster: place.cluster,
+        }),
+        ca: files.ca,
+        cert: files.cert,
+        key: files.key,
+        ca_key: args.ca_key,
         node_grace_s: args.tunables.node_grace,
         default_not_ready_toleration_s: args.tunables.default_not_ready_toleration_seconds,
         service_cidr: Config::SERVICE_CIDR.to_string(),
@@ -154,17 +244,34 @@ fn serve(args: Args, advertise: String) -> Result<ExitCode> {
             ephemeral: args.tunables.ephemeral_history_retention,
         },
         most_level: args.tunables.max_level.unwrap_or(Config::MOST_LEVEL),
+    })
+}
+
+/// What this server is in the cluster that it joined, or joins now.
+async fn place(
+    data_dir: &Path,
+    servers: &[String],
+    token: Option<&str>,
+    given: Option<&Files>,
+) -> Result<Place> {
+    if let Some(place) = join::known(data_dir)? {
+        return Ok(place);
+    }
+    let how = match (token, given) {
+        (Some(token), _) => How::Token(token),
+        (None, Some(files)) => How::Certificate(files),
+        (None, None) => bail!(
+            "to join takes --token, or --ca, --cert and --key: 'reckon member add NAME HOST:PORT' says what to run"
+        ),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    runtime
-        .context("cannot start the async runtime")?
-        .block_on(async {
-            let stop = super::asked_to_stop()?;
-            server::run(config, stop).await?;
-            Ok(ExitCode::SUCCESS)
-        })
+    let asking = Asking {
+        data_dir,
+        servers,
+        how,
+    };
+    join::come_in(&asking)
+        .await
+        .context("cannot join the cluster")
 }
 
 fn member(text: &str) -> Result<(String, String), String> {

@@ -21,7 +21,7 @@ pub struct Args {
     /// Where everything is kept: certificates, kubeconfig, each member's state and log
     #[arg(long, value_name = "DIR", default_value = "reckon-data")]
     data_dir: PathBuf,
-    /// How many servers [default: 3, or what the directory has]
+    /// How many servers; more than the directory has are added to its cluster [default: 3, or what the directory has]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
     servers: Option<u32>,
     /// How many node agents, each a node with real containers; they need root and containerd

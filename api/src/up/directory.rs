@@ -33,9 +33,19 @@ pub struct Directory {
 #[serde(rename_all = "camelCase")]
 pub struct Recorded {
     pub servers: u32,
+    /// With how many the cluster began, where it has grown since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_members: Option<u32>,
     pub api_port: u16,
     /// The host under which the servers know each other.
     pub host: String,
+}
+
+impl Recorded {
+    /// With how many the cluster began. The others join it.
+    pub fn first_members(&self) -> u32 {
+        self.first_members.unwrap_or(self.servers)
+    }
 }
 
 impl Directory {

@@ -25,10 +25,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use http::{Method, StatusCode};
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 
-use crate::cli::{Client, yaml};
+use crate::cli::{Client, Failure, yaml};
 
 use directory::{Directory, Recorded};
 use member::Role;
@@ -122,17 +124,29 @@ async fn come_up(
     let client = Client::new(&config, None)?;
 
     progress.doing(&format!("starting {}", count(recorded.servers, "server")));
-    for number in 1..=recorded.servers {
-        supervisor.start(specs::server(number, request, recorded, directory, &pki)?)?;
+    // First those that have been there, for a majority of them has to let the new ones in.
+    let been = |number: &u32| {
+        let server = directory.path(&specs::server_name(*number));
+        *number <= recorded.first_members() || server.join("node").exists()
+    };
+    let (old, new): (Vec<u32>, Vec<u32>) = (1..=recorded.servers).partition(been);
+    for (numbers, invited) in [(old, false), (new, true)] {
+        for number in &numbers {
+            if invited {
+                invite(&client, *number, recorded).await?;
+            }
+            supervisor.start(specs::server(*number, request, recorded, directory, &pki)?)?;
+        }
+        let names: Vec<String> = numbers.into_iter().map(specs::server_name).collect();
+        wait(
+            supervisor,
+            directory,
+            SERVERS_LIMIT,
+            "the servers do not serve",
+            ready::servers(&client, &names, progress),
+        )
+        .await?;
     }
-    wait(
-        supervisor,
-        directory,
-        SERVERS_LIMIT,
-        "the servers do not serve",
-        ready::servers(&client, progress),
-    )
-    .await?;
 
     let names: Vec<String> = (1..=request.agents).map(specs::agent_name).collect();
     if request.agents + request.simulated_nodes == 0 {
@@ -158,6 +172,22 @@ async fn come_up(
         nodes,
     )
     .await
+}
+
+/// A server more than the cluster began with: it joins with the certificate that we make for it.
+async fn invite(client: &Client, number: u32, recorded: &Recorded) -> Result<()> {
+    let name = specs::server_name(number);
+    let body =
+        json!({ "name": name, "address": specs::address(number, recorded), "promote": true });
+    match client.ask(Method::POST, "/reckon/v1/members", &body).await {
+        // A start before this one may have come so far.
+        Ok(_)
+        | Err(Failure::Refused {
+            code: StatusCode::CONFLICT,
+            ..
+        }) => Ok(()),
+        Err(failure) => Err(failure).with_context(|| format!("{name} cannot be added")),
+    }
 }
 
 /// Until `awaited` is there; a member that dies meanwhile, or the limit, is an error with what its log said last.

@@ -15,6 +15,7 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use server::authority::{SERVED_NAMES, SERVERS_GROUP};
 use x509_parser::extensions::GeneralName;
 
 use super::directory::Directory;
@@ -77,27 +78,23 @@ impl<'a> Pki<'a> {
         self.directory.path("pki/ca.crt")
     }
 
+    /// With it servers sign the certificates of servers that join.
+    pub fn authority_key(&self) -> PathBuf {
+        self.directory.path("pki/ca.key")
+    }
+
     pub fn authority_pem(&self) -> &str {
         &self.authority_pem
     }
 
     /// For serving, and for being a client of the other servers.
     pub fn server(&self, name: &str, addresses: &[IpAddr]) -> Result<Pair> {
-        let mut names: Vec<String> = [
-            name,
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            "kubernetes.default.svc.cluster.local",
-        ]
-        .map(str::to_string)
-        .to_vec();
-        names.extend(["127.0.0.1", "::1", "10.96.0.1"].map(str::to_string));
+        let mut names = vec![name.to_string()];
+        names.extend(SERVED_NAMES.map(str::to_string));
         names.extend(addresses.iter().map(IpAddr::to_string));
         names.sort();
         names.dedup();
-        self.pair(name, name, "system:reckon:servers", Some(names))
+        self.pair(name, name, SERVERS_GROUP, Some(names))
     }
 
     pub fn agent(&self, node: &str) -> Result<Pair> {

@@ -49,19 +49,29 @@ fn settle(request: &Request, recorded: Option<Recorded>) -> Result<Recorded> {
     let Some(recorded) = recorded else {
         return Ok(Recorded {
             servers: request.servers.unwrap_or(SERVERS),
+            first_members: None,
             api_port: request.api_port.unwrap_or(API_PORT),
             host: host.to_string(),
         });
     };
+    let mut recorded = recorded;
     let other_directory = "or start another cluster with another --data-dir";
     if let Some(servers) = request
         .servers
-        .filter(|servers| *servers != recorded.servers)
+        .filter(|servers| *servers < recorded.servers)
     {
         bail!(
-            "the directory holds a cluster of {} servers, not {servers}: leave --servers out, {other_directory}",
+            "the directory holds a cluster of {} servers, not {servers}, and 'reckon up' lets it grow but not shrink: leave --servers \
+             out, {other_directory}",
             recorded.servers
         );
+    }
+    if let Some(servers) = request
+        .servers
+        .filter(|servers| *servers > recorded.servers)
+    {
+        recorded.first_members = Some(recorded.first_members());
+        recorded.servers = servers;
     }
     if let Some(port) = request.api_port.filter(|port| *port != recorded.api_port) {
         bail!(
@@ -108,6 +118,7 @@ mod tests {
             };
             let recorded = Recorded {
                 servers: 5,
+                first_members: None,
                 api_port: 7000,
                 host: "127.0.0.1".into(),
             };
@@ -117,6 +128,7 @@ mod tests {
                     found,
                     Recorded {
                         servers,
+                        first_members: (servers != 5).then_some(5),
                         api_port,
                         host: host.into()
                     }
@@ -127,6 +139,7 @@ mod tests {
         };
         check(None, None, "127.0.0.1", Ok((5, 7000, "127.0.0.1")));
         check(Some(5), Some(7000), "0.0.0.0", Ok((5, 7000, "127.0.0.1")));
+        check(Some(7), None, "127.0.0.1", Ok((7, 7000, "127.0.0.1")));
         check(
             Some(3),
             None,

@@ -12,9 +12,12 @@ use super::progress::Progress;
 
 const POLL: Duration = Duration::from_millis(150);
 
-/// Returns once each answers that it is ready. The caller bounds it in time.
-pub async fn servers(client: &Client, progress: &Progress) {
-    let mut waiting: Vec<_> = client.servers().iter().collect();
+/// Returns once each of these answers that it is ready. The caller bounds it in time.
+pub async fn servers(client: &Client, names: &[String], progress: &Progress) {
+    let named = client.servers().iter();
+    let mut waiting: Vec<_> = named
+        .filter(|server| names.contains(&server.name))
+        .collect();
     while !waiting.is_empty() {
         let mut still = Vec::new();
         for server in waiting {

@@ -20,6 +20,15 @@ pub fn agent_name(number: u32) -> String {
     format!("agent-{number}")
 }
 
+/// `host:port` under which the others know a server.
+pub fn address(number: u32, recorded: &Recorded) -> String {
+    let host = match recorded.host.contains(':') {
+        true => format!("[{}]", recorded.host),
+        false => recorded.host.clone(),
+    };
+    format!("{host}:{}", port(number, recorded))
+}
+
 /// Name and URL of each server.
 pub fn urls(recorded: &Recorded) -> Vec<(String, String)> {
     addresses(recorded)
@@ -36,7 +45,8 @@ pub fn server(
 ) -> Result<Spec> {
     let name = server_name(number);
     let pair = pki.server(&name, &reachable_at(request.listen, recorded)?)?;
-    let members: Vec<String> = addresses(recorded)
+    let first_members: Vec<String> = addresses(recorded)
+        .take(recorded.first_members() as usize)
         .map(|(name, address)| format!("{name}={address}"))
         .collect();
     let listen = SocketAddr::new(request.listen, port(number, recorded));
@@ -44,8 +54,13 @@ pub fn server(
     arguments.flag("--name", &name);
     arguments.flag("--data-dir", directory.folder(&name)?);
     arguments.flag("--listen", listen.to_string());
-    arguments.flag("--initial-cluster", members.join(","));
+    if number <= recorded.first_members() {
+        arguments.flag("--initial-cluster", first_members.join(","));
+    } else {
+        arguments.flag("--join", server_list(recorded));
+    }
     arguments.pair(&pair, pki);
+    arguments.flag("--ca-key", pki.authority_key());
     for (flag, value) in &request.tunables.0 {
         arguments.flag(flag, value);
     }
@@ -118,16 +133,7 @@ impl Arguments {
 }
 
 fn addresses(recorded: &Recorded) -> impl Iterator<Item = (String, String)> {
-    (1..=recorded.servers).map(|number| {
-        let host = match recorded.host.contains(':') {
-            true => format!("[{}]", recorded.host),
-            false => recorded.host.clone(),
-        };
-        (
-            server_name(number),
-            format!("{host}:{}", port(number, recorded)),
-        )
-    })
+    (1..=recorded.servers).map(|number| (server_name(number), address(number, recorded)))
 }
 
 fn port(number: u32, recorded: &Recorded) -> u16 {

@@ -100,6 +100,12 @@ impl Cluster {
         }
     }
 
+    /// Another value for one of its flags, from the next start on.
+    pub fn set(&mut self, flag: &str, value: &str) {
+        let at = self.arguments.iter().position(|argument| argument == flag);
+        self.arguments[at.unwrap() + 1] = value.to_string();
+    }
+
     /// Starts it, with what the directory holds, and waits for `ready:`.
     pub fn up(&mut self) {
         self.up_as(|_| ());

@@ -1,0 +1,84 @@
+//! A `reckon server` that a test starts itself, beside those of `reckon up`: as on another machine.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::cluster::{Cluster, RECKON};
+use crate::wait;
+
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// `reckon server` with these arguments; its log lies beside its directory.
+    pub fn start(data_dir: &Path, arguments: &[&str]) -> Self {
+        let log = data_dir.with_extension("log");
+        let open = || {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(&log)
+                .unwrap()
+        };
+        let child = Command::new(RECKON)
+            .args(["server", "--data-dir", &data_dir.to_string_lossy()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(open())
+            .stderr(open())
+            .spawn()
+            .unwrap();
+        Self { child, log }
+    }
+
+    /// As `reckon member add` says, with the key for signing the next one's certificate.
+    pub fn join(cluster: &Cluster, folder: &str, listen: &str, added: &Value) -> Self {
+        let servers: Vec<&str> = added["servers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|server| server.as_str().unwrap())
+            .collect();
+        let (servers, ca_key) = (servers.join(","), cluster.path("pki/ca.key"));
+        let arguments = [
+            "--listen",
+            listen,
+            "--join",
+            &servers,
+            "--token",
+            added["token"].as_str().unwrap(),
+            "--ca-key",
+            &ca_key.to_string_lossy(),
+        ];
+        Self::start(&cluster.path(folder), &arguments)
+    }
+
+    pub fn kill_9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for it to end by itself; what it said, and whether it ended well.
+    pub fn end(mut self, limit_s: u64) -> (bool, String) {
+        let status = wait::until("the server to end", limit_s, || {
+            self.child.try_wait().unwrap().ok_or_else(|| self.log())
+        });
+        (status.success(), self.log())
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
