@@ -7,20 +7,25 @@ use crate::planted::Planted;
 use crate::sides::{Chance, DiskFaults, InlineRuntime, SimClock, SimDisks, SimNet, SimPlug};
 use seams::Seams;
 use server::agents::Hub;
-use server::config::{HistoryRetention, Member};
+use server::config::{HistoryRetention, Joined, Member};
 use server::http::Api;
 use server::server::{Parts, RunError};
 use server::{Config, Tamper};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// The servers' front doors by name: what agents dial and clients call, as long as the server lives.
 #[derive(Clone, Default)]
-pub struct Fronts(Arc<Mutex<BTreeMap<String, Front>>>);
+pub struct Fronts {
+    open: Arc<Mutex<BTreeMap<String, Front>>>,
+    /// Who is a member, dead or alive: what a load balancer would be told.
+    members: Arc<Mutex<Vec<String>>>,
+}
 
 struct Front {
     hub: Hub,
@@ -33,6 +38,17 @@ struct Front {
 impl Fronts {
     pub fn hub(&self, server: &str) -> Option<Hub> {
         self.lock().get(server).map(|front| front.hub.clone())
+    }
+
+    /// The names of all members, dead or alive.
+    pub fn members(&self) -> Vec<String> {
+        let members = self.members.lock();
+        members.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_members(&self, names: Vec<String>) {
+        let members = self.members.lock();
+        *members.unwrap_or_else(PoisonError::into_inner) = names;
     }
 
     /// The API, and what tells that the server died.
@@ -68,7 +84,7 @@ impl Fronts {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Front>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -78,17 +94,23 @@ pub struct SimServer {
     pub clock: SimClock,
     pub disks: SimDisks,
     chance: Chance,
+    /// What it was told when it joined; None for a first member.
+    joined: Option<Joined>,
+    /// It was removed, and is never started again.
+    gone: bool,
     /// The present life; None while it is dead.
     pub parts: Option<Parts>,
 }
 
 pub struct SimCluster {
+    seed: u64,
+    started: Instant,
     pub servers: Vec<SimServer>,
     pub net: SimNet,
     pub fronts: Fronts,
     lives: Lives,
     planted: Option<Planted>,
-    members: Vec<Member>,
+    first_members: Vec<Member>,
     node_grace_s: u64,
 }
 
@@ -105,14 +127,6 @@ impl SimCluster {
         let names: Vec<_> = (1..=count)
             .map(|number| format!("server-{number}"))
             .collect();
-        let servers = names.iter().enumerate().map(|(index, name)| SimServer {
-            name: name.clone(),
-            clock: SimClock::new(started),
-            disks: SimDisks::new(Chance::new(seed, 100 + index as u64)),
-            chance: Chance::new(seed, 200 + index as u64),
-            parts: None,
-        });
-        let servers: Vec<_> = servers.collect();
         let members = names
             .iter()
             .map(|name| Member {
@@ -120,20 +134,63 @@ impl SimCluster {
                 address: format!("{name}:6443"),
             })
             .collect();
-        let cluster = Self {
-            servers,
+        let mut cluster = Self {
+            seed,
+            started,
+            servers: Vec::new(),
             net: SimNet::new(Chance::new(seed, 2)),
             fronts: Fronts::default(),
             lives,
             planted,
-            members,
+            first_members: members,
             node_grace_s,
         };
+        for name in names {
+            cluster.place(name, None);
+        }
         cluster
-            .servers
-            .iter()
-            .for_each(|server| server.disks.set_faults(cluster.planted_disk()));
-        cluster
+    }
+
+    /// A server on an empty disk, not started yet.
+    fn place(&mut self, name: String, joined: Option<Joined>) -> usize {
+        let index = self.servers.len();
+        let server = SimServer {
+            name,
+            clock: SimClock::new(self.started),
+            disks: SimDisks::new(Chance::new(self.seed, 100 + index as u64)),
+            chance: Chance::new(self.seed, 200 + index as u64),
+            joined,
+            gone: false,
+            parts: None,
+        };
+        server.disks.set_faults(self.planted_disk());
+        self.servers.push(server);
+        self.tell();
+        index
+    }
+
+    /// A new server that was let in, not started yet. It may have the name of one that is gone.
+    pub fn engage(&mut self, name: String, joined: Joined) -> usize {
+        self.place(name, Some(joined))
+    }
+
+    /// A server that was removed ends for good.
+    pub fn dismiss(&mut self, index: usize) {
+        self.crash(index);
+        self.servers[index].gone = true;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let members = self.members();
+        let names = members.map(|(_, server)| server.name.clone());
+        self.fronts.set_members(names.collect());
+    }
+
+    /// The servers that have not been removed, dead or alive.
+    pub fn members(&self) -> impl Iterator<Item = (usize, &SimServer)> {
+        let servers = self.servers.iter().enumerate();
+        servers.filter(|(_, server)| !server.gone)
     }
 
     /// What a planted bug does to every disk.
@@ -145,9 +202,8 @@ impl SimCluster {
     }
 
     pub fn names(&self) -> Vec<String> {
-        self.servers
-            .iter()
-            .map(|server| server.name.clone())
+        self.members()
+            .map(|(_, server)| server.name.clone())
             .collect()
     }
 
@@ -183,7 +239,7 @@ impl SimCluster {
             .planted
             .and_then(|planted| planted.tamper(server.clock.clone()));
         let parts = Parts::start(
-            &self.config(&server.name),
+            &self.config(server),
             seams,
             "-- simulated --".to_owned(),
             tamper,
@@ -192,6 +248,21 @@ impl SimCluster {
         self.fronts.open(&server.name, &parts);
         self.servers[index].parts = Some(parts);
         Ok(())
+    }
+
+    /// A start may fail on a failing disk: it is tried again, as a supervisor does.
+    pub async fn start_at_last(&mut self, index: usize) {
+        for _ in 0..20 {
+            match self.start(index).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "a start failed");
+                    self.servers[index].disks.crash();
+                    sleep(Duration::from_millis(500)).await;
+                }
+            }
+        }
+        panic!("server {index} does not start any more");
     }
 
     pub fn crash(&mut self, index: usize) {
@@ -206,13 +277,19 @@ impl SimCluster {
         parts.abort();
     }
 
-    fn config(&self, name: &str) -> Config {
+    fn config(&self, server: &SimServer) -> Config {
+        let SimServer { name, joined, .. } = server;
         Config {
-            name: name.to_owned(),
+            name: name.clone(),
             data_dir: name.into(),
             listen: ([127, 0, 0, 1], 6443).into(),
             advertise: format!("{name}:6443"),
-            initial_cluster: self.members.clone(),
+            initial_cluster: match joined {
+                Some(_) => Vec::new(),
+                None => self.first_members.clone(),
+            },
+            joined: joined.clone(),
+            ca_key: None,
             ca: "ca".into(),
             cert: "cert".into(),
             key: "key".into(),
@@ -232,8 +309,6 @@ mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
     use seams::{ByteStream, Handler, PeerIdentity, Refusal, RefusalCode};
-    use std::time::Duration;
-    use tokio::time::sleep;
 
     /// Kept by the node, and holds it: what `server::peers` did once.
     struct Ring(#[expect(dead_code, reason = "it is there to be held")] server::core::Core);

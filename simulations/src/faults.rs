@@ -3,7 +3,7 @@
 use crate::cluster::SimCluster;
 use crate::sides::{Chance, DiskFaults, Weather};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 /// Kinds of faults that occurred. One that never did over a set of seeds fails the set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,10 +21,13 @@ pub struct FaultCounts {
     pub clock_jumps: u64,
     /// Crashes of the leader, and partitions that cut it off.
     pub leader_losses: u64,
+    pub members_added: u64,
+    pub members_removed: u64,
+    pub leader_transfers: u64,
 }
 
 impl FaultCounts {
-    pub fn rows(&self) -> [(&'static str, u64); 12] {
+    pub fn rows(&self) -> [(&'static str, u64); 15] {
         [
             ("messages lost", self.messages_lost),
             ("messages delayed", self.messages_delayed),
@@ -38,6 +41,9 @@ impl FaultCounts {
             ("syncs failed", self.syncs_failed),
             ("clock jumps", self.clock_jumps),
             ("leader losses", self.leader_losses),
+            ("members added", self.members_added),
+            ("members removed", self.members_removed),
+            ("leader transfers", self.leader_transfers),
         ]
     }
 
@@ -54,6 +60,9 @@ impl FaultCounts {
         self.syncs_failed += other.syncs_failed;
         self.clock_jumps += other.clock_jumps;
         self.leader_losses += other.leader_losses;
+        self.members_added += other.members_added;
+        self.members_removed += other.members_removed;
+        self.leader_transfers += other.leader_transfers;
     }
 }
 
@@ -116,14 +125,8 @@ impl Faults {
             return;
         }
         match self.chance.below(5) {
-            0 => self.crash(
-                cluster,
-                self.chance.below(cluster.servers.len() as u64) as usize,
-            ),
-            1 => self.partition(
-                cluster,
-                self.chance.below(cluster.servers.len() as u64) as usize,
-            ),
+            0 => self.crash(cluster, self.any(cluster)),
+            1 => self.partition(cluster, self.any(cluster)),
             2 => self.weather(cluster),
             3 => self.clock(cluster),
             _ => self.disk(cluster),
@@ -145,11 +148,18 @@ impl Faults {
         }
         self.bury(cluster);
         self.restart_at.clear();
-        for index in 0..cluster.servers.len() {
-            if cluster.servers[index].parts.is_none() {
-                self.restart(cluster, index).await;
-            }
+        let dead = cluster.members();
+        let dead = dead.filter(|(_, server)| server.parts.is_none());
+        let dead: Vec<_> = dead.map(|(index, _)| index).collect();
+        for index in dead {
+            self.restart(cluster, index).await;
         }
+    }
+
+    /// One of the servers that have not been removed.
+    fn any(&self, cluster: &SimCluster) -> usize {
+        let members: Vec<_> = cluster.members().map(|(index, _)| index).collect();
+        members[self.chance.below(members.len() as u64) as usize]
     }
 
     /// Takes the network's and the disks' counts in.
@@ -220,22 +230,11 @@ impl Faults {
     }
 
     async fn restart(&mut self, cluster: &mut SimCluster, index: usize) {
-        // A start may fail on a failing disk: it is tried again, as a supervisor does.
-        for _ in 0..20 {
-            match cluster.start(index).await {
-                Ok(()) => {
-                    tracing::info!(server = cluster.servers[index].name, "restarted");
-                    self.counts.restarts += 1;
-                    return;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a start failed");
-                    cluster.servers[index].disks.crash();
-                    sleep(Duration::from_millis(500)).await;
-                }
-            }
+        if cluster.members().any(|(member, _)| member == index) {
+            cluster.start_at_last(index).await;
+            tracing::info!(server = cluster.servers[index].name, "restarted");
+            self.counts.restarts += 1;
         }
-        panic!("server {index} does not start any more");
     }
 
     fn partition(&mut self, cluster: &mut SimCluster, index: usize) {
@@ -293,7 +292,7 @@ impl Faults {
     }
 
     fn clock(&mut self, cluster: &mut SimCluster) {
-        let server = self.chance.below(cluster.servers.len() as u64) as usize;
+        let server = self.any(cluster);
         let off_ms = self.chance.between(0, 7_200_000) as i64 - 3_600_000;
         tracing::info!(server = cluster.servers[server].name, off_ms, "clock jump");
         cluster.servers[server].clock.set_off(off_ms);
@@ -301,7 +300,7 @@ impl Faults {
     }
 
     fn disk(&mut self, cluster: &mut SimCluster) {
-        let server = self.chance.below(cluster.servers.len() as u64) as usize;
+        let server = self.any(cluster);
         let faults = DiskFaults {
             sync_fails: 2_000,
             ..cluster.planted_disk()

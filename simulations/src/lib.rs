@@ -16,6 +16,7 @@ mod cluster;
 mod faults;
 mod history;
 pub mod invariants;
+mod members;
 mod planted;
 mod run;
 pub mod sides;

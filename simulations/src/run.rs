@@ -8,6 +8,7 @@ use crate::invariants::digests::Digests;
 use crate::invariants::freed::Lives;
 use crate::invariants::one_leader::OneLeader;
 use crate::invariants::{Violation, converged};
+use crate::members::Operator;
 use crate::planted::Planted;
 use crate::sides::Chance;
 use crate::workload::{Client, Told, prepare};
@@ -26,6 +27,8 @@ pub struct Options {
     pub nodes: u32,
     pub clients: u64,
     pub planted: Option<Planted>,
+    /// Between how many servers an operator lets the cluster grow and shrink; None, or with a planted bug: nobody comes or goes.
+    pub sizes: Option<(usize, usize)>,
 }
 
 impl Options {
@@ -40,6 +43,7 @@ impl Options {
             nodes: 4,
             clients: 4,
             planted: None,
+            sizes: Some((3, 5)),
         }
     }
 }
@@ -157,6 +161,9 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
     let mut faults = Faults::new(Chance::new(options.seed, 1), options.nodes);
     let mut watcher = Watcher::default();
     let names = cluster.names();
+    let sizes = options.sizes.filter(|_| options.planted.is_none());
+    let mut operator =
+        sizes.map(|sizes| Operator::new(Chance::new(options.seed, 3), &cluster, sizes));
     for index in 0..options.servers {
         cluster
             .start(index)
@@ -164,12 +171,17 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
             .map_err(|error| fails(0)(Violation::new("start", error.to_string())))?;
     }
     let (net, fronts) = (cluster.net.clone(), cluster.fronts.clone());
+    // Agents are told all that there may be: one that is not there is passed over.
+    let most = sizes.map_or(options.servers, |(_, most)| most.max(options.servers));
+    let dialled: Vec<_> = (1..=most)
+        .map(|number| format!("server-{number}"))
+        .collect();
     let nodes: Vec<_> = (1..=options.nodes)
         .map(|index| {
             agents::start(
                 index,
                 options.seed,
-                names.clone(),
+                dialled.clone(),
                 net.clone(),
                 fronts.clone(),
                 started,
@@ -184,7 +196,6 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
                 Client::new(
                     index,
                     options.seed,
-                    names.clone(),
                     fronts.clone(),
                     net.clone(),
                     told.clone(),
@@ -195,6 +206,9 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
         .collect();
     for step in 0..options.steps {
         faults.step(&mut cluster).await;
+        if let Some(operator) = &mut operator {
+            operator.step(&mut cluster).await.map_err(fails(step + 1))?;
+        }
         tracing::debug!(step, "stepped");
         for _ in 0..LOOKS {
             sleep(STEP / LOOKS).await;
@@ -209,11 +223,17 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
     clients.iter().for_each(|client| client.abort());
     let end = fails(options.steps);
     faults.heal(&mut cluster).await;
-    let view = converge(&mut cluster, &mut faults, &mut watcher, options)
+    if let Some(operator) = &mut operator {
+        rest(operator, &mut cluster, &mut faults)
+            .await
+            .map_err(&end)?;
+    }
+    let view = converge(&mut cluster, &mut faults, &mut watcher)
         .await
         .map_err(&end)?;
     check_history(&cluster, &mut watcher, &told, &view).map_err(&end)?;
     nodes.iter().for_each(|node| node.abort());
+    let changes = operator.map(|operator| operator.counts).unwrap_or_default();
     let books = told.lock();
     Ok(Report {
         seed: options.seed,
@@ -224,7 +244,45 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
         terms: watcher.leaders.terms(),
         revision: view.revision,
         digest: view.digest.to_string(),
-        faults: faults.totals(&cluster),
+        faults: FaultCounts {
+            members_added: changes.added,
+            members_removed: changes.removed,
+            leader_transfers: changes.leader_transfers,
+            ..faults.totals(&cluster)
+        },
+    })
+}
+
+/// Lets the operator end what is under way; then the servers that run are the members, as each of them knows.
+async fn rest(
+    operator: &mut Operator,
+    cluster: &mut SimCluster,
+    faults: &mut Faults,
+) -> Result<(), Violation> {
+    let mut why = "something is still under way".to_owned();
+    for _ in 0..CONVERGE_S {
+        sleep(STEP).await;
+        faults.heal(cluster).await;
+        if operator.rest(cluster).await? {
+            match amiss(cluster) {
+                Some(amiss) => why = amiss,
+                None => return Ok(()),
+            }
+        }
+    }
+    Err(Violation::new("the members are who is there", why))
+}
+
+fn amiss(cluster: &SimCluster) -> Option<String> {
+    let mut there = cluster.names();
+    there.sort();
+    cluster.alive().find_map(|(_, server, parts)| {
+        let members = parts.core.status().members;
+        let voters = members.iter().filter(|member| member.voter);
+        let mut voters: Vec<_> = voters.map(|member| member.name.clone()).collect();
+        voters.sort();
+        let what = format!("{there:?} are there, {} knows {members:?}", server.name);
+        (voters != there || members.len() != there.len()).then_some(what)
     })
 }
 
@@ -233,7 +291,6 @@ async fn converge(
     cluster: &mut SimCluster,
     faults: &mut Faults,
     watcher: &mut Watcher,
-    options: &Options,
 ) -> Result<View, Violation> {
     let mut why = String::new();
     let mut quiet = 0;
@@ -245,7 +302,7 @@ async fn converge(
             .alive()
             .map(|(_, server, parts)| (server.name.clone(), parts.core.view()))
             .collect();
-        match converged::missing(&views, options.servers) {
+        match converged::missing(&views, cluster.members().count()) {
             Some(missing) => (why, quiet) = (missing, 0),
             None => quiet += 1,
         }

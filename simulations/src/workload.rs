@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a client waits for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two requests of a client.
 const PAUSE_MS: (u64, u64) = (200, 2_000);
 /// What a client counts it writes on the beat, as cron jobs do: several at the same moment, through different servers, is what
@@ -59,7 +59,6 @@ impl Told {
 /// One caller.
 pub struct Client {
     pub name: String,
-    pub servers: Vec<String>,
     pub fronts: Fronts,
     pub net: SimNet,
     pub chance: Chance,
@@ -70,7 +69,7 @@ pub struct Client {
     own: Vec<String>,
 }
 
-enum Answer {
+pub enum Answer {
     Done(Value),
     Refused(StatusCode, Value),
     /// It may have been done.
@@ -92,18 +91,10 @@ impl fmt::Display for Answer {
 }
 
 impl Client {
-    pub fn new(
-        index: u64,
-        seed: u64,
-        servers: Vec<String>,
-        fronts: Fronts,
-        net: SimNet,
-        told: Told,
-    ) -> Self {
+    pub fn new(index: u64, seed: u64, fronts: Fronts, net: SimNet, told: Told) -> Self {
         let chance = Chance::new(seed, 300 + index);
         Self {
             name: format!("client-{index}"),
-            servers,
             fronts,
             net,
             chance,
@@ -286,7 +277,8 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
-        let Some(server) = self.chance.pick(&self.servers) else {
+        let servers = self.fronts.members();
+        let Some(server) = self.chance.pick(&servers) else {
             return Answer::Unknown;
         };
         timeout(
@@ -306,7 +298,8 @@ impl Client {
     }
 }
 
-async fn ask(
+/// One request; who calls under a server's name shows a server's certificate, any other an administrator's.
+pub async fn ask(
     fronts: &Fronts,
     net: &SimNet,
     name: &str,
@@ -394,9 +387,14 @@ pub async fn prepare(fronts: &Fronts, net: &SimNet, servers: &[String]) {
 }
 
 fn caller(name: &str) -> Caller {
+    let group = if name.starts_with("server-") {
+        "system:reckon:servers"
+    } else {
+        "system:masters"
+    };
     let certificate = ClientCertificate {
         common_name: name.to_owned(),
-        organizations: vec!["system:masters".to_owned()],
+        organizations: vec![group.to_owned()],
     };
     Caller {
         address: ([127, 0, 0, 1], 50_000).into(),
