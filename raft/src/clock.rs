@@ -112,6 +112,12 @@ impl LogClock {
         clock.max(last_entry_ms)
     }
 
+    /// By how much a wall clock is ahead of the log's clock. None: no leader has been heard.
+    pub(crate) fn off_ms(&self, at: Monotonic, wall_ms: u64) -> Option<i64> {
+        let heard = self.heard?.now(at) / 1_000;
+        Some(wall_ms as i64 - heard as i64)
+    }
+
     /// The members' median wall clock, this server's own among them; the lower one of two in the middle.
     fn median(&self, at: Monotonic, wall_ms: u64) -> u64 {
         let fresh = self
@@ -227,6 +233,20 @@ mod tests {
         assert_eq!(clock.lead(1, seconds(0), T, 0), T);
         clock.heard(T + 10_050, seconds(10));
         assert_eq!(clock.lead(3, seconds(20), T + HOUR_MS, 0), T + 20_050);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_off_shows_against_what_was_heard() {
+        let mut clock = LogClock::default();
+        assert_eq!(clock.off_ms(seconds(1), T), None);
+        clock.heard(T, seconds(1));
+        let check = |wall_jump: i64, want: i64| {
+            let wall = (T + 4_000).saturating_add_signed(wall_jump);
+            assert_eq!(clock.off_ms(seconds(5), wall), Some(want));
+        };
+        check(0, 0);
+        check(HOUR_MS as i64, HOUR_MS as i64);
+        check(-(HOUR_MS as i64), -(HOUR_MS as i64));
     }
 
     #[test]

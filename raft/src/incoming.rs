@@ -1,6 +1,7 @@
 //! What other servers ask of this one: the receiving side, for raft's own messages and for those of the layers above.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -243,6 +244,9 @@ impl Incoming {
     }
 
     async fn transfer(&self, transfer: Transfer) -> Result<Bytes, Refusal> {
+        if self.wires.aside.load(Ordering::Acquire) {
+            return Err(unavailable("this server stands aside and does not lead"));
+        }
         let request = TransferLeaderRequest::new(
             transfer.vote.into(),
             transfer.to,

@@ -18,10 +18,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::Stream;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use seams::{Batch, Disk, Order, Range, Runtime, Synced, Worker};
+use seams::{Batch, Disk, DiskError, Order, Range, Runtime, Synced, Worker};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::codec::{self, FlatVote, entry_bytes};
+use crate::durations::Durations;
 use crate::types::{Entry, LogId, NodeId, Position, Types, Vote};
 use stored::{
     AFTER_ENTRIES, COMMITTED_KEY, KNOWN_PREFIX, PURGED_KEY, VOTE_KEY, checked_entry, corrupt,
@@ -49,12 +51,19 @@ pub(crate) struct LogStore {
 }
 
 struct Shared {
-    disk: Arc<dyn Disk>,
+    kept: Arc<Kept>,
     /// Writes, in order.
     writer: Box<dyn Worker>,
     /// Reads of what is no longer in memory.
     reader: Box<dyn Worker>,
+}
+
+/// What the threads' jobs hold: not the threads, so that whoever drops the log waits for them, and never one of them for itself.
+struct Kept {
+    disk: Arc<dyn Disk>,
     log: Mutex<Log>,
+    /// How long each write took that was synced.
+    syncs: Durations,
 }
 
 #[derive(Default)]
@@ -99,11 +108,15 @@ impl LogStore {
         let thread = |name| runtime.worker(name).map_err(io::Error::other);
         let log = load(&*disk)?;
         let (writer, reader) = (thread("log-write")?, thread("log-read")?);
-        let shared = Shared {
+        let kept = Kept {
             disk,
+            log: Mutex::new(log),
+            syncs: Durations::default(),
+        };
+        let shared = Shared {
+            kept: Arc::new(kept),
             writer,
             reader,
-            log: Mutex::new(log),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -112,23 +125,28 @@ impl LogStore {
 
     /// Whether it has ever held a vote or an entry.
     pub(crate) fn is_used(&self) -> bool {
-        let log = self.shared.lock();
+        let log = self.shared.kept.lock();
         log.vote.is_some() || log.last.is_some()
     }
 
     /// The disk's own counters.
     pub(crate) fn statistics(&self) -> seams::Statistics {
-        self.shared.disk.statistics()
+        self.shared.kept.disk.statistics()
+    }
+
+    /// How long synced writes took.
+    pub(crate) fn syncs(&self) -> &Durations {
+        &self.shared.kept.syncs
     }
 
     /// Up to where the log has been cut off below.
     pub(crate) fn purged(&self) -> Option<LogId> {
-        self.shared.lock().purged
+        self.shared.kept.lock().purged
     }
 
     /// Bytes of the entries behind this index.
     pub(crate) fn bytes_after(&self, index: Option<u64>) -> u64 {
-        let log = self.shared.lock();
+        let log = self.shared.kept.lock();
         let total = log.bytes_up_to.back().copied().unwrap_or(log.bytes_purged);
         let upto = match index {
             Some(index) if index >= log.first => log
@@ -145,6 +163,7 @@ impl LogStore {
     pub(crate) fn known_disks(&self) -> io::Result<BTreeMap<NodeId, u64>> {
         let pairs = self
             .shared
+            .kept
             .disk
             .iterate(&Range::prefix(KNOWN_PREFIX), Order::Ascending)
             .map_err(io_error)?;
@@ -180,7 +199,7 @@ impl LogStore {
     /// Entries of a range, bounded by bytes but one at least if there is any.
     async fn read(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let (from, to, mut cached) = {
-            let log = self.shared.lock();
+            let log = self.shared.kept.lock();
             let end = log.last.map_or(0, |id| id.index + 1);
             let from = lower(&range).max(log.first);
             let to = upper(&range).min(end);
@@ -197,7 +216,7 @@ impl LogStore {
         let cached_from = cached.first().map_or(to, |entry| entry.log_id.index);
         let mut entries = Vec::new();
         if from < cached_from {
-            let disk = self.shared.disk.clone();
+            let disk = self.shared.kept.disk.clone();
             let read = move || read_disk(&*disk, from, cached_from, bytes_max);
             entries = seams::run(&*self.shared.reader, read)
                 .await
@@ -218,26 +237,21 @@ impl LogStore {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Log> {
-        // A panic under the lock leaves at worst a count wrong in a server that is going down.
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enqueue(self: &Arc<Self>, write: Write) {
+    fn enqueue(&self, write: Write) {
         let start = {
-            let mut log = self.lock();
+            let mut log = self.kept.lock();
             log.queue.push_back(write);
             !std::mem::replace(&mut log.writing, true)
         };
         if start {
-            let shared = self.clone();
-            if let Err(error) = self.writer.submit(Box::new(move || shared.drain())) {
-                self.fail(&error.to_string());
+            let kept = self.kept.clone();
+            if let Err(error) = self.writer.submit(Box::new(move || kept.drain())) {
+                self.kept.fail(&error.to_string());
             }
         }
     }
 
-    async fn written(self: &Arc<Self>, batch: Batch, synced: Synced) -> io::Result<()> {
+    async fn written(&self, batch: Batch, synced: Synced) -> io::Result<()> {
         let (sender, receiver) = oneshot::channel();
         self.enqueue(Write {
             batch,
@@ -248,6 +262,13 @@ impl Shared {
         receiver
             .await
             .map_err(|_| io::Error::other("the log's thread has ended"))?
+    }
+}
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        // A panic under the lock leaves at worst a count wrong in a server that is going down.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes all that waits, group by group, until nothing does.
@@ -260,10 +281,7 @@ impl Shared {
             let result = match failed {
                 Some(reason) => Err(reason),
                 None if batch.is_empty() && synced == Synced::No => Ok(()),
-                None => self
-                    .disk
-                    .write(batch, synced)
-                    .map_err(|error| error.to_string()),
+                None => self.write(batch, synced).map_err(|error| error.to_string()),
             };
             {
                 let mut log = self.lock();
@@ -277,6 +295,15 @@ impl Shared {
                 done.complete(&result);
             }
         }
+    }
+
+    fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError> {
+        let started = Instant::now();
+        let result = self.disk.write(batch, synced);
+        if synced == Synced::Yes {
+            self.syncs.since(started);
+        }
+        result
     }
 
     fn take_group(&self) -> Option<(Vec<Write>, Option<String>)> {
@@ -454,7 +481,7 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.shared.lock().vote)
+        Ok(self.shared.kept.lock().vote)
     }
 }
 
@@ -462,7 +489,7 @@ impl RaftLogStorage<Types> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
-        let log = self.shared.lock();
+        let log = self.shared.kept.lock();
         Ok(LogState {
             last_purged_log_id: log.purged,
             last_log_id: log.last,
@@ -477,13 +504,13 @@ impl RaftLogStorage<Types> for LogStore {
         let mut batch = Batch::new();
         batch.put(VOTE_KEY, codec::encode(&FlatVote::from(vote)));
         self.shared.written(batch, Synced::Yes).await?;
-        self.shared.lock().vote = Some(*vote);
+        self.shared.kept.lock().vote = Some(*vote);
         Ok(())
     }
 
     /// Not synced: a crash of the machine may take it back, which is why nothing is served before the node has recovered.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        self.shared.lock().committed = committed;
+        self.shared.kept.lock().committed = committed;
         let mut batch = Batch::new();
         batch.put(COMMITTED_KEY, codec::encode(&committed.map(Position::from)));
         self.shared.enqueue(Write {
@@ -496,7 +523,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        Ok(self.shared.lock().committed)
+        Ok(self.shared.kept.lock().committed)
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
@@ -507,7 +534,7 @@ impl RaftLogStorage<Types> for LogStore {
         let mut batch = Batch::new();
         let mut first_index = None;
         {
-            let mut log = self.shared.lock();
+            let mut log = self.shared.kept.lock();
             for entry in entries {
                 first_index.get_or_insert(entry.log_id.index);
                 batch.put(entry_key(entry.log_id.index), entry_value(&entry));
@@ -524,7 +551,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
-        self.shared.lock().truncate(last_log_id);
+        self.shared.kept.lock().truncate(last_log_id);
         let mut batch = Batch::new();
         batch.delete_range(
             entry_key(last_log_id.map_or(0, |id| id.index + 1)),
@@ -535,7 +562,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     /// Not awaited: lost in a crash, the entries are merely still there.
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
-        self.shared.lock().purge(log_id);
+        self.shared.kept.lock().purge(log_id);
         let mut batch = Batch::new();
         batch.put(PURGED_KEY, codec::encode(&Position::from(log_id)));
         batch.delete_range(entry_key(0), entry_key(log_id.index + 1));

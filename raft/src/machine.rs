@@ -16,8 +16,10 @@ use openraft::type_config::alias::SnapshotOf;
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use seams::{Directory, DiskError, Runtime, Worker};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::codec::{decode_membership, encode_membership, entry_bytes};
+use crate::durations::Durations;
 use crate::log_store::LogStore;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::types::{Entry, EntryPayload, LogId, Position, SnapshotMeta, StoredMembership, Types};
@@ -98,6 +100,9 @@ pub(crate) struct Shared {
     applied: watch::Sender<Option<Position>>,
     clock_ms: Arc<AtomicU64>,
     failed: watch::Sender<Option<String>>,
+    /// How long each group took to apply.
+    applies: Arc<Durations>,
+    snapshots_taken: AtomicU64,
 }
 
 impl Applier {
@@ -118,6 +123,8 @@ impl Applier {
             applied: watch::Sender::new(at),
             clock_ms,
             failed: watch::Sender::new(None),
+            applies: Arc::default(),
+            snapshots_taken: AtomicU64::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -143,6 +150,16 @@ impl Shared {
     /// Why the machine has stopped, once it has.
     pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
         self.failed.subscribe()
+    }
+
+    /// How long groups took to apply.
+    pub(crate) fn applies(&self) -> &Durations {
+        &self.applies
+    }
+
+    /// How many snapshots were taken here since the start.
+    pub(crate) fn snapshots_taken(&self) -> u64 {
+        self.snapshots_taken.load(Ordering::Relaxed)
     }
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
@@ -178,9 +195,11 @@ impl Shared {
         let Some(last) = group.last().map(|committed| committed.position) else {
             return Ok(());
         };
-        let clock = self.clock_ms.clone();
+        let (clock, applies) = (self.clock_ms.clone(), self.applies.clone());
         self.with(move |machine| {
+            let started = Instant::now();
             machine.apply(group)?;
+            applies.since(started);
             clock.store(machine.clock_ms(), Ordering::Release);
             Ok(())
         })
@@ -210,6 +229,7 @@ impl Shared {
             })
             .await?;
         let snapshot = self.snapshots.publish(&meta, name)?;
+        self.snapshots_taken.fetch_add(1, Ordering::Relaxed);
         Ok(SnapshotOf::<Types, Snapshot> { meta, snapshot })
     }
 }

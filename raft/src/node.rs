@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::append::Limits;
+use crate::durations::Counted;
 use crate::identity::{Acquaintances, Identity, refused};
 use crate::incoming::{Door, Handlers, Incoming, Raft};
 use crate::log_store::LogStore;
@@ -117,6 +119,20 @@ pub enum TransferError {
     Stopped,
 }
 
+/// What a node has measured since it was started: for people to look at, never to decide by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// How long synced writes of the log took.
+    pub log_syncs: Counted,
+    /// How long groups of entries took to apply.
+    pub applies: Counted,
+    pub snapshots_taken: u64,
+    /// Bytes of log since the last snapshot.
+    pub log_bytes: u64,
+    /// By how much this server's wall clock is ahead of the log's clock. None: it has heard no leader since its start.
+    pub clock_off_ms: Option<i64>,
+}
+
 /// A running node; clones are handles on the same. When the last is dropped without [`Node::stop`] it ends as if killed.
 #[derive(Clone)]
 pub struct Node {
@@ -168,6 +184,7 @@ impl Node {
             snapshots: machine.snapshots().clone(),
             files: thread("snapshot-send")?,
             refused: watch::Sender::new(None),
+            aside: AtomicBool::default(),
         });
         let links = Links {
             wires: wires.clone(),
@@ -412,6 +429,31 @@ impl Node {
             .snapshot()
             .await
             .map_err(|_| ReadError::Stopped)
+    }
+
+    /// What it has measured.
+    pub fn measured(&self) -> Measured {
+        let Inner {
+            log,
+            machine,
+            wires,
+            ..
+        } = &*self.inner;
+        let snapshot = self.inner.status.borrow().snapshot;
+        Measured {
+            log_syncs: log.syncs().counted(),
+            applies: machine.applies().counted(),
+            snapshots_taken: machine.snapshots_taken(),
+            log_bytes: log.bytes_after(snapshot.map(|position| position.index)),
+            clock_off_ms: wires.time.off_ms(),
+        }
+    }
+
+    /// Never comes to lead again, for this server is not what the others are: it stands for no election, and is handed no leadership.
+    /// One that leads has to hand it over besides. It goes on voting and storing the log, which is as good as anybody's.
+    pub fn stand_aside(&self) {
+        self.inner.wires.aside.store(true, Ordering::Release);
+        self.inner.raft.runtime_config().elect(false);
     }
 
     /// The log's disk counters: how often it was synced, among others.

@@ -204,3 +204,45 @@ impl Offline {
         })
     }
 }
+
+/// Makes a directory whose state is there already, and is of no server yet, the one of a cluster's only member; synced when it returns.
+/// What was left of an earlier try goes.
+pub fn begin_alone(
+    directory: &dyn Directory,
+    cluster: &str,
+    me: &seams::Peer,
+    applied: Position,
+    entropy: &dyn Entropy,
+) -> io::Result<WhoseDisk> {
+    if directory.exists(LOG).map_err(io::Error::other)? {
+        directory.remove(LOG).map_err(io::Error::other)?;
+    }
+    let alone = Membership::new(
+        vec![BTreeSet::from([me.id])],
+        BTreeMap::from([(me.id, Address::from(me))]),
+    )
+    .map_err(io::Error::other)?;
+    let (term, index) = (applied.term + 1, applied.index + 1);
+    let entry = Entry {
+        log_id: LogId::from(Position { term, index }),
+        payload: EntryPayload::Membership(alone),
+    };
+    let mut batch = Batch::new();
+    batch.put(PURGED_KEY, codec::encode(&applied));
+    batch.put(
+        VOTE_KEY,
+        codec::encode(&FlatVote::from(&Vote::new(term, me.id))),
+    );
+    batch.put(entry_key(index), entry_value(&entry));
+    let disk = directory
+        .open(LOG, &DiskOptions::with_wal())
+        .map_err(io::Error::other)?;
+    disk.write(batch, Synced::Yes).map_err(io::Error::other)?;
+    // Servers of the cluster whose state it was must never take this one for one of theirs.
+    let cluster = format!("{cluster}{RECOVERED}{:016x}", entropy.next_u64());
+    let identity = Identity::settle(directory, entropy, &cluster, me.id)?;
+    Ok(WhoseDisk {
+        id: identity.id,
+        cluster: identity.cluster,
+    })
+}

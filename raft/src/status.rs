@@ -14,6 +14,10 @@ pub struct Status {
     pub role: Role,
     /// Who leads this term, as far as is known here.
     pub leader: Option<Peer>,
+    /// How often a server came to lead, as far as was seen here since the start.
+    pub leader_changes: u64,
+    /// Whom the last of them made leader, and in which term.
+    led: Option<(u64, NodeId)>,
     /// The last entry in the log here, committed or not.
     pub last_log: Option<u64>,
     pub committed: Option<Position>,
@@ -53,6 +57,8 @@ impl Status {
             term: 0,
             role: Role::Learner,
             leader: None,
+            leader_changes: 0,
+            led: None,
             last_log: None,
             committed: None,
             applied: None,
@@ -112,6 +118,12 @@ impl Status {
         if !same_leader || (self.term, self.role) != (metrics.current_term, role) {
             self.since = Instant::now();
             (self.term, self.role) = (metrics.current_term, role);
+            changed = true;
+        }
+        let led = self.leader.as_ref().map(|leader| (self.term, leader.id));
+        if led.is_some() && led != self.led {
+            self.led = led;
+            self.leader_changes += 1;
             changed = true;
         }
         let mut place = |place: &mut Option<Position>, now: Option<LogId>| {

@@ -76,6 +76,12 @@ impl Timekeeper {
         self.with(|clock, at| clock.estimate(at, wall_ms, last_entry_ms))
     }
 
+    /// By how much this server's wall clock is ahead of the log's clock, as far as that is known here.
+    pub(crate) fn off_ms(&self) -> Option<i64> {
+        let wall_ms = self.wall.wall_ms();
+        self.with(|clock, at| clock.off_ms(at, wall_ms))
+    }
+
     fn with<T>(&self, work: impl FnOnce(&mut LogClock, Monotonic) -> T) -> T {
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under the lock, so that two callers can't pass on a later time and then an earlier one.

@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -137,6 +138,8 @@ pub(crate) struct Wires {
     pub(crate) snapshots: Snapshots,
     /// Why another server will have nothing to do with this one, once one has said so.
     pub(crate) refused: watch::Sender<Option<String>>,
+    /// This server leads no more ([`crate::Node::stand_aside`]).
+    pub(crate) aside: AtomicBool,
     /// Reads of snapshot files.
     pub(crate) files: Box<dyn seams::Worker>,
 }

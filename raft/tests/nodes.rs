@@ -177,6 +177,9 @@ async fn leadership_moves_on_request_and_on_a_clean_stop() {
         cluster.node(first).transfer_leadership(Some(9)).await,
         Err(TransferError::NobodyElse)
     );
+    let changes = || cluster.node(first).status().leader_changes;
+    let before = changes();
+    assert!(before >= 1, "it came to lead itself");
     let began = Instant::now();
     assert_eq!(
         cluster.node(first).transfer_leadership(Some(second)).await,
@@ -184,6 +187,7 @@ async fn leadership_moves_on_request_and_on_a_clean_stop() {
     );
     println!("hand-over: {} ms", began.elapsed().as_millis());
     assert_eq!(cluster.leader().await, second);
+    assert_eq!(changes(), before + 1);
 
     let stopping = cluster.node(second).clone();
     stopping.stop().await.unwrap();
@@ -192,6 +196,29 @@ async fn leadership_moves_on_request_and_on_a_clean_stop() {
     let third = cluster.leader().await;
     assert_ne!(third, second);
     cluster.append(payload(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_stands_aside_is_handed_no_leadership_and_takes_none() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let first = cluster.leader().await;
+    let aside = (1..=3).find(|id| *id != first).unwrap();
+    cluster.node(aside).stand_aside();
+    let moved = cluster.node(first).transfer_leadership(Some(aside)).await;
+    // The third may have stepped in meanwhile.
+    assert_ne!(moved, Ok(aside));
+    let leads = cluster.leader().await;
+    assert_ne!(leads, aside);
+    // With the leader gone there is no majority but with its vote, and no other leader than the third.
+    let third = (1..=3).find(|id| ![leads, aside].contains(id)).unwrap();
+    cluster.kill(leads);
+    assert_eq!(cluster.leader().await, third);
+    let position = cluster.append(payload(0)).await;
+    cluster.applied(position.index).await;
+    let measured = cluster.node(third).measured();
+    assert!(measured.log_syncs.count > 0 && measured.applies.count > 0);
+    let off_ms = measured.clock_off_ms.unwrap();
+    assert!(off_ms.abs() < 1_000, "{off_ms}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

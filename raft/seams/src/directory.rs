@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::statvfs;
 
-use crate::disk::{Directory, Disk, DiskError, DiskOptions, FileInfo};
+use crate::disk::{Directory, Disk, DiskError, DiskOptions, FileInfo, Room};
 use crate::rocks::Rocks;
 
 /// Holds the id of the process that has the directory.
@@ -181,6 +182,17 @@ impl Directory for FileDirectory {
         sync_folder(&self.path)
     }
 
+    fn room(&self) -> Result<Room, DiskError> {
+        let about = statvfs(&self.path).map_err(|errno| {
+            DiskError::io(format!("measuring {}", self.path.display()), errno.into())
+        })?;
+        let unit = about.fragment_size();
+        Ok(Room {
+            total: about.blocks() * unit,
+            free: about.blocks_available() * unit,
+        })
+    }
+
     fn files(&self, name: &str) -> Result<Vec<FileInfo>, DiskError> {
         let folder = self.at(name)?;
         let failed = |error| DiskError::io(format!("listing {}", folder.display()), error);
@@ -273,6 +285,13 @@ mod tests {
         );
         drop(held);
         FileDirectory::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn there_is_room_and_less_of_it_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = FileDirectory::open(folder.path()).unwrap().room().unwrap();
+        assert!(room.free > 0 && room.free <= room.total, "{room:?}");
     }
 
     #[test]

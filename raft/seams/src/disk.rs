@@ -40,6 +40,9 @@ pub trait Directory: Send + Sync + 'static {
     /// Replaces a small file: whole or not at all, and durable when this returns.
     fn write_file(&self, name: &str, content: &[u8]) -> Result<(), DiskError>;
 
+    /// The room on the device that it lies on.
+    fn room(&self) -> Result<Room, DiskError>;
+
     /// The files of a checkpoint, or of a database that is not open, by name.
     fn files(&self, name: &str) -> Result<Vec<FileInfo>, DiskError>;
 
@@ -58,6 +61,14 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Makes all that was appended to this database durable.
     fn sync(&self, name: &str) -> Result<(), DiskError>;
+}
+
+/// How much a device holds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    pub total: u64,
+    /// What this process may still fill.
+    pub free: u64,
 }
 
 /// How a database is opened.

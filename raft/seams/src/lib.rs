@@ -24,7 +24,7 @@ pub use clock::{Clock, SystemClock};
 pub use directory::FileDirectory;
 pub use disk::{
     Batch, Directory, Disk, DiskError, DiskOptions, FileInfo, Operation, Order, Pair, Pairs, Range,
-    Reader, Statistics, Synced,
+    Reader, Room, Statistics, Synced,
 };
 pub use entropy::{Entropy, SystemEntropy};
 #[cfg(any(test, feature = "testing"))]

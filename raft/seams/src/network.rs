@@ -104,6 +104,8 @@ pub enum RefusalCode {
     Unavailable,
     /// Too much at once. Try again, later.
     Busy,
+    /// Not enough room on the disks.
+    NoRoom,
     /// The caller is not a server of this cluster.
     Forbidden,
     /// The peer does not know this method: it runs another version.
@@ -119,6 +121,7 @@ impl fmt::Display for RefusalCode {
         f.write_str(match self {
             Self::Unavailable => "unavailable",
             Self::Busy => "busy",
+            Self::NoRoom => "no room",
             Self::Forbidden => "forbidden",
             Self::UnknownMethod => "unknown method",
             Self::Invalid => "invalid message",

@@ -411,6 +411,7 @@ fn refuse(refusal: Refusal) -> Status {
     let (word, code) = match refusal.code {
         RefusalCode::Unavailable => ("unavailable", Code::Unavailable),
         RefusalCode::Busy => ("busy", Code::ResourceExhausted),
+        RefusalCode::NoRoom => ("no-room", Code::ResourceExhausted),
         RefusalCode::Forbidden => ("forbidden", Code::PermissionDenied),
         RefusalCode::UnknownMethod => ("unknown-method", Code::Unimplemented),
         RefusalCode::Invalid => ("invalid", Code::InvalidArgument),
@@ -427,6 +428,7 @@ fn code_of(word: &str) -> Option<RefusalCode> {
     Some(match word {
         "unavailable" => RefusalCode::Unavailable,
         "busy" => RefusalCode::Busy,
+        "no-room" => RefusalCode::NoRoom,
         "forbidden" => RefusalCode::Forbidden,
         "unknown-method" => RefusalCode::UnknownMethod,
         "invalid" => RefusalCode::Invalid,

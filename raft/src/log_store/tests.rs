@@ -76,7 +76,7 @@ async fn damage_is_named_when_the_log_is_opened() {
             .await
             .unwrap()
             .unwrap();
-        let disk = log.shared.disk.clone();
+        let disk = log.shared.kept.disk.clone();
         let mut batch = Batch::new();
         damage(&mut batch);
         disk.write(batch, Synced::Yes).unwrap();
@@ -128,7 +128,7 @@ async fn it_comes_back_as_it_was() {
         log.bytes_after(None) / 5 * 3,
         "three of five entries of the same size"
     );
-    let disk = log.shared.disk.clone();
+    let disk = log.shared.kept.disk.clone();
     drop(log);
 
     let mut again = LogStore::open(disk, &ThreadRuntime).unwrap();
@@ -160,7 +160,7 @@ async fn what_is_no_longer_in_memory_is_read_from_the_disk() {
         .unwrap()
         .unwrap();
     let forget_below = |log: &LogStore, index: u64| {
-        let mut inner = log.shared.lock();
+        let mut inner = log.shared.kept.lock();
         inner.cache = inner.cache.split_off(&index);
     };
     let all: Vec<Entry> = (0..100).map(entry).collect();
