@@ -39,6 +39,15 @@ pub enum Act {
     Release {
         name: Text,
     },
+    /// A new cluster goes on from the events of another: under an id of its own, its sessions ended, and with revisions above all
+    /// that the other may have given out. What else the restore changes follows.
+    Restored {
+        cluster: Uuid,
+        /// Revisions that are passed over.
+        gap: u64,
+        /// The revision whose desired state is restored.
+        at: u64,
+    },
 }
 
 impl Act {
@@ -51,7 +60,7 @@ impl Act {
             | Self::OpenSession { .. }
             | Self::LoseSession { .. }
             | Self::RaiseLevel { .. } => 1,
-            Self::Prune(_) | Self::Hold { .. } | Self::Release { .. } => 2,
+            Self::Prune(_) | Self::Hold { .. } | Self::Release { .. } | Self::Restored { .. } => 2,
         }
     }
 }

@@ -37,6 +37,9 @@ pub struct LevelTooHigh {
     pub knows: u32,
 }
 
+/// Revisions that a restore may pass over: clients read them as signed numbers of 64 bits, and there must be many left.
+const MOST_GAP: u64 = 1 << 40;
+
 impl State {
     /// To be asked before `apply`: an entry that raises the level above what this program knows stops the server.
     pub fn can_apply(&self, entry: &Entry) -> Result<(), LevelTooHigh> {
@@ -51,7 +54,8 @@ impl State {
                 | Act::LoseSession { .. }
                 | Act::Prune(_)
                 | Act::Hold { .. }
-                | Act::Release { .. } => None,
+                | Act::Release { .. }
+                | Act::Restored { .. } => None,
             });
         let knows = self.knows();
         match raised.chain([self.view().level]).max() {
@@ -292,6 +296,23 @@ fn happen(view: &mut View, proposal: &Proposal) -> Result<(Happened, Vec<Folded>
             name: name.clone(),
             revision: retention(view, |retention| retention.release(name))?,
         },
+        Act::Restored { at, .. } if *at > view.revision => {
+            return not_now("there is no such revision to restore");
+        }
+        Act::Restored { gap, .. } if *gap > MOST_GAP => return not_now("the gap is too wide"),
+        Act::Restored { cluster, gap, at } => {
+            let happened = Happened::Restored {
+                before: view.cluster,
+                digest: view.digest,
+                cluster: *cluster,
+                gap: *gap,
+                at: *at,
+            };
+            view.cluster = *cluster;
+            view.revision += (*gap).max(1);
+            view.end_sessions();
+            happened
+        }
     };
     Ok((happened, Vec::new()))
 }

@@ -85,6 +85,15 @@ pub enum Happened {
         name: Text,
         revision: u64,
     },
+    /// All before is another cluster's history: whose it was, and its digest to the end. The event's range covers the revisions that it
+    /// may have given out beyond what was archived.
+    Restored {
+        before: Uuid,
+        digest: Digest,
+        cluster: Uuid,
+        gap: u64,
+        at: u64,
+    },
 }
 
 impl Happened {
@@ -99,7 +108,8 @@ impl Happened {
             | Self::LevelRaised { .. }
             | Self::Pruned(_)
             | Self::Held { .. }
-            | Self::Released { .. } => &[],
+            | Self::Released { .. }
+            | Self::Restored { .. } => &[],
         }
     }
 }

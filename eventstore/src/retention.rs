@@ -23,6 +23,15 @@ impl Retention {
     pub const MOST_HOLDS: usize = 256;
     pub const MOST_RESOURCES: usize = 256;
 
+    /// That of a history that reaches back so far and is held by nothing.
+    pub fn reaching(horizons: &Horizons) -> Self {
+        Self {
+            horizon: horizons.all,
+            resources: horizons.resources.iter().cloned().collect(),
+            holds: BTreeMap::new(),
+        }
+    }
+
     /// The first revision whose past can be read; 0: all of it.
     pub fn horizon(&self) -> u64 {
         self.horizon

@@ -145,6 +145,10 @@ impl View {
         Some(removed)
     }
 
+    pub(crate) fn end_sessions(&mut self) {
+        self.sessions.clear();
+    }
+
     pub(crate) fn set_session(&mut self, node: Text, session: Session) {
         self.sessions.insert(node, session);
     }

@@ -14,6 +14,7 @@ use eventstore::*;
 use language::*;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::{Debug, Write};
+use uuid::Uuid;
 
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(file: &str, values: Vec<(&str, T)>) {
     let path = format!(
@@ -98,6 +99,14 @@ fn acts() -> Vec<(&'static str, Act)> {
             "release",
             Act::Release {
                 name: "audit".into(),
+            },
+        ),
+        (
+            "restored",
+            Act::Restored {
+                cluster: Uuid::from_u128(7),
+                gap: 1_000_000,
+                at: 300,
             },
         ),
     ]
@@ -319,6 +328,16 @@ fn envelopes() -> Vec<(&'static str, Envelope)> {
             Happened::Released {
                 name: "audit".into(),
                 revision: 300,
+            },
+        ),
+        (
+            "restored",
+            Happened::Restored {
+                before: Uuid::from_u128(7),
+                digest: Digest([7; 32]),
+                cluster: Uuid::from_u128(8),
+                gap: 1_000_000,
+                at: 300,
             },
         ),
     ] {

@@ -10,6 +10,7 @@
 //!
 //! It must never read a clock, draw randomness, or serve a record whose checksum is wrong.
 
+pub mod backup;
 mod blocking;
 mod config;
 mod error;

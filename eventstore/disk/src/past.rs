@@ -197,7 +197,7 @@ impl Store {
     }
 
     /// Reads as of a revision. What retention takes away while it is read is no wrong answer and no corruption.
-    fn reading<T>(
+    pub(crate) fn reading<T>(
         &self,
         resource: Option<&str>,
         revision: u64,

@@ -8,7 +8,7 @@ use crate::store::Published;
 use crate::{StoreError, key_sets, layout};
 use bytes::Bytes;
 use eventstore::{Applied, Event, Happened, Text, View};
-use seams::{Batch, Synced};
+use seams::{Batch, Range, Synced};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The writing side's own books.
@@ -67,6 +67,11 @@ impl Writer {
         for applied in applied {
             for (event, encoded) in &applied.events {
                 retention |= moves_retention(&event.envelope.happened);
+                if matches!(event.envelope.happened, Happened::Restored { .. }) {
+                    sessions.clear();
+                    let Range { from, to } = layout::all_sessions();
+                    batch.delete_range(from, to.unwrap_or_default());
+                }
                 let key = layout::event(event.revision());
                 let value = seal_event(&key, event.digest, encoded);
                 batch.put(key, value);
@@ -180,7 +185,8 @@ fn session_of(happened: &Happened) -> Option<&Text> {
         | Happened::LevelRaised { .. }
         | Happened::Pruned(_)
         | Happened::Held { .. }
-        | Happened::Released { .. } => None,
+        | Happened::Released { .. }
+        | Happened::Restored { .. } => None,
     }
 }
 

@@ -137,6 +137,14 @@ impl World {
                     revision: event.revision(),
                 }]
             }
+            Happened::Restored { .. } => {
+                let ended = std::mem::take(&mut self.sessions).into_iter();
+                let touched = ended.map(|(node, _)| Touched::Session {
+                    node,
+                    revision: event.revision(),
+                });
+                touched.collect()
+            }
             Happened::Founded { .. }
             | Happened::Round(_)
             | Happened::LevelRaised { .. }

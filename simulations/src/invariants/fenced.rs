@@ -47,6 +47,7 @@ impl OfHistory for Fenced {
             | Happened::Pruned(_)
             | Happened::Held { .. }
             | Happened::Released { .. } => {}
+            Happened::Restored { .. } => self.open.clear(),
         }
         Ok(())
     }

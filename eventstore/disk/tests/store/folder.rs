@@ -6,7 +6,7 @@ use eventstore::{Applied, Entry, Position, Proposal, Time};
 use eventstore_disk::{Store, StoreConfig, StoreError};
 use seams::{
     Batch, Directory, Disk, DiskError, DiskOptions, FileDirectory, FileInfo, Order, Pairs, Range,
-    Reader, Statistics, Synced,
+    Reader, Room, Statistics, Synced,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -153,6 +153,9 @@ impl Directory for FaultyDirectory {
     }
     fn write_file(&self, name: &str, content: &[u8]) -> Result<(), DiskError> {
         self.inner.write_file(name, content)
+    }
+    fn room(&self) -> Result<Room, DiskError> {
+        self.inner.room()
     }
     fn files(&self, name: &str) -> Result<Vec<FileInfo>, DiskError> {
         self.inner.files(name)

@@ -8,6 +8,7 @@
 #[path = "../../../tests/language/mod.rs"]
 mod language;
 
+mod backup;
 mod corruption;
 mod crash;
 mod folder;

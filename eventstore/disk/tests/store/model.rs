@@ -1,5 +1,6 @@
 //! Random histories against a naive model: a list of all changes, searched from end to end.
 
+use crate::backup::Files;
 use crate::folder::{Kept, directory};
 use crate::language::*;
 use eventstore::{Act, Change, Horizons, Key, Object, Proposal, Text, Time, What};
@@ -276,6 +277,7 @@ fn run(script: &Script) {
         (model.events.len() as u64, model.changes.len() as u64)
     );
     assert_eq!(verified.digest, store.view().digest);
+    backed_up(script, store, &model, &opened, "copy");
     pruned(script, kept, &mut model, &opened, config);
 }
 
@@ -323,7 +325,33 @@ fn pruned(
         let left = model.events.iter().filter(|(_, last, _)| *last >= horizon);
         assert_eq!(verified.events, left.count() as u64);
         assert_eq!(verified.digest, kept.store.view().digest);
+        backed_up(
+            script,
+            &kept.store,
+            model,
+            opened,
+            &format!("copy-{number}"),
+        );
     }
+}
+
+/// A database made of its files reads like it.
+fn backed_up(
+    script: &Script,
+    store: &Store,
+    model: &Model,
+    opened: &Arc<dyn seams::Directory>,
+    name: &str,
+) {
+    let files = Files::of(store, 100 * script.prune_events);
+    let copy = files.load(opened, name).unwrap();
+    assert_eq!(copy.view().digest, store.view().digest);
+    for look in &script.looks {
+        look_back(&copy, model, *look);
+    }
+    histories(&copy, model);
+    let verified = copy.verify(copy.horizon()..=u64::MAX, |_| {}).unwrap();
+    assert_eq!(verified.digest, store.view().digest);
 }
 
 /// Whether a read behind a horizon was refused for that.
