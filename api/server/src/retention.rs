@@ -59,8 +59,15 @@ pub(crate) async fn prune(core: Core) -> Result<(), seams::WorkerError> {
 fn due(core: &Core, keep: &HistoryRetention) -> Option<Horizons> {
     let view = core.view();
     let retention = &view.retention;
-    let most = retention.floor().unwrap_or(view.revision);
-    let far = |from: u64, to: u64| (to.min(most) >= from + STEP_REVISIONS).then_some(to);
+    let (floor, most) = (
+        retention.floor(),
+        retention.floor().unwrap_or(view.revision),
+    );
+    // The last step, up to what is held, may be a short one: there is none after it.
+    let last = |from: u64, to: u64| floor.is_some_and(|floor| from < floor && floor <= to);
+    let far = |from: u64, to: u64| {
+        (to.min(most) >= from + STEP_REVISIONS || last(from, to)).then_some(to)
+    };
     let all = target(core, keep.all).and_then(|to| far(retention.horizon(), to));
     let ephemeral = target(core, keep.ephemeral);
     let resources: Vec<(Text, u64)> = EPHEMERAL

@@ -336,6 +336,8 @@ fn has_controller(object: &Value) -> bool {
         .is_some_and(|owners| owners.iter().any(|owner| owner["controller"] == true))
 }
 
+/// The controller's count of rollouts, of which a restore is one more.
+const ROLLOUT: &str = "deployment.kubernetes.io/revision";
 /// Of metadata, what people say of an object.
 const DESIRED_METADATA: &[&str] = &["annotations", "finalizers", "labels"];
 
@@ -353,6 +355,15 @@ fn take_desired(kind: &Kind, then: &Value, now: &Value, new: &mut Value) {
     }
     for field in DESIRED_METADATA {
         new["metadata"][*field] = then["metadata"][*field].clone();
+    }
+    if &*kind.resource() == "apps/deployments" {
+        let counted = &now["metadata"]["annotations"][ROLLOUT];
+        match new["metadata"]["annotations"].as_object_mut() {
+            Some(annotations) if counted.is_null() => drop(annotations.shift_remove(ROLLOUT)),
+            Some(annotations) => drop(annotations.insert(ROLLOUT.to_owned(), counted.clone())),
+            None if counted.is_null() => {}
+            None => new["metadata"]["annotations"] = json!({ROLLOUT: counted}),
+        }
     }
     match &*kind.resource() {
         // It runs where it runs.

@@ -142,5 +142,13 @@ fn happened(happened: &Happened) -> String {
         Happened::Released { name, revision } => {
             format!("hold {name} from revision {revision} on released")
         }
+        Happened::Restored {
+            before,
+            cluster,
+            at,
+            ..
+        } => {
+            format!("cluster {cluster} restored from {before} as of revision {at}")
+        }
     }
 }

@@ -3,12 +3,14 @@
 //! `GET /reckon/v1/history|why|events|status|verify`, JSON, for `reckon` itself; `holds` keeps history from being pruned, `restore`
 //! writes the past forward. What is before the horizon is refused, never answered wrong.
 
+mod backup;
 mod diff;
 mod forward;
 mod history;
 mod holds;
 mod item;
 mod moment;
+pub(crate) mod reborn;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,9 @@ pub(crate) async fn serve(call: &Call) -> Result<Reply, StatusError> {
     if call.info.verb != "get" {
         return Err(StatusError::method_not_allowed());
     }
+    if let Some(("backup", what)) = path.split_once('/') {
+        return backup::serve(call, what).await;
+    }
     match path {
         "history" => history::serve(call).await,
         "events" => history::events(call).await,
@@ -55,6 +60,16 @@ fn status(call: &Call) -> Result<Reply, StatusError> {
     status["clock"] = json!(core.now().milli());
     status["horizon"] = json!(core.store().horizon());
     status["level"] = json!(core.view().level);
+    status["cluster"] = json!(core.view().cluster);
+    if let Some(archive) = call.archiving() {
+        if let (Some(error), Some(warnings)) = (&archive.error, status["warnings"].as_array_mut()) {
+            warnings.push(json!(format!(
+                "history is not archived since {} s: {error}",
+                archive.lag_s
+            )));
+        }
+        status["archive"] = json!(archive);
+    }
     Ok(Reply::json(200, &status))
 }
 

@@ -12,6 +12,7 @@ use kinds::error::StatusError;
 use kinds::resources::by_resource;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Events of one restore, and plans that others' changes made useless.
 const EVENTS_MAX: usize = 1_000;
@@ -47,6 +48,7 @@ pub(super) async fn serve(call: &Call) -> Result<Reply, StatusError> {
     let at = then.revision();
     let mut done = Vec::new();
     let mut revisions = Vec::new();
+    let mut restored = BTreeSet::new();
     let mut tries = 0;
     while revisions.len() < EVENTS_MAX {
         let view = call
@@ -54,7 +56,9 @@ pub(super) async fn serve(call: &Call) -> Result<Reply, StatusError> {
             .linearizable(call.deadline)
             .await
             .map_err(|error| unavailable(&error))?;
-        let plan = forward::plan(call, &view, &then, &scope)?;
+        let mut plan = forward::plan(call, &view, &then, &scope)?;
+        // Whoever changes one of them again, a controller for one, has the last word.
+        plan.steps.retain(|step| !restored.contains(&step.key));
         if asked.dry_run {
             return Ok(reply(
                 at,
@@ -71,6 +75,7 @@ pub(super) async fn serve(call: &Call) -> Result<Reply, StatusError> {
             Ok(revision) => {
                 revisions.push(revision);
                 done.extend(forward::shown(&steps));
+                restored.extend(steps.into_iter().map(|step| step.key));
             }
             // Somebody changed one of them meanwhile.
             Err(ProposeError::Rejected(Rejection::Expectation { .. })) if tries < TRIES_MAX => {

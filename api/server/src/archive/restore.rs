@@ -1,0 +1,399 @@
+//! A new cluster as of a moment of an archived one: `reckon restore --from URL --at MOMENT --data-dir DIR`.
+//!
+//! The whole archive is loaded, so that the new cluster has all of the old one's history. Then come events like any other: one that says
+//! whose history this was and passes over the revisions that the old cluster may have given out and the archive missed, and those that
+//! make desired state what it was. Last a small file is written that lets a server begin as the only member; without it, what is there
+//! is of no use, and is said to be.
+
+use super::{Archive, ArchiveError, Chain, load};
+use crate::core;
+use crate::timetravel::reborn::{self, Then};
+use eventstore::{
+    Act, Actor, Cause, Change, Entry, Intent, Position, Proposal, ProposalId, Salt, Time, encode,
+};
+use eventstore_disk::{Store, StoreConfig};
+use kinds::kind::Context;
+use raft::WhoseDisk;
+use seams::{Directory, Entropy, FileDirectory, Peer, SystemEntropy};
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Says that the directory holds a restored state, and that no server has begun on it yet.
+const MARKER: &str = "restored";
+/// Changes of one event, and their bytes: far below what a proposal may have.
+const CHANGES_MAX: usize = 900;
+const BYTES_MAX: usize = Proposal::MOST_BYTES / 2;
+/// Plans: each brings back what the one before was waited for by, and owners own owners a few deep.
+const PLANS_MAX: usize = 20;
+const PAGE_OBJECTS: usize = 10_000;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub cluster: Option<Uuid>,
+    /// A revision or a time; None: the end.
+    pub at: Option<String>,
+    pub gap: u64,
+    /// Who asks.
+    pub user: String,
+}
+
+/// What was made.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    pub from: String,
+    /// The old cluster and where its archive ends.
+    pub before: Uuid,
+    pub before_revision: u64,
+    pub before_digest: String,
+    pub cluster: Uuid,
+    /// Whose desired state was restored.
+    pub at: u64,
+    pub at_time: String,
+    /// Where the new cluster begins.
+    pub revision: u64,
+    pub digest: String,
+    pub events_loaded: u64,
+    pub objects: usize,
+}
+
+/// Makes it. `told` is called with the revision that loading has reached, and the last.
+pub async fn restore(
+    archive: &Archive,
+    data_dir: &Path,
+    asked: &Asked,
+    told: impl Fn(u64, u64),
+) -> Result<Restored, ArchiveError> {
+    let chain = Chain::of(archive, which(archive, asked.cluster).await?).await?;
+    let directory: Arc<dyn Directory> =
+        Arc::new(FileDirectory::open(data_dir).map_err(|error| refused(error.to_string()))?);
+    must_be_unused(&*directory, data_dir)?;
+    let last = chain.revisions().1;
+    let database =
+        core::current_database(&*directory).map_err(|error| refused(error.to_string()))?;
+    let loaded = load(archive, &chain, &*directory, &database, |revision| {
+        told(revision, last);
+    })
+    .await?;
+    let store = Store::open(directory.clone(), &database, StoreConfig::default())
+        .map_err(|error| refused(error.to_string()))?;
+    let at = moment(&store, asked.at.as_deref())?;
+    let then = as_of(&store, at)?;
+    let before = store.view();
+    let mut writing = Writing {
+        store: &store,
+        user: &asked.user,
+        at,
+    };
+    let cluster = Uuid::from_u128(
+        u128::from(SystemEntropy.next_u64()) << 64 | u128::from(SystemEntropy.next_u64()),
+    );
+    let cluster = uuid::Builder::from_random_bytes(cluster.into_bytes()).into_uuid();
+    if before.level < 2 {
+        // Said in words that the level before has.
+        let intent = Intent::Reconcile {
+            what: "raise the log's level to 2".into(),
+        };
+        writing.take(intent, Act::RaiseLevel { level: 2 })?;
+    }
+    writing.take(
+        Intent::Restore { at },
+        Act::Restored {
+            cluster,
+            gap: asked.gap,
+            at,
+        },
+    )?;
+    make(&mut writing, &then)?;
+    store.flush().map_err(|error| refused(error.to_string()))?;
+    let now = store.view();
+    let time = store.recorded_at(at).ok().flatten();
+    let restored = Restored {
+        from: archive.url().to_owned(),
+        before: before.cluster,
+        before_revision: before.revision,
+        before_digest: before.digest.to_string(),
+        cluster,
+        at,
+        at_time: time.map_or_else(String::new, |event| event.envelope.time.milli()),
+        revision: now.revision,
+        digest: now.digest.to_string(),
+        events_loaded: loaded.events,
+        objects: now.objects().filter(|object| !object.key.hidden()).count(),
+    };
+    let marker = serde_json::to_vec_pretty(&restored).unwrap_or_default();
+    directory
+        .write_file(MARKER, &marker)
+        .map_err(|error| refused(error.to_string()))?;
+    Ok(restored)
+}
+
+/// The cluster that is meant, or the only one there is.
+pub async fn which(archive: &Archive, cluster: Option<Uuid>) -> Result<Uuid, ArchiveError> {
+    let clusters = archive.clusters().await?;
+    match (cluster, &clusters[..]) {
+        (Some(cluster), _) if clusters.contains(&cluster) => Ok(cluster),
+        (Some(cluster), _) => Err(ArchiveError::Asked(format!(
+            "{} has nothing of cluster {cluster}",
+            archive.url()
+        ))),
+        (None, []) => Err(ArchiveError::Asked(format!(
+            "{} has no backup: make one with 'reckon backup create --to {}'",
+            archive.url(),
+            archive.url()
+        ))),
+        (None, [one]) => Ok(*one),
+        (None, many) => {
+            let many: Vec<String> = many.iter().map(Uuid::to_string).collect();
+            Err(ArchiveError::Asked(format!(
+                "{} has several clusters: name one with --cluster: {}",
+                archive.url(),
+                many.join(", ")
+            )))
+        }
+    }
+}
+
+fn refused(why: String) -> ArchiveError {
+    ArchiveError::Asked(why)
+}
+
+fn must_be_unused(directory: &dyn Directory, path: &Path) -> Result<(), ArchiveError> {
+    let used = WhoseDisk::read(directory)
+        .map_err(|error| refused(error.to_string()))?
+        .is_some();
+    let database = core::current_database(directory).map_err(|error| refused(error.to_string()))?;
+    let there = directory
+        .exists(&database)
+        .map_err(|error| refused(error.to_string()))?;
+    if used || there {
+        return Err(refused(format!(
+            "{} is in use by a server, or has an earlier restore: give an empty directory, or remove what is in it",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The end of the event that a revision or a time names.
+fn moment(store: &Store, at: Option<&str>) -> Result<u64, ArchiveError> {
+    let newest = store.view().revision;
+    let first = store.horizon();
+    let Some(at) = at else { return Ok(newest) };
+    let revision = if let Ok(revision) = at.parse::<u64>() {
+        if revision > newest {
+            return Err(refused(format!(
+                "the archive ends at revision {newest}, {revision} is behind it"
+            )));
+        }
+        revision
+    } else {
+        let time = Time::parse(at).ok_or_else(|| {
+            refused(format!(
+                "'{at}' is neither a revision nor a time: say 120, or 2026-01-31T12:00:00Z"
+            ))
+        })?;
+        if time > store.view().clock {
+            return Err(refused(format!(
+                "the archive ends at {}, {at} is behind it",
+                store.view().clock.milli()
+            )));
+        }
+        store
+            .revision_at(time)
+            .ok()
+            .flatten()
+            .ok_or_else(|| refused(format!("the archive has nothing from before {at}")))?
+    };
+    if revision < first.max(1) {
+        return Err(refused(format!(
+            "the archive begins at revision {}, {revision} is before it",
+            first.max(1)
+        )));
+    }
+    store
+        .event_end(revision)
+        .map_err(|error| refused(error.to_string()))
+}
+
+/// Every object as it was; of resources whose past is not all there, none: they are observed.
+fn as_of(store: &Store, at: u64) -> Result<Then, ArchiveError> {
+    let view = store.view();
+    let mut then = Then::new();
+    for resource in view.resources() {
+        if view.retention.horizon_of(resource) > at {
+            continue;
+        }
+        let mut after = None;
+        loop {
+            let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+            let range = (start, std::ops::Bound::Unbounded);
+            let page = store
+                .list_at(resource, None, at, range, PAGE_OBJECTS)
+                .map_err(|error| refused(error.to_string()))?;
+            after = page
+                .objects
+                .last()
+                .map(|last| (last.key.namespace.clone(), last.key.name.clone()));
+            let objects = page.objects.into_iter();
+            then.extend(objects.map(|object| (object.key.clone(), object)));
+            if !page.more {
+                break;
+            }
+        }
+    }
+    Ok(then)
+}
+
+/// Makes desired state what it was, in as many events as it takes.
+fn make(writing: &mut Writing, then: &Then) -> Result<(), ArchiveError> {
+    let context = Context {
+        now: writing.store.view().clock.to_string(),
+        user: writing.user.to_owned(),
+        suffix: String::new(),
+    };
+    for _ in 0..PLANS_MAX {
+        let steps = reborn::plan(then, &writing.store.view(), &context)
+            .map_err(|error| refused(error.message.clone()))?;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        for step in steps {
+            let len = encode(&step).len();
+            if !changes.is_empty() && (bytes + len > BYTES_MAX || changes.len() >= CHANGES_MAX) {
+                writing.objects(std::mem::take(&mut changes))?;
+                bytes = 0;
+            }
+            bytes += len;
+            changes.extend(step);
+        }
+        writing.objects(changes)?;
+    }
+    Err(refused(format!(
+        "what is restored does not come to rest in {PLANS_MAX} plans"
+    )))
+}
+
+/// Takes proposals where there is no log: the store is nobody's yet, and is written behind what the old cluster's log had.
+struct Writing<'a> {
+    store: &'a Store,
+    user: &'a str,
+    at: u64,
+}
+
+impl Writing<'_> {
+    fn objects(&mut self, changes: Vec<Change>) -> Result<(), ArchiveError> {
+        self.take(Intent::Restore { at: self.at }, Act::Objects(changes))
+    }
+
+    fn take(&mut self, intent: Intent, act: Act) -> Result<(), ArchiveError> {
+        let view = self.store.view();
+        let mut salt = [0; 16];
+        salt[..8].copy_from_slice(&SystemEntropy.next_u64().to_be_bytes());
+        salt[8..].copy_from_slice(&SystemEntropy.next_u64().to_be_bytes());
+        let proposal = Proposal {
+            id: ProposalId {
+                uuid: uuid::Builder::from_random_bytes(salt).into_uuid(),
+                attempt: 0,
+            },
+            actor: Actor::User {
+                user: self.user.into(),
+                groups: Vec::new(),
+                impersonator: None,
+                client: concat!("reckon/", env!("CARGO_PKG_VERSION")).into(),
+                address: "".into(),
+            },
+            cause: Cause::default(),
+            intent,
+            first_sent: view.position.index,
+            salt: Salt(salt),
+            expectations: Vec::new(),
+            act,
+        };
+        let position = Position {
+            term: view.position.term,
+            index: view.position.index + 1,
+        };
+        let now = wall_clock().max(view.clock);
+        let entry = Entry {
+            clock: now,
+            proposals: vec![proposal],
+        };
+        let applied = self
+            .store
+            .apply(vec![(position, Some(entry))], &[])
+            .map_err(|error| refused(error.to_string()))?;
+        match applied.first().and_then(|applied| applied.outcomes.first()) {
+            Some((_, eventstore::Outcome::Accepted { .. })) => Ok(()),
+            other => Err(refused(format!("the restore was not taken: {other:?}"))),
+        }
+    }
+}
+
+fn wall_clock() -> Time {
+    use seams::Clock;
+    Time::from_ms(seams::SystemClock.wall_ms() as i64)
+}
+
+/// Why a server can't begin on what is there.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    #[error(
+        "a restored cluster begins with one server, which others join: give --initial-cluster with this server alone"
+    )]
+    NotAlone,
+    #[error(
+        "this directory has a state and nothing that says whose: a restore that broke off is removed and made again"
+    )]
+    BrokeOff,
+    #[error("the data directory can't be used: {0}")]
+    Disk(#[from] seams::DiskError),
+    #[error("the data directory can't be used: {0}")]
+    Log(#[from] std::io::Error),
+    #[error("the state: {0}")]
+    Store(#[from] eventstore_disk::StoreError),
+}
+
+/// Makes a server of a restored directory when it is started for the first time: the only member, under the name and address that it is
+/// started with. Does nothing on any other directory.
+pub(crate) fn begin(
+    directory: &Arc<dyn Directory>,
+    cluster: &str,
+    members: &[Peer],
+    entropy: &dyn Entropy,
+) -> Result<(), BeginError> {
+    let restored = directory
+        .read_file(MARKER)?
+        .is_some_and(|content| !content.is_empty());
+    let database = core::current_database(&**directory)?;
+    if !restored {
+        let used = WhoseDisk::read(&**directory)?.is_some();
+        // A server that ended in its very first start has left an empty one.
+        if !used && directory.exists(&database)? {
+            let store = Store::open(directory.clone(), &database, StoreConfig::default())?;
+            if store.view().revision > 0 {
+                return Err(BeginError::BrokeOff);
+            }
+        }
+        return Ok(());
+    }
+    let [me] = members else {
+        return Err(BeginError::NotAlone);
+    };
+    let position = {
+        let store = Store::open(directory.clone(), &database, StoreConfig::default())?;
+        store.view().position
+    };
+    let position = raft::Position {
+        term: position.term,
+        index: position.index,
+    };
+    raft::begin_alone(&**directory, cluster, me, position, entropy)?;
+    // From here on it is a server's directory like any other.
+    directory.write_file(MARKER, b"")?;
+    Ok(())
+}

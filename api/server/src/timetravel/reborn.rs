@@ -1,0 +1,193 @@
+//! What a new cluster has of an old one's state: which changes make it what was desired at a moment.
+//!
+//! Nothing of the old one runs any more. So what was observed is gone, and pods that a controller made: it makes others. A pod that
+//! somebody made himself comes back under a new uid and bound to nothing; whatever else lives on keeps its uid, what had vanished returns
+//! under a new one, and owner references follow. Status is what an object has that was just made.
+//!
+//! A plan is made from one view, and made again after its changes were made it holds the rest: what waits for its owner's new uid.
+
+use crate::http::write;
+use eventstore::{Change, Key, Object, View, What};
+use kinds::error::StatusError;
+use kinds::kind::{Context, Kind, Nature};
+use kinds::resources::{by_kind, by_resource, strategy};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Claims on addresses and ports of services: as they were then.
+const CLAIMS: [&str; 2] = ["~clusterips", "~nodeports"];
+
+/// Every object as of the moment.
+pub(crate) type Then = BTreeMap<Key, Arc<Object>>;
+
+/// The changes that can be made now, in order, each list of them together. None are left: it is done.
+pub(crate) fn plan(
+    then: &Then,
+    now: &View,
+    context: &Context,
+) -> Result<Vec<Vec<Change>>, StatusError> {
+    let mut steps = Vec::new();
+    // Namespaces first, for others live in them.
+    let (first, rest): (Vec<_>, Vec<_>) = then
+        .values()
+        .partition(|object| &*object.key.resource == "namespaces");
+    for object in first.into_iter().chain(rest) {
+        match wanted(then, now, object, context)? {
+            Wanted::Is(new) => steps.extend(becomes(now, object, &new)?),
+            Wanted::Waits | Wanted::Gone => {}
+        }
+    }
+    for current in now.objects() {
+        let stays = match then.get(&current.key) {
+            Some(object) => !matches!(wanted(then, now, object, context)?, Wanted::Gone),
+            None => false,
+        };
+        if !stays {
+            steps.push(vec![Change {
+                key: current.key.clone(),
+                what: What::Remove,
+            }]);
+        }
+    }
+    Ok(steps)
+}
+
+enum Wanted {
+    Is(Value),
+    /// Its owner has to come back first.
+    Waits,
+    Gone,
+}
+
+fn wanted(
+    then: &Then,
+    now: &View,
+    object: &Object,
+    context: &Context,
+) -> Result<Wanted, StatusError> {
+    let resource = &*object.key.resource;
+    if CLAIMS.contains(&resource) {
+        return Ok(Wanted::Is(object.to_value()));
+    }
+    let Some(kind) = by_resource(resource).filter(|kind| kind.nature == Nature::Desired) else {
+        return Ok(Wanted::Gone);
+    };
+    let mut new = object.to_value();
+    if !object.living() || (resource == "pods" && has_controller(&new)) {
+        return Ok(Wanted::Gone);
+    }
+    match owners(then, now, &new) {
+        Owners::Are(owners) => new["metadata"]["ownerReferences"] = owners,
+        Owners::Come => return Ok(Wanted::Waits),
+        Owners::Gone => return Ok(Wanted::Gone),
+    }
+    as_new(kind, &mut new, context);
+    Ok(Wanted::Is(new))
+}
+
+fn becomes(now: &View, object: &Object, new: &Value) -> Result<Option<Vec<Change>>, StatusError> {
+    let key = &object.key;
+    let body = write::cut(new)?;
+    let put = |body| Change {
+        key: key.clone(),
+        what: What::Put {
+            body,
+            delete_grace_s: None,
+        },
+    };
+    let remove = || Change {
+        key: key.clone(),
+        what: What::Remove,
+    };
+    Ok(match now.get(key) {
+        None => Some(vec![put(body)]),
+        // Under a new uid: what ran of the old one may still run somewhere. One that this plan has made is told by that it is bound to
+        // nothing and as it should be.
+        Some(current) if current.living() && current.body() == body => None,
+        Some(current) if &*key.resource == "pods" || !current.living() => {
+            Some(vec![remove(), put(body)])
+        }
+        Some(_) => Some(vec![put(body)]),
+    })
+}
+
+enum Owners {
+    Are(Value),
+    Come,
+    Gone,
+}
+
+/// Who owned it then, by the uids that these have now.
+fn owners(then: &Then, now: &View, object: &Value) -> Owners {
+    let references = object["metadata"]["ownerReferences"].as_array();
+    let Some(references) = references.filter(|references| !references.is_empty()) else {
+        return Owners::Are(Value::Null);
+    };
+    let mut owners = Vec::new();
+    for reference in references {
+        let text = |field: &str| reference[field].as_str().unwrap_or_default();
+        let Some(kind) = by_kind(text("apiVersion"), text("kind")) else {
+            continue;
+        };
+        let namespace = if kind.namespaced {
+            object["metadata"]["namespace"].as_str().unwrap_or_default()
+        } else {
+            ""
+        };
+        let key = Key::new(kind.resource(), namespace, text("name"));
+        let was = then.get(&key).filter(|owner| {
+            kind.nature == Nature::Desired
+                && owner.living()
+                && owner.uid().to_string() == text("uid")
+        });
+        // An owner that does not come back does not own.
+        let Some(was) = was else { continue };
+        match now.get(&key) {
+            Some(owner) if owner.living() => {
+                let mut reference = reference.clone();
+                reference["uid"] = json!(owner.uid());
+                owners.push(reference);
+            }
+            _ if was.living() => return Owners::Come,
+            _ => {}
+        }
+    }
+    if owners.is_empty() {
+        // All that owned it are gone, and it would go with them.
+        return Owners::Gone;
+    }
+    Owners::Are(Value::Array(owners))
+}
+
+fn has_controller(object: &Value) -> bool {
+    object["metadata"]["ownerReferences"]
+        .as_array()
+        .is_some_and(|owners| owners.iter().any(|owner| owner["controller"] == true))
+}
+
+/// As it is when it was just made: without status and place. What was valid then is; the strategy gives the status that comes with it.
+fn as_new(kind: &Kind, new: &mut Value, context: &Context) {
+    let generation = new["metadata"]["generation"].clone();
+    let managed = new["metadata"]["managedFields"].clone();
+    if let Some(fields) = new.as_object_mut() {
+        fields.shift_remove("status");
+    }
+    if let Some(spec) = new["spec"].as_object_mut()
+        && &*kind.resource() == "pods"
+    {
+        spec.shift_remove("nodeName");
+    }
+    let _ = strategy::create(kind, new, context);
+    if let Some(metadata) = new["metadata"].as_object_mut() {
+        for (field, value) in [("generation", generation), ("managedFields", managed)] {
+            match value {
+                Value::Null => drop(metadata.shift_remove(field)),
+                value => drop(metadata.insert(field.to_owned(), value)),
+            }
+        }
+        if metadata.get("ownerReferences").is_some_and(Value::is_null) {
+            metadata.shift_remove("ownerReferences");
+        }
+    }
+}
