@@ -510,9 +510,9 @@ impl StatusError {
         Self::new(503, "ServiceUnavailable", message, Value::Null)
     }
 
-    /// 507: a quota of storage is used up. Kubernetes has no reason for it.
+    /// 507: the disks are too full for it. Kubernetes has neither code nor reason for it; the reason is ours.
     pub fn insufficient_storage(message: impl Into<String>) -> Self {
-        Self::new(507, "", message, Value::Null)
+        Self::new(507, "InsufficientStorage", message, Value::Null)
     }
 }
 

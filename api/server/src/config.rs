@@ -1,5 +1,6 @@
 //! What one server is started with. The command line fills it; the simulation makes its own.
 
+use crate::core::QueueLimits;
 use raft::{NodeConfig, WhoseDisk};
 use seams::Peer;
 use std::net::SocketAddr;
@@ -32,6 +33,12 @@ pub struct Config {
     /// Where services get their addresses.
     pub service_cidr: String,
     pub retention: HistoryRetention,
+    pub snapshots: Snapshots,
+    /// Where the leader writes history away as it is made: a URL.
+    pub archive: Option<String>,
+    pub queue: QueueLimits,
+    /// Below it users' writes are refused.
+    pub disk_reserve: DiskReserve,
     /// The highest level of the log that this server reads: this program's own, but in tests of upgrades.
     pub most_level: u32,
 }
@@ -51,6 +58,53 @@ pub enum Retain {
     AgeS(u64),
     /// The newest so many.
     Revisions(u64),
+}
+
+/// What is to stay free of the disk that the data directory lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskReserve {
+    /// Of the whole disk.
+    Percent(u8),
+    Bytes(u64),
+}
+
+impl DiskReserve {
+    /// In bytes, on a disk of so many.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Self::Percent(percent) => (u128::from(total) * u128::from(percent) / 100) as u64,
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl Default for DiskReserve {
+    fn default() -> Self {
+        Self::Percent(5)
+    }
+}
+
+/// When raft's log is shortened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshots {
+    /// A snapshot is taken when so many bytes of log have come since the last.
+    pub log_bytes: u64,
+    /// Entries kept behind a snapshot: a server that lags by more is rebuilt from the snapshot.
+    pub keep_entries: u64,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        let NodeConfig {
+            snapshot_log_bytes,
+            keep_entries,
+            ..
+        } = NodeConfig::new(0, "");
+        Self {
+            log_bytes: snapshot_log_bytes,
+            keep_entries,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +128,8 @@ impl Config {
     pub const MOST_LEVEL: u32 = eventstore::LEVEL;
     pub const SERVICE_CIDR: &'static str = "10.96.0.0/16";
 
-    /// Raft's part. The ids of first members are their places in `initial_cluster`, from 1. `known`: whose the directory is.
-    pub fn raft(&self, cluster: String, known: Option<WhoseDisk>) -> Result<NodeConfig, String> {
+    /// The first members. Their ids are their places, from 1.
+    pub fn peers(&self) -> Vec<Peer> {
         let peers = self
             .initial_cluster
             .iter()
@@ -85,24 +139,36 @@ impl Config {
                 name: member.name.clone(),
                 address: member.address.clone(),
             });
-        let peers: Vec<_> = peers.collect();
+        peers.collect()
+    }
+
+    /// Raft's part. The ids of first members are their places in `initial_cluster`, from 1. `known`: whose the directory is.
+    pub fn raft(&self, cluster: String, known: Option<WhoseDisk>) -> Result<NodeConfig, String> {
+        let peers = self.peers();
         let place = peers
             .iter()
             .find(|peer| peer.name == self.name)
             .map(|peer| peer.id);
         // One that came later may have the name of a first member whose place it took.
         let later = known.filter(|known| known.id > peers.len() as u64 || place.is_none());
-        match (later, &self.joined, place) {
-            (Some(known), _, _) => Ok(NodeConfig::new(known.id, cluster)),
-            (None, Some(joined), _) => Ok(NodeConfig::new(joined.id, &joined.cluster)),
-            (None, None, Some(id)) => Ok(NodeConfig {
+        let node = match (later, &self.joined, place) {
+            (Some(known), _, _) => NodeConfig::new(known.id, cluster),
+            (None, Some(joined), _) => NodeConfig::new(joined.id, &joined.cluster),
+            (None, None, Some(id)) => NodeConfig {
                 bootstrap: Some(peers),
                 ..NodeConfig::new(id, cluster)
-            }),
-            (None, None, None) => Err(format!(
-                "{} has an empty directory and is none of the first members: it has to join",
-                self.name
-            )),
-        }
+            },
+            (None, None, None) => {
+                return Err(format!(
+                    "{} has an empty directory and is none of the first members: it has to join",
+                    self.name
+                ));
+            }
+        };
+        Ok(NodeConfig {
+            snapshot_log_bytes: self.snapshots.log_bytes,
+            keep_entries: self.snapshots.keep_entries,
+            ..node
+        })
     }
 }

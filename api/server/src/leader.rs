@@ -159,7 +159,7 @@ impl Leader {
     /// Whether this server decides: it leads, and has applied an entry of its term.
     fn look(&mut self) {
         let status = self.core.node().status();
-        let leads = status.leads() && status.failed.is_none();
+        let leads = status.leads() && status.failed.is_none() && self.core.fenced().is_none();
         let view = self.core.view();
         let term =
             (leads && view.position.term == status.term && view.level > 0).then_some(status.term);

@@ -2,12 +2,14 @@
 //!
 //! `core` puts raft and the event store together: propose, read, watch, without sockets. `http` is the front door: it authenticates,
 //! authorizes, admits and proposes. `leader` runs the reconcilers while this server leads. `agents` holds the agents' sessions.
-//! `timetravel` reads the past. `members` lets servers come and go. `offline` is for a server that does not run. `server` opens the listener and starts all of it.
+//! `timetravel` reads the past. `divergence` compares the servers' digests, `room` looks after the disks. `members` lets servers come and go. `offline` is for a server that does not run. `server` opens the listener and starts all of it.
 
 pub mod agents;
+pub mod archive;
 pub mod authority;
 pub mod config;
 pub mod core;
+mod divergence;
 mod found;
 pub mod http;
 pub mod leader;
@@ -16,6 +18,7 @@ mod members;
 pub mod offline;
 mod peers;
 mod retention;
+mod room;
 pub mod server;
 pub mod timetravel;
 mod tls;

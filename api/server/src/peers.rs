@@ -1,9 +1,12 @@
 //! What this server does for the others of its cluster, besides raft: takes proposals when it leads, hears which agents' sessions they
-//! hold, reads logs from the agents whose sessions it holds, says how the members stand.
+//! hold, reads logs from the agents whose sessions it holds, says how the members stand, what its history's digest is and how much room
+//! its disk has.
 
 use crate::agents::{Hub, METHOD_LOGS, METHOD_VOUCH, WeakHub};
 use crate::core::{Core, METHOD_HAND_OVER, METHOD_PROPOSE, METHOD_STANDING, SendError};
+use crate::divergence::{self, METHOD_DIGEST};
 use crate::level::{self, METHOD_LEVEL};
+use crate::room::{self, METHOD_ROOM};
 use async_trait::async_trait;
 use bytes::Bytes;
 use eventstore::{Proposal, decode};
@@ -28,6 +31,8 @@ impl Peers {
             METHOD_LEVEL,
             METHOD_STANDING,
             METHOD_HAND_OVER,
+            METHOD_DIGEST,
+            METHOD_ROOM,
         ];
         for method in methods {
             core.node().handle(method, peers.clone());
@@ -52,6 +57,9 @@ impl Handler for Peers {
         match method {
             METHOD_PROPOSE => propose(&hub, body).await,
             METHOD_LEVEL => Ok(level::answer(hub.core())),
+            METHOD_ROOM => Ok(room::answer(hub.core())),
+            METHOD_DIGEST => divergence::answer(hub.core(), &body)
+                .map_err(|error| Refusal::new(RefusalCode::Invalid, error.to_string())),
             METHOD_STANDING | METHOD_HAND_OVER => {
                 hub.core().asked_about_members(method, &body).await
             }
@@ -99,6 +107,7 @@ async fn propose(hub: &Hub, body: Bytes) -> Result<Bytes, Refusal> {
     match queue.submit(Arc::new(proposal), body.len()).await {
         Ok(()) => Ok(Bytes::new()),
         Err(SendError::Full) => Err(Refusal::new(RefusalCode::Busy, "the queue is full")),
+        Err(SendError::NoRoom(why)) => Err(Refusal::new(RefusalCode::NoRoom, &*why)),
         Err(SendError::NotLeader) => Err(Refusal::new(
             RefusalCode::Unavailable,
             "this server does not lead",

@@ -1,13 +1,14 @@
 //! One server as a process: its parts started in order, one HTTPS port for API, agents and peers, and a clean stop.
 
 use crate::agents::{AgentIdentity, Hub};
+use crate::archive::restore::{BeginError, begin};
 use crate::authority::{self, Authority, SERVERS_GROUP};
 use crate::core::{Core, CoreConfig, StartError, Tamper};
 use crate::http::{Api, Caller, ClientCertificate, Settings};
 use crate::leader::{LeaderError, WaitingFor};
 use crate::peers::Peers;
 use crate::tls::{self, TlsError};
-use crate::{Config, found, leader, level, members, retention};
+use crate::{Config, archive, divergence, found, leader, level, members, retention, room};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -56,6 +57,8 @@ pub enum RunError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Begin(#[from] BeginError),
     #[error("a thread can't be started: {0}")]
     Thread(#[from] seams::WorkerError),
     #[error("this server can't go on: {0}")]
@@ -128,20 +131,25 @@ impl Parts {
             most_level: config.most_level,
             ..eventstore_disk::StoreConfig::default()
         };
+        begin(&seams.directory, &cluster, &config.peers(), &*seams.entropy)?;
         let known = WhoseDisk::read(&*seams.directory)?;
         let core = CoreConfig {
             name: config.name.clone(),
             raft: config.raft(cluster, known).map_err(RunError::Place)?,
             store,
+            queue: config.queue,
+            disk_reserve: config.disk_reserve,
             tamper,
         };
         let core = Core::start(core, seams).await?;
         let hub = Hub::start(core.clone(), Duration::from_secs(config.node_grace_s));
         Peers::listen(&core, &hub);
         let waiting = WaitingFor::default();
+        let archiving = archive::Shown::default();
         let settings = Settings {
             authority: authority_of(config, &root_ca_pem)?,
             ca_pem: root_ca_pem.clone(),
+            archiving: archiving.clone(),
             ..Settings::from(config)
         };
         let api = Api::new(core.clone(), settings, Some(Arc::new(hub.clone())));
@@ -152,13 +160,19 @@ impl Parts {
             root_ca_pem,
             ..reconcilers::Config::default()
         };
-        let beside = vec![
+        let mut beside = vec![
             tokio::spawn(found::run(core.clone(), config.clone())).abort_handle(),
             tokio::spawn(members::keep(core.clone())).abort_handle(),
             tokio::spawn(level::run(core.clone())).abort_handle(),
             tokio::spawn(retention::run(core.clone(), config.retention)).abort_handle(),
             tokio::spawn(retention::prune(core.clone())).abort_handle(),
+            tokio::spawn(divergence::run(core.clone())).abort_handle(),
+            tokio::spawn(room::run(core.clone())).abort_handle(),
         ];
+        if let Some(url) = config.archive.clone() {
+            let keeping = archive::keep(core.clone(), url, archiving);
+            beside.push(tokio::spawn(keeping).abort_handle());
+        }
         let leading = tokio::spawn(leader::run(core.clone(), reconcilers, waiting));
         Ok(Self {
             core,

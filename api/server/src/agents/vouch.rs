@@ -77,10 +77,12 @@ pub(super) async fn run(hub: Hub) {
     let mut heard_leader = Instant::now();
     loop {
         tick.tick().await;
-        if hub.vouch().await {
+        if hub.core().fenced().is_some() {
+            hub.close_all("this server is fenced");
+        } else if hub.vouch().await {
             heard_leader = Instant::now();
         } else if heard_leader.elapsed() > NO_LEADER_MAX {
-            hub.close_all();
+            hub.close_all("no leader is heard");
         }
         hub.close_ended();
         hub.give_up_lost().await;
@@ -150,12 +152,12 @@ impl Hub {
         }
     }
 
-    fn close_all(&self) {
+    fn close_all(&self, why: &str) {
         let sessions = self.sessions();
         if !sessions.is_empty() {
             tracing::warn!(
                 sessions = sessions.len(),
-                "no leader is heard: the agents' sessions are closed, so that they dial another server"
+                "{why}: the agents' sessions are closed, so that they dial another server"
             );
         }
         sessions.values().for_each(|held| {

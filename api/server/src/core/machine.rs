@@ -7,6 +7,7 @@ use eventstore_disk::{Retired, Store, StoreError};
 use raft::{Applied, Committed, Machine, MachineError};
 use seams::Directory;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The small file that names the database in use: a snapshot that was received takes the place of the one before.
 const POINTER: &str = "state.current";
@@ -21,6 +22,7 @@ pub(super) struct StoreMachine {
     tamper: Option<Tamper>,
     /// Of the entry at index 0, with which a cluster begins: the store counts from 1, so it goes in with the next.
     first_membership: Option<Bytes>,
+    installed: Arc<AtomicU64>,
 }
 
 /// The name of the database in use.
@@ -45,7 +47,13 @@ impl StoreMachine {
             retired: Vec::new(),
             tamper,
             first_membership: None,
+            installed: Arc::default(),
         }
+    }
+
+    /// Counts the snapshots that are installed.
+    pub fn installed(&self) -> Arc<AtomicU64> {
+        self.installed.clone()
     }
 
     /// Removes the databases that a snapshot took the place of, once nobody reads them any more.
@@ -145,6 +153,11 @@ impl Machine for StoreMachine {
         self.directory.write_file(POINTER, from.as_bytes())?;
         from.clone_into(&mut self.database);
         self.retired.push(retired);
+        self.installed.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(
+            revision = self.store.view().revision,
+            "rebuilt from the leader's snapshot, for the log that was missed is no longer kept"
+        );
         self.sweep()
     }
 }

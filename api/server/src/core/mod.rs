@@ -3,7 +3,9 @@
 //! Whoever is inside a server (the HTTP front door, the agents' hub, the leader's loop, the simulation) proposes and reads through
 //! `Core`. It must never know a kind.
 
+mod counts;
 mod draw;
+mod fence;
 mod machine;
 mod members;
 mod propose;
@@ -17,13 +19,22 @@ pub use status::{MemberStatus, Status};
 
 pub(crate) use machine::current_database;
 pub(crate) use members::{METHOD_HAND_OVER, METHOD_STANDING};
+pub use queue::QueueLimits;
+
 pub(crate) use queue::{METHOD_PROPOSE, Queue, SendError};
+
+use crate::config::DiskReserve;
+use crate::divergence::Comparisons;
+use crate::room::Rooms;
+use counts::Outcomes;
+use fence::Fence;
 
 use eventstore::{Actor, Cause, Entry, Position, Time, View};
 use eventstore_disk::Store;
 use raft::Node;
 use seams::Seams;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -42,6 +53,11 @@ struct Inner {
     queue: Queue,
     draw: Draw,
     most_level: u32,
+    snapshots_installed: Arc<AtomicU64>,
+    outcomes: Outcomes,
+    fence: Fence,
+    comparisons: Comparisons,
+    rooms: Rooms,
 }
 
 /// How a server's inside is started.
@@ -49,6 +65,8 @@ pub struct CoreConfig {
     pub name: String,
     pub raft: raft::NodeConfig,
     pub store: eventstore_disk::StoreConfig,
+    pub queue: QueueLimits,
+    pub disk_reserve: DiskReserve,
     /// None but in the simulation.
     pub tamper: Option<Tamper>,
 }
@@ -63,14 +81,13 @@ impl Core {
         let most_level = config.store.most_level;
         let store = Store::open(seams.directory.clone(), &database, config.store)?;
         let directory = seams.directory.clone();
-        let machine = Box::new(machine::StoreMachine::new(
-            store.clone(),
-            directory,
-            database,
-            config.tamper,
-        ));
+        let machine = machine::StoreMachine::new(store.clone(), directory, database, config.tamper);
+        let snapshots_installed = machine.installed();
+        let machine = Box::new(machine);
         let node = Node::start(config.raft, seams.clone(), machine).await?;
-        let queue = Queue::start(node.clone());
+        let fence = Fence::read(&*seams.directory).map_err(eventstore_disk::StoreError::from)?;
+        let rooms = Rooms::new(&config.name, config.disk_reserve, seams.directory.clone());
+        let queue = Queue::start(node.clone(), config.queue, fence.clone(), rooms.clone());
         let draw = Draw::new(seams.entropy.clone());
         Ok(Self(Arc::new(Inner {
             name: config.name,
@@ -80,6 +97,11 @@ impl Core {
             queue,
             draw,
             most_level,
+            snapshots_installed,
+            outcomes: Outcomes::default(),
+            fence,
+            comparisons: Comparisons::default(),
+            rooms,
         })))
     }
 
@@ -90,6 +112,11 @@ impl Core {
     /// The highest level of the log that this server reads.
     pub fn most_level(&self) -> u32 {
         self.0.most_level
+    }
+
+    /// How often this server's state was replaced by a snapshot that it received, since its start.
+    pub fn snapshots_installed(&self) -> u64 {
+        self.0.snapshots_installed.load(Ordering::Relaxed)
     }
 
     /// Watches, the past, history.
@@ -107,6 +134,20 @@ impl Core {
 
     pub(crate) fn queue(&self) -> &Queue {
         &self.0.queue
+    }
+
+    /// What came of the proposals that were made here for callers.
+    pub(crate) fn outcomes(&self) -> &Outcomes {
+        &self.0.outcomes
+    }
+
+    /// What comparing digests with the other servers came to.
+    pub(crate) fn comparisons(&self) -> &Comparisons {
+        &self.0.comparisons
+    }
+
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.0.rooms
     }
 
     /// Ids, salts and the ends of generated names.
@@ -127,6 +168,9 @@ impl Core {
     /// A view that holds everything acknowledged anywhere before this call (read index; one round serves all who wait, and this
     /// server has applied up to it).
     pub async fn linearizable(&self, deadline: Instant) -> Result<View, Unavailable> {
+        if let Some(why) = self.fenced() {
+            return Err(Unavailable(why.to_string()));
+        }
         let confirmed = async {
             self.0
                 .node

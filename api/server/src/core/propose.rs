@@ -43,8 +43,8 @@ impl Core {
             expectations: draft.expectations,
             act: draft.act,
         };
-        let settled = self.settle(proposal, deadline).await?;
-        match (settled.outcome, settled.event) {
+        let settled = self.settle(proposal, deadline).await;
+        let result = settled.and_then(|settled| match (settled.outcome, settled.event) {
             (Outcome::Accepted { .. }, Some(event)) => Ok(event),
             // The event is older than what history keeps: it was done, and no more can be said.
             (Outcome::Accepted { .. }, None) => Err(ProposeError::Unknown(id.uuid)),
@@ -52,10 +52,15 @@ impl Core {
                 request.attempt += 1;
                 Err(ProposeError::Rejected(rejection))
             }
-        }
+        });
+        self.outcomes().count(&result);
+        result
     }
 
     async fn settle(&self, proposal: Proposal, deadline: Instant) -> Result<Settled, ProposeError> {
+        if let Some(why) = self.fenced() {
+            return Err(ProposeError::Unavailable(why.to_string()));
+        }
         let id = proposal.id;
         let encoded = encode(&proposal);
         if encoded.len() > Proposal::MOST_BYTES {
@@ -92,7 +97,8 @@ impl Core {
                         retry_after_s: RETRY_AFTER_S,
                     });
                 }
-                SendFailure::Busy | SendFailure::NoLeader => {}
+                SendFailure::NoRoom(why) if !sent => return Err(ProposeError::NoRoom(why)),
+                SendFailure::Busy | SendFailure::NoRoom(_) | SendFailure::NoLeader => {}
                 SendFailure::Lost => sent = true,
             }
             tokio::select! {
@@ -148,6 +154,11 @@ impl Core {
                 ..
             }) => Err(SendFailure::Busy),
             Err(NetworkError::Refused {
+                code: RefusalCode::NoRoom,
+                message,
+                ..
+            }) => Err(SendFailure::NoRoom(message)),
+            Err(NetworkError::Refused {
                 code: RefusalCode::Unavailable,
                 ..
             }) => Err(SendFailure::NoLeader),
@@ -169,6 +180,8 @@ fn unreadable(error: &ReadError) -> ProposeError {
 enum SendFailure {
     /// The leader's queue is full; it was not taken.
     Busy,
+    /// The disks are too full for it; it was not taken.
+    NoRoom(String),
     /// Nobody leads, or the one asked does not; it was not taken.
     NoLeader,
     /// It may have been taken.
@@ -179,6 +192,7 @@ impl From<SendError> for SendFailure {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Full => Self::Busy,
+            SendError::NoRoom(why) => Self::NoRoom(why.to_string()),
             SendError::NotLeader => Self::NoLeader,
             SendError::Unknown => Self::Lost,
         }

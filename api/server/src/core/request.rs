@@ -42,6 +42,9 @@ pub enum ProposeError {
     /// The leader's queue is full: HTTP 429.
     #[error("too many proposals are waiting; try again in {retry_after_s} s")]
     TooBusy { retry_after_s: u32 },
+    /// The leader keeps what room there is for what keeps the cluster going; nothing was done. HTTP 507.
+    #[error("{0}")]
+    NoRoom(String),
     /// HTTP 413.
     #[error("the proposal has {bytes} bytes, the most is {most}")]
     TooLarge { bytes: usize, most: usize },

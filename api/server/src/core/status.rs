@@ -1,8 +1,12 @@
 //! What a server says about itself: `reckon status` and the metrics read it.
 
 use super::Core;
+use crate::room::HasRoom;
 use raft::Role;
 use serde::Serialize;
+
+/// By how much a wall clock may be off before it is said: what a network's delays explain is not worth a word.
+const CLOCK_OFF_MS: u64 = 5_000;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -19,6 +23,10 @@ pub struct Status {
     pub clock: String,
     /// Why it does not serve, when it does not.
     pub fault: Option<String>,
+    /// It serves nobody, for its history is not the others'.
+    pub fenced: bool,
+    /// What is wrong and does not keep it from serving.
+    pub warnings: Vec<String>,
     pub members: Vec<MemberStatus>,
 }
 
@@ -46,9 +54,23 @@ impl Core {
         self.node().log_statistics().wal_syncs
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let room = self.rooms().own().filter(HasRoom::is_short);
+        let room = room.map(|room| {
+            format!("{room}: make room, or keep less history (--history-retention). While it leads, or with a majority of such servers, users' writes are refused")
+        });
+        let off_ms = self.node().measured().clock_off_ms;
+        let off = off_ms.filter(|ms| ms.unsigned_abs() > CLOCK_OFF_MS).map(|ms| {
+            let (name, s) = (self.name(), ms.unsigned_abs() / 1_000);
+            let way = if ms > 0 { "ahead of" } else { "behind" };
+            format!("{name}'s wall clock is {s} s {way} the cluster's: set it right (the cluster's own clock does not jump with it)")
+        });
+        room.into_iter().chain(self.diverges()).chain(off).collect()
+    }
+
     pub fn status(&self) -> Status {
         let raft = self.node().status();
-        let view = self.view();
+        let (view, fenced) = (self.view(), self.fenced());
         Status {
             name: self.name().to_owned(),
             id: raft.id,
@@ -59,7 +81,9 @@ impl Core {
             applied: view.position.index,
             digest: view.digest.to_string(),
             clock: view.clock.milli(),
-            fault: raft.failed,
+            fault: raft.failed.or(fenced.as_deref().map(str::to_owned)),
+            fenced: fenced.is_some(),
+            warnings: self.warnings(),
             members: raft
                 .members
                 .into_iter()

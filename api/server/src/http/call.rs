@@ -8,6 +8,7 @@ use super::{
     create, delete, delete_collection, discovery, patch, read, subresources, text, update,
     virtual_kinds, watch,
 };
+use crate::archive::Archiving;
 use crate::core::{Core, Request};
 use crate::members;
 use crate::timetravel::{self, Moment};
@@ -67,6 +68,12 @@ impl Target {
 }
 
 impl Call {
+    /// How the archive stands, if this server keeps one.
+    pub fn archiving(&self) -> Option<Archiving> {
+        let shown = self.api.settings().archiving.lock();
+        shown.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub fn core(&self) -> &Core {
         self.api.core()
     }

@@ -66,7 +66,7 @@ pub(crate) async fn serve(call: &Call) -> Result<Reply, StatusError> {
         ["metrics"] => Ok(Reply::new(
             200,
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            call.api.metrics().print(call.core()),
+            call.api.metrics().print(),
         )),
         _ => Ok(not_found_page()),
     }
@@ -120,7 +120,7 @@ async fn health(call: &Call, endpoint: &str, check: &[&str]) -> Reply {
     };
     let checks = [
         ("ping", None),
-        ("log", call.core().status().fault),
+        ("log", call.core().node().status().failed),
         ("leader", leader),
     ];
     let excluded: Vec<&str> = call.query.all("exclude").collect();

@@ -18,6 +18,7 @@ pub(crate) fn propose(error: ProposeError) -> StatusError {
         ProposeError::TooLarge { bytes, most } => {
             StatusError::too_large(&format!("the change has {bytes} bytes, the most is {most}"))
         }
+        ProposeError::NoRoom(why) => StatusError::insufficient_storage(why),
         ProposeError::Unavailable(why) => unavailable_for(&why),
         ProposeError::Unknown(id) => StatusError::timeout(
             &format!(
@@ -40,6 +41,13 @@ fn rejected(rejection: Rejection) -> StatusError {
         | Rejection::Fenced { .. }
         | Rejection::NotNow(_)) => unavailable_for(&rejection.to_string()),
     }
+}
+
+/// This server serves nobody: asking it again is of no use, and another will answer. `reckon` knows it by the cause's reason.
+pub(crate) fn fenced(why: &str) -> StatusError {
+    let mut error = StatusError::service_unavailable(why);
+    error.details = serde_json::json!({"causes": [{"reason": "Diverged", "message": why}]});
+    error
 }
 
 pub(crate) fn unavailable(error: &Unavailable) -> StatusError {

@@ -44,6 +44,7 @@ pub(crate) use errors::{past as past_error, propose as propose_error, unavailabl
 pub(crate) use query::Query;
 pub(crate) use respond::Reply;
 
+use crate::archive;
 use crate::authority::Authority;
 use crate::config::Config;
 use crate::core::Core;
@@ -94,6 +95,8 @@ pub struct Settings {
     pub ca_pem: String,
     /// The same with its key, where this server has it: it signs the certificates of servers that join.
     pub authority: Option<Arc<Authority>>,
+    /// How the archive stands, if there is one.
+    pub archiving: archive::Shown,
 }
 
 impl From<&Config> for Settings {
@@ -104,6 +107,7 @@ impl From<&Config> for Settings {
             service_cidr: config.service_cidr.clone(),
             ca_pem: String::new(),
             authority: None,
+            archiving: archive::Shown::default(),
         }
     }
 }
@@ -125,11 +129,12 @@ pub struct ClientCertificate {
 impl Api {
     /// `logs`: where pods' logs come from; None answers 503 for them.
     pub fn new(core: Core, settings: Settings, logs: Option<Arc<dyn PodLogs>>) -> Self {
+        let metrics = metrics::Metrics::new(core.clone(), settings.archiving.clone());
         Self(Arc::new(Inner {
             core,
             settings,
             logs,
-            metrics: metrics::Metrics::default(),
+            metrics,
         }))
     }
 
@@ -156,6 +161,11 @@ impl Api {
         let answer = async {
             let user = user?;
             authorize::authorize(&user, &Attributes::of(&info))?;
+            if let Some(why) = self.0.core.fenced()
+                && !info.is_about_the_server()
+            {
+                return Err(errors::fenced(&why));
+            }
             let deadline = deadline(&info, &query, started)?;
             let body = read_body(&parts.method, body, deadline).await?;
             let call = Call {

@@ -75,6 +75,13 @@ impl RequestInfo {
         }
     }
 
+    /// What even a fenced server answers: how it is itself, and what its program can do.
+    pub fn is_about_the_server(&self) -> bool {
+        let own = ["/reckon/v1/status", "/reckon/v1/verify"];
+        self.resource.is_none()
+            && (!self.path.starts_with("/reckon/") || own.contains(&self.path.as_str()))
+    }
+
     /// A request that may last longer than any deadline.
     pub fn long_running(&self) -> bool {
         self.verb == "watch"

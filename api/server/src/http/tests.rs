@@ -1,10 +1,11 @@
 //! The whole front door over one server without sockets: a row is a request and what it is answered.
 
-use super::{Api, Caller, ClientCertificate};
+use super::{Api, Body, Caller, ClientCertificate};
 use crate::config::{Config, Member};
+use crate::core::{Core, QueueLimits};
 use crate::server::Parts;
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use seams::{FileDirectory, MemoryHub, Seams, SystemClock, SystemEntropy, ThreadRuntime};
 use serde_json::{Value, json};
@@ -13,12 +14,16 @@ use std::time::Duration;
 
 pub(crate) struct Server {
     api: Api,
-    _parts: Parts,
+    parts: Parts,
     _directory: tempfile::TempDir,
 }
 
 /// One server that leads itself, its reconcilers running.
 pub(crate) async fn server() -> Server {
+    server_with(QueueLimits::default()).await
+}
+
+async fn server_with(queue: QueueLimits) -> Server {
     let directory = tempfile::tempdir().unwrap();
     let config = Config {
         name: "server-1".into(),
@@ -38,6 +43,10 @@ pub(crate) async fn server() -> Server {
         default_not_ready_toleration_s: 300,
         service_cidr: Config::SERVICE_CIDR.into(),
         retention: crate::config::HistoryRetention::default(),
+        snapshots: crate::config::Snapshots::default(),
+        archive: None,
+        queue,
+        disk_reserve: crate::config::DiskReserve::Bytes(0),
         most_level: eventstore::LEVEL,
     };
     let seams = Seams {
@@ -52,7 +61,7 @@ pub(crate) async fn server() -> Server {
         .unwrap();
     let server = Server {
         api: parts.api.clone(),
-        _parts: parts,
+        parts,
         _directory: directory,
     };
     for _ in 0..400 {
@@ -74,6 +83,10 @@ pub(crate) async fn server() -> Server {
 }
 
 impl Server {
+    pub(crate) fn core(&self) -> &Core {
+        &self.parts.core
+    }
+
     async fn send(
         &self,
         method: &str,
@@ -81,27 +94,39 @@ impl Server {
         content_type: &str,
         body: impl Into<Bytes>,
     ) -> (u16, Value) {
+        let (code, _, body) = self.exchange(method, path, content_type, body).await;
+        (code, body)
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: impl Into<Bytes>,
+    ) -> (u16, HeaderMap, Value) {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("content-type", content_type)
             .header("user-agent", "test/1");
         let request = request.body(Full::new(body.into())).unwrap();
-        let certificate = ClientCertificate {
-            common_name: "admin".into(),
-            organizations: vec!["system:masters".into()],
-        };
-        let caller = Caller {
-            address: ([127, 0, 0, 1], 1).into(),
-            certificate: Some(certificate),
-        };
-        let response = self.api.handle(request, caller).await;
+        let response = self.api.handle(request, caller()).await;
         assert!(response.headers().contains_key("audit-id"));
         let code = response.status().as_u16();
+        let headers = response.headers().clone();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         let value = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
-        (code, value)
+        (code, headers, value)
+    }
+
+    /// An answer whose body is for the test to read, or not.
+    pub(crate) async fn open(&self, path: &str) -> Body {
+        let request = Request::get(path).body(Full::new(Bytes::new())).unwrap();
+        let response = self.api.handle(request, caller()).await;
+        assert_eq!(response.status(), 200, "{path}");
+        response.into_body()
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
@@ -119,7 +144,18 @@ impl Server {
     }
 }
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+fn caller() -> Caller {
+    let certificate = ClientCertificate {
+        common_name: "admin".into(),
+        organizations: vec!["system:masters".into()],
+    };
+    Caller {
+        address: ([127, 0, 0, 1], 1).into(),
+        certificate: Some(certificate),
+    }
+}
+
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 fn map(name: &str, text: &str) -> Value {
     json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": {"k": text}})
@@ -875,4 +911,53 @@ async fn the_api_has_a_service_of_its_own() {
     let (code, written) = server.json("PUT", path, service.clone()).await;
     assert_eq!(code, 200, "{written}");
     assert_eq!(written["spec"], service["spec"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_tells_callers_to_come_again() {
+    let bytes = QueueLimits {
+        bytes: 20 << 10,
+        ..QueueLimits::default()
+    };
+    let proposals = QueueLimits {
+        proposals: 2,
+        ..QueueLimits::default()
+    };
+    for limits in [bytes, proposals] {
+        let server = server_with(limits).await;
+        let create = |number: usize| {
+            let server = &server;
+            async move {
+                let name = format!("map-{number}");
+                let body = map(&name, &"x".repeat(8 << 10)).to_string();
+                let answer = server.exchange("POST", MAPS, "application/json", body);
+                (name, answer.await)
+            }
+        };
+        let answers = futures::future::join_all((0..64).map(create)).await;
+        let (mut taken, mut refused) = (0, 0);
+        for (name, (code, headers, body)) in answers {
+            let (there, _) = server.get(&format!("{MAPS}/{name}")).await;
+            match code {
+                201 => {
+                    assert_eq!(there, 200, "{name}");
+                    taken += 1;
+                }
+                429 => {
+                    assert_eq!(there, 404, "{name} was refused: {body}");
+                    assert_eq!(headers["retry-after"], "1");
+                    assert_eq!(body["reason"], "TooManyRequests", "{body}");
+                    refused += 1;
+                }
+                _ => panic!("{code}: {body}"),
+            }
+        }
+        assert!(
+            taken > 0 && refused > 0,
+            "{limits:?}: {taken} taken, {refused} refused"
+        );
+        // It drains: the next one is taken.
+        let (_, (code, _, body)) = create(64).await;
+        assert_eq!(code, 201, "{body}");
+    }
 }

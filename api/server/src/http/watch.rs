@@ -24,6 +24,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
+#[cfg(test)]
+mod slow_watchers;
+
 /// A watch that names no end is ended after this long, and up to as long again (Kubernetes: `min-request-timeout`), so that clients spread.
 const TIMEOUT_S: u64 = 1_800;
 /// Between two bookmarks for those who want them.
@@ -189,6 +192,7 @@ impl Feed {
                 biased;
                 () = self.sender.closed() => return,
                 () = sleep_until(self.until) => return,
+                () = self.core.fence().stands() => return,
                 batch = self.watch.next_batch(BATCH_CHANGES) => match batch {
                     Ok(batch) => self.send_changes(&batch.changes).await,
                     Err(error) => {

@@ -19,6 +19,9 @@ use kinds::schema::{Schema, defaults};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+#[cfg(test)]
+mod at_once;
+
 /// Repetitions of one request: each is a proposal that somebody else's was accepted before.
 const ATTEMPTS_MAX: u32 = 200;
 

@@ -15,6 +15,7 @@ use crate::timetravel;
 use eventstore::{Intent, View};
 use kinds::error::StatusError;
 use raft::Standing;
+pub(crate) use record::is_record;
 use record::{Invitation, Lead, Record, Wanted};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -94,6 +95,16 @@ fn named(core: &Core, view: &View, text: &str) -> Result<Named, StatusError> {
     })?;
     let member = members.iter().any(|member| member.peer.id == record.id);
     Ok(Named { record, member })
+}
+
+/// By all that was acknowledged before this call: that a server is no member is not said by one that has not heard of it yet.
+async fn found(call: &Call, text: &str) -> Result<Named, StatusError> {
+    let core = call.core();
+    let view = core
+        .linearizable(call.deadline)
+        .await
+        .map_err(|error| unavailable(&error))?;
+    named(core, &view, text)
 }
 
 async fn list(call: &Call) -> Result<Reply, StatusError> {
@@ -297,8 +308,7 @@ async fn promote(call: &Call, text: &str) -> Result<Reply, StatusError> {
 }
 
 async fn remove(call: &Call, text: &str) -> Result<Reply, StatusError> {
-    let core = call.core();
-    let id = named(core, &core.view(), text)?.record.id;
+    let id = found(call, text).await?.record.id;
     act(
         call,
         text,
@@ -332,7 +342,7 @@ async fn transfer(call: &Call) -> Result<Reply, StatusError> {
     let at = core.now().to_string();
     let (text, lead, to) = match &asked.to {
         Some(text) => {
-            let named = named(core, &core.view(), text)?;
+            let named = found(call, text).await?;
             if named.record.id == standing.leader {
                 return list(call).await;
             }

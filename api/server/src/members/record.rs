@@ -115,6 +115,10 @@ pub(crate) fn get(view: &View, id: u64) -> Option<Record> {
     serde_json::from_value(object.to_value()["spec"].clone()).ok()
 }
 
+pub(crate) fn is_record(key: &Key) -> bool {
+    &*key.resource == RESOURCE
+}
+
 pub(crate) fn key(id: u64) -> Key {
     Key::new(RESOURCE, "", id.to_string())
 }

@@ -1,6 +1,15 @@
-//! `/metrics`: what the front door has answered, and where this server stands.
+//! `/metrics`: what the front door has answered, and how the server behind it stands.
+//!
+//! What is counted here is the front door's own. Everything else is counted where it happens, as plain numbers, and read when the page is
+//! asked for (`standing`), so that nothing below depends on how it is shown. Names follow Prometheus' conventions: base units at
+//! the end, `_total` on counters, which the library adds.
+
+mod standing;
+#[cfg(test)]
+mod tests;
 
 use super::request_info::RequestInfo;
+use crate::archive;
 use crate::core::Core;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -9,7 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use std::sync::atomic::Ordering;
+use standing::Standing;
 use std::time::Duration;
 
 /// Upper bounds in seconds: a commit on a local disk is a few milliseconds, a rollout's patience a minute.
@@ -34,71 +43,31 @@ pub(crate) struct Metrics {
     requests: Family<Answered, Counter>,
     seconds: Family<ByVerb, Histogram>,
     watches: Gauge,
-    revision: Gauge,
-    applied: Gauge,
-    term: Gauge,
-    leads: Gauge,
-    log_syncs: Counter,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut registry = Registry::default();
-        let metrics = Self {
-            requests: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS_S)),
-            watches: Gauge::default(),
-            revision: Gauge::default(),
-            applied: Gauge::default(),
-            term: Gauge::default(),
-            leads: Gauge::default(),
-            log_syncs: Counter::default(),
-            registry: Registry::default(),
-        };
-        registry.register(
-            "reckon_api_requests",
-            "Requests answered",
-            metrics.requests.clone(),
-        );
-        registry.register(
-            "reckon_api_request_duration_seconds",
-            "Time until the answer's first byte",
-            metrics.seconds.clone(),
-        );
-        registry.register(
-            "reckon_api_watches",
-            "Watches open",
-            metrics.watches.clone(),
-        );
-        registry.register(
-            "reckon_revision",
-            "Revision of this server's fold",
-            metrics.revision.clone(),
-        );
-        registry.register(
-            "reckon_applied_index",
-            "Last log index folded",
-            metrics.applied.clone(),
-        );
-        registry.register("reckon_raft_term", "Raft's term", metrics.term.clone());
-        registry.register(
-            "reckon_raft_leads",
-            "1 while this server leads",
-            metrics.leads.clone(),
-        );
-        registry.register(
-            "reckon_raft_log_syncs",
-            "Times that the Raft log was synced to disk, by RocksDB's count",
-            metrics.log_syncs.clone(),
-        );
-        Self {
-            registry,
-            ..metrics
-        }
-    }
 }
 
 impl Metrics {
+    pub fn new(core: Core, archiving: archive::Shown) -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::default();
+        registry.register("reckon_api_requests", "Requests answered", requests.clone());
+        let constructor: fn() -> Histogram = || Histogram::new(BUCKETS_S);
+        let seconds = Family::new_with_constructor(constructor);
+        registry.register(
+            "reckon_api_request_duration_seconds",
+            "Time until the answer's first byte",
+            seconds.clone(),
+        );
+        let watches = Gauge::default();
+        registry.register("reckon_api_watches", "Watches open", watches.clone());
+        registry.register_collector(Box::new(Standing::of(core, archiving)));
+        Self {
+            registry,
+            requests,
+            seconds,
+            watches,
+        }
+    }
+
     pub fn answered(&self, info: &RequestInfo, code: u16, took: Duration) {
         // Only what the table of kinds knows is a label: anybody can ask for any path.
         let resource = info.resource.as_ref().and_then(|path| {
@@ -127,18 +96,7 @@ impl Metrics {
         OpenWatch(self.watches.clone())
     }
 
-    pub fn print(&self, core: &Core) -> String {
-        let status = core.status();
-        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.revision.set(whole(status.revision));
-        self.applied.set(whole(status.applied));
-        self.term.set(whole(status.term));
-        self.leads
-            .set(i64::from(status.leader.as_deref() == Some(core.name())));
-        // RocksDB keeps the count; here it is only told.
-        self.log_syncs
-            .inner()
-            .store(core.log_syncs(), Ordering::Relaxed);
+    pub fn print(&self) -> String {
         let mut text = String::new();
         // Writing into a String fails only if a metric's own printing does.
         let written = encode(&mut text, &self.registry);
