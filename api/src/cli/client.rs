@@ -60,6 +60,9 @@ pub enum Failure {
         reason: String,
         message: String,
     },
+    /// It has done nothing, and will not: another may.
+    #[error("{message}")]
+    Diverged { message: String },
     #[error("{server} answered what cannot be read: {reason}")]
     Unreadable { server: String, reason: String },
 }
@@ -115,29 +118,48 @@ impl Client {
 
     /// The first server that answers.
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
-        let mut unreachable = None;
+        let mut passed_over = None;
         for server in &self.servers {
             match server.get(path).await {
-                Err(failure @ Failure::Unreachable { .. }) => unreachable = Some(failure),
+                Err(failure @ (Failure::Unreachable { .. } | Failure::Diverged { .. })) => {
+                    passed_over = Some(failure);
+                }
                 answer => return answer,
             }
         }
-        Err(unreachable.expect("a client has one server at least"))
+        Err(passed_over.expect("a client has one server at least"))
     }
 
-    /// A request with a JSON body, to the first server that can be reached: the others only if it cannot, for what one has taken must
-    /// not be asked of another.
+    /// A request with a JSON body, to the first server that can be reached and serves: the others only if it does not, for what one has
+    /// taken must not be asked of another.
     pub async fn ask(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
-        let mut unreachable = None;
+        let mut passed_over = None;
         for server in &self.servers {
             match server.ask(method.clone(), path, body).await {
                 Err(
-                    failure @ Failure::Unreachable {
+                    failure @ (Failure::Unreachable {
                         connected: false, ..
-                    },
+                    }
+                    | Failure::Diverged { .. }),
                 ) => {
-                    unreachable = Some(failure);
+                    passed_over = Some(failure);
                 }
+                answer => return answer,
+            }
+        }
+        Err(passed_over.expect("a client has one server at least"))
+    }
+
+    /// The first server that answers, its body as it is.
+    pub async fn bytes(&self, path: &str) -> Result<Bytes, Failure> {
+        let mut unreachable = None;
+        for server in &self.servers {
+            let answer = match server.send(Method::GET, path).await {
+                Ok(answer) => server.read(answer).await,
+                Err(failure) => Err(failure),
+            };
+            match answer {
+                Err(failure @ Failure::Unreachable { .. }) => unreachable = Some(failure),
                 answer => return answer,
             }
         }
@@ -280,6 +302,10 @@ impl Server {
                 .and_then(Value::as_str)
                 .map(str::to_string)
         };
+        if status["details"]["causes"][0]["reason"] == "Diverged" {
+            let message = text("message").unwrap_or_default();
+            return Err(Failure::Diverged { message });
+        }
         Err(Failure::Refused {
             code,
             reason: text("reason")
@@ -300,7 +326,7 @@ impl Server {
         }
     }
 
-    fn unreachable(&self, connected: bool, reason: impl ToString) -> Failure {
+    pub fn unreachable(&self, connected: bool, reason: impl ToString) -> Failure {
         Failure::Unreachable {
             server: self.name.clone(),
             url: self.url.clone(),

@@ -3,6 +3,7 @@
 //! Commands print to standard output what was asked for and nothing else; what is said on the way goes to standard error.
 
 mod agent;
+mod backup;
 mod client;
 mod completion;
 mod demo_image;
@@ -81,8 +82,10 @@ enum Command {
     Why(why::Args),
     /// Show how an object differs between two revisions or times
     Diff(diff::Args),
-    /// Make objects, a namespace or everything what they were at a moment, by new events
+    /// Make objects, a namespace or everything what they were at a moment; or a new cluster, from a backup
     Restore(restore::Args),
+    /// Write history to a directory or an object store, and look at what is there
+    Backup(backup::Args),
     /// Keep history from being pruned, from a moment on, until it is released
     Hold(hold::Args),
     /// Check every digest of the history
@@ -108,6 +111,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Why(args) => block_on(why::run(args)),
         Command::Diff(args) => block_on(diff::run(args)),
         Command::Restore(args) => block_on(restore::run(args)),
+        Command::Backup(args) => block_on(backup::run(args)),
         Command::Hold(args) => block_on(hold::run(args)),
         Command::Verify(args) => block_on(verify::run(args)),
         Command::Simulate(args) => simulate::run(args),

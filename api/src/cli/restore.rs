@@ -1,11 +1,15 @@
-//! `reckon restore`: the past written forward on a living cluster, by new events.
+//! `reckon restore`: the past written forward on a living cluster, by new events; or a new cluster made from a backup.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use http::Method;
 use serde_json::{Value, json};
+use server::archive::{Archive, restore};
+use uuid::Uuid;
 
+use super::backup::progress;
 use super::history::changes;
 use super::resource::Target;
 use super::{Connection, output};
@@ -17,10 +21,15 @@ Examples:
   reckon restore configmap/a --at 120
   reckon restore --namespace shop --at 2026-11-21T08:00:00Z
   reckon restore --at 1042                   everything that is desired state
+  reckon restore --from s3://backups/reckon --at 2026-11-21T08:00:00Z --data-dir ./new/server-1
 
 What was changed since is put back, what was deleted is made again, what is new is deleted. Status, nodes, leases and events are left as they
 are, and what a controller made is left to it. It is a change like any other: 'reckon history' shows it with who did it, and restoring the
-revision before it undoes it.")]
+revision before it undoes it.
+
+With --from a directory is made for the first server of a new cluster, which has all of the old one's history and goes on from the moment
+asked for: what was desired then; no pods of controllers, no nodes, leases or status. Start it alone, and let others join it ('reckon member
+add'); on one machine: reckon up --data-dir ./new --servers 1, and later with --servers 3.")]
 pub struct Args {
     /// KIND/NAME of one object [default: all of the namespace, else of the cluster]
     #[arg(value_name = "KIND/NAME")]
@@ -28,9 +37,21 @@ pub struct Args {
     /// All of this namespace; with an object: where it lives
     #[arg(short, long)]
     namespace: Option<String>,
-    /// To which moment: a revision or an RFC 3339 time
-    #[arg(long, value_name = "REVISION|TIME")]
-    at: String,
+    /// To which moment: a revision or an RFC 3339 time [with --from the default is the end of the backup]
+    #[arg(long, value_name = "REVISION|TIME", required_unless_present = "from")]
+    at: Option<String>,
+    /// Make a new cluster from the backup at this URL
+    #[arg(long, value_name = "URL", requires = "data_dir", conflicts_with_all = ["object", "namespace", "dry_run"])]
+    from: Option<String>,
+    /// With --from: the directory of the new cluster's first server, which is made
+    #[arg(long, value_name = "DIR", requires = "from")]
+    data_dir: Option<PathBuf>,
+    /// With --from: of which cluster, where there are several
+    #[arg(long, value_name = "ID", requires = "from")]
+    cluster: Option<Uuid>,
+    /// With --from: how many revisions to pass over, for the old cluster may have given out more than was backed up
+    #[arg(long, value_name = "REVISIONS", default_value_t = REVISION_GAP)]
+    revision_gap: u64,
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -38,7 +59,13 @@ pub struct Args {
     connection: Connection,
 }
 
+/// Far more than a cluster writes between two looks of the archive.
+const REVISION_GAP: u64 = 1_000_000;
+
 pub async fn run(args: Args) -> Result<ExitCode> {
+    if let (Some(from), Some(data_dir)) = (&args.from, &args.data_dir) {
+        return from_backup(&args, from, data_dir).await;
+    }
     let client = args.connection.client()?;
     let mut asked = json!({ "at": args.at, "dryRun": args.dry_run });
     match &args.object {
@@ -52,6 +79,46 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         .ask(Method::POST, "/reckon/v1/restore", &asked)
         .await?;
     output::print(args.connection.output, &answer, || text(&answer))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn from_backup(args: &Args, from: &str, data_dir: &Path) -> Result<ExitCode> {
+    let archive = Archive::open(from)?;
+    let bar = progress(0);
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
+    let user = user
+        .ok()
+        .flatten()
+        .map_or_else(|| "unknown".to_owned(), |user| user.name);
+    let asked = restore::Asked {
+        cluster: args.cluster,
+        at: args.at.clone(),
+        gap: args.revision_gap,
+        user,
+    };
+    let made = restore::restore(&archive, data_dir, &asked, |revision, last| {
+        bar.set_length(last);
+        bar.set_position(revision);
+    })
+    .await;
+    bar.finish_and_clear();
+    let made = made?;
+    output::print(args.connection.output, &made, || {
+        format!(
+            "Restored {} objects as of revision {} ({}) of cluster {}, whose backup ends at revision {}.\nThe new cluster is {}; it begins at \
+             revision {}, and its history goes back into the old one's.\n\nStart its first server alone, with the name and address it is to have:\n  \
+             reckon server --data-dir {} --name NAME --initial-cluster NAME=HOST:PORT --ca … --cert … --key …\nor, if that directory is \
+             DIR/server-1, on this machine: reckon up --data-dir DIR --servers 1\n",
+            made.objects,
+            made.at,
+            made.at_time,
+            made.before,
+            made.before_revision,
+            made.cluster,
+            made.revision,
+            data_dir.display()
+        )
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use server::Config;
-use server::config::{HistoryRetention, Joined, Member, Retain};
+use server::config::{DiskReserve, HistoryRetention, Joined, Member, Retain, Snapshots};
+use server::core::QueueLimits;
 
 use super::join::{self, Asking, Files, How, Place};
 use super::output::Format;
@@ -101,6 +102,19 @@ pub struct TunableArgs {
     /// The same for Events and Leases, which are many and seldom read later
     #[arg(long, value_name = "DURATION|REVISIONS", default_value = "forever", value_parser = retain)]
     pub ephemeral_history_retention: Retain,
+    /// Write history away as it is made, to go back to any moment of it: file:///DIR, s3://BUCKET/PREFIX, gs://…, az://…; credentials
+    /// come from the environment (AWS_ACCESS_KEY_ID, …)
+    #[arg(long, value_name = "URL")]
+    pub archive: Option<String>,
+    /// Log that may gather before a snapshot of the state is taken, after which the log can be shortened
+    #[arg(long, value_name = "BYTES", default_value_t = Snapshots::default().log_bytes)]
+    pub snapshot_log_bytes: u64,
+    /// Log entries to keep behind a snapshot: a server that lags by more is rebuilt from the snapshot
+    #[arg(long, value_name = "ENTRIES", default_value_t = Snapshots::default().keep_entries)]
+    pub snapshot_keep_entries: u64,
+    /// What is to stay free of the disk: below it users' writes are refused, with 507, and everything else goes on
+    #[arg(long, value_name = "PERCENT|BYTES", default_value = "5%", value_parser = reserve)]
+    pub disk_reserve: DiskReserve,
     /// Be as old a program as knows no level of the log above this
     #[arg(long, value_name = "LEVEL", hide = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(Config::MOST_LEVEL)))]
     pub max_level: Option<u32>,
@@ -120,7 +134,14 @@ impl TunableArgs {
                 "--ephemeral-history-retention",
                 shown(self.ephemeral_history_retention),
             ),
+            ("--snapshot-log-bytes", self.snapshot_log_bytes.to_string()),
+            (
+                "--snapshot-keep-entries",
+                self.snapshot_keep_entries.to_string(),
+            ),
+            ("--disk-reserve", reserve_text(self.disk_reserve)),
         ];
+        flags.extend(self.archive.clone().map(|url| ("--archive", url)));
         flags.extend(
             self.max_level
                 .map(|level| ("--max-level", level.to_string())),
@@ -149,6 +170,33 @@ fn retain(text: &str) -> Result<Retain, String> {
             "'{text}' is neither a duration (90d, 12h), nor a number of revisions, nor 'forever'"
         )
     })
+}
+
+fn reserve_text(reserve: DiskReserve) -> String {
+    match reserve {
+        DiskReserve::Percent(percent) => format!("{percent}%"),
+        DiskReserve::Bytes(bytes) => bytes.to_string(),
+    }
+}
+
+fn reserve(text: &str) -> Result<DiskReserve, String> {
+    let wrong = || {
+        format!(
+            "'{text}' is neither a part of the disk (5%) nor a number of bytes (1073741824, 1GiB, 500MiB)"
+        )
+    };
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent = percent.parse().ok().filter(|percent| *percent <= 100);
+        return percent.map(DiskReserve::Percent).ok_or_else(wrong);
+    }
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let unit = units
+        .iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+    let (number, shift) = unit.unwrap_or((text, 0));
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(wrong)?;
+    Ok(DiskReserve::Bytes(bytes))
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -243,6 +291,13 @@ async fn config(args: Args) -> Result<Config> {
             all: args.tunables.history_retention,
             ephemeral: args.tunables.ephemeral_history_retention,
         },
+        snapshots: Snapshots {
+            log_bytes: args.tunables.snapshot_log_bytes,
+            keep_entries: args.tunables.snapshot_keep_entries,
+        },
+        archive: args.tunables.archive,
+        queue: QueueLimits::default(),
+        disk_reserve: args.tunables.disk_reserve,
         most_level: args.tunables.max_level.unwrap_or(Config::MOST_LEVEL),
     })
 }
@@ -309,6 +364,29 @@ mod tests {
         check("never", None);
         check("-1", None);
         check("3w", None);
+    }
+
+    #[test]
+    fn reserves() {
+        let check = |text: &str, expected: Option<DiskReserve>| {
+            assert_eq!(reserve(text).ok(), expected, "{text}");
+            if let Some(expected) = expected {
+                assert_eq!(reserve(&reserve_text(expected)), Ok(expected), "{text}");
+            }
+        };
+        check("5%", Some(DiskReserve::Percent(5)));
+        check("0%", Some(DiskReserve::Percent(0)));
+        check("100%", Some(DiskReserve::Percent(100)));
+        check("101%", None);
+        check("-1%", None);
+        check("0", Some(DiskReserve::Bytes(0)));
+        check("1073741824", Some(DiskReserve::Bytes(1 << 30)));
+        check("2GiB", Some(DiskReserve::Bytes(2 << 30)));
+        check("500MiB", Some(DiskReserve::Bytes(500 << 20)));
+        check("18446744073709551615KiB", None);
+        check("2GB", None);
+        check("", None);
+        check("some", None);
     }
 
     #[test]

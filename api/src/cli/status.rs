@@ -1,6 +1,7 @@
 //! `reckon status`: each server asked about itself, so that what one has not heard of another does not hide it.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::join_all;
@@ -22,10 +23,21 @@ pub struct Args {
     connection: Connection,
 }
 
+/// One that hangs is told as such, and not waited for as long as a write would be.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
 pub async fn run(args: Args) -> Result<ExitCode> {
     let client = args.connection.client()?;
     let asked = client.servers().iter().map(|server| async {
-        match server.get("/reckon/v1/status").await {
+        let answer = server.get("/reckon/v1/status");
+        let answer = tokio::time::timeout(ANSWER_LIMIT, answer).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(server.unreachable(
+                true,
+                format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
+            ))
+        });
+        match answer {
             Ok(mut status) => {
                 // Who is a member is what this command asks all of them for.
                 if let Some(fields) = status.as_object_mut() {
@@ -97,6 +109,9 @@ fn text(status: &Value) -> String {
                 shown(&member["name"])
             ));
         }
+        for warning in member["warnings"].as_array().into_iter().flatten() {
+            text.push_str(&format!("\n{}\n", shown(warning)));
+        }
     }
     text
 }
@@ -111,6 +126,7 @@ fn row(member: &Value, leader: Option<&str>) -> Vec<String> {
     let name = shown(&member["name"]);
     let role = match (member["error"].is_null(), leader == Some(name.as_str())) {
         (false, _) => "unreachable",
+        (true, _) if member["fenced"] == true => "fenced",
         (true, true) => "leader",
         (true, false) => "follower",
     };
