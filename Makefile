@@ -44,7 +44,7 @@ up: $(if $(AGENTLESS),,packages-run) build
 
 # The tests come last: the runner's closing lines are what counts.
 test: packages-run packages-test sudo lint build exchanges
-	@kubectl=$$(.ci/kubectl); echo "kubectl: $$kubectl"; export RECKON_KUBECTL=$$kubectl; \
+	@kubectl=$$(.ci/kubectl); echo "kubectl: $$kubectl"; export RECKON_KUBECTL=$$kubectl RECKON_MOTO=$$(.ci/moto); \
 	if [ -n "$(SUDO)" ]; then (while kill -0 $$$$ 2>/dev/null; do sudo -n -v; sleep 50; done) >/dev/null 2>&1 & fi; \
 	if cargo nextest --version >/dev/null 2>&1; \
 	then $(CARGO) nextest run --workspace --locked --no-fail-fast; \

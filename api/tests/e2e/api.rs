@@ -73,6 +73,20 @@ impl Api {
             .unwrap()
     }
 
+    /// A number of `/metrics` that has no labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics").body;
+        let Value::String(text) = &metrics else {
+            panic!("no metrics: {metrics}")
+        };
+        let value = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .find(|(found, _)| *found == name);
+        let (_, value) = value.unwrap_or_else(|| panic!("no {name} in {text}"));
+        value.parse().unwrap()
+    }
+
     /// What was answered, or why nothing was within the limit.
     pub fn send(
         &self,

@@ -40,6 +40,7 @@ pub struct Cluster {
     pub port: u16,
     agents: u32,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     up: Option<Child>,
     /// What `up` said so far.
     said: Arc<Mutex<String>>,
@@ -94,6 +95,7 @@ impl Cluster {
             port,
             agents: options.agents,
             arguments,
+            environment: Vec::new(),
             up: None,
             said: Arc::default(),
             _alone: alone,
@@ -104,6 +106,13 @@ impl Cluster {
     pub fn set(&mut self, flag: &str, value: &str) {
         let at = self.arguments.iter().position(|argument| argument == flag);
         self.arguments[at.unwrap() + 1] = value.to_string();
+    }
+
+    /// For it and for reckon's own commands, from the next start on.
+    pub fn environment(&mut self, variables: &[(&str, &str)]) {
+        let variables = variables.iter();
+        self.environment
+            .extend(variables.map(|(name, value)| (name.to_string(), value.to_string())));
     }
 
     /// Starts it, with what the directory holds, and waits for `ready:`.
@@ -123,6 +132,7 @@ impl Cluster {
         how(&mut command);
         command
             .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -209,6 +219,7 @@ impl Cluster {
         run(
             Command::new(RECKON)
                 .env("KUBECONFIG", self.kubeconfig())
+                .envs(self.environment.iter().cloned())
                 .args(arguments),
             "",
         )

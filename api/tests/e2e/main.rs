@@ -6,10 +6,15 @@
 
 mod agent_alone;
 mod api;
+mod backup;
 mod bad_input;
 mod cluster;
+mod disk_full;
+mod fenced;
 mod image;
+mod kill_loop;
 mod kubectl_verbs;
+mod lagging;
 mod logs;
 mod machine;
 mod members;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{Cluster, Options, said_by};
 use crate::wait;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -94,5 +94,12 @@ fn one_server_refuses_in_time_and_tells_outcomes_later() {
         let version: &Value = &there.body["metadata"]["resourceVersion"];
         assert_eq!(version, &json!(found.body["revision"].to_string()));
     }
+    // The same by command: the outcome, or that there is none to tell.
+    let told = said_by(&cluster.reckon(&["history", "--id", id]));
+    let says = match found.code {
+        200 => format!("accepted as revision {}", found.body["revision"]),
+        _ => found.body["message"].as_str().unwrap().to_owned(),
+    };
+    assert!(told.contains(&says), "{told}");
     cluster.stop();
 }

@@ -2,13 +2,13 @@
 //! RocksDB's, are read before and after each write: each must have been synced on a majority.
 
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::Api;
 use crate::cluster::Cluster;
 
 const WRITES: usize = 30;
-const METRIC: &str = "reckon_raft_log_syncs_total ";
+const METRIC: &str = "reckon_raft_log_syncs_total";
 
 #[test]
 fn every_acknowledgement_follows_a_sync_on_a_majority() {
@@ -53,14 +53,6 @@ fn every_acknowledgement_follows_a_sync_on_a_majority() {
 }
 
 fn syncs(servers: &[Api]) -> Vec<u64> {
-    let of = |server: &Api| {
-        let metrics = server.get("/metrics").body;
-        let Value::String(text) = &metrics else {
-            panic!("no metrics: {metrics}")
-        };
-        let line = text.lines().find_map(|line| line.strip_prefix(METRIC));
-        let number = line.unwrap_or_else(|| panic!("no {METRIC}in {text}"));
-        number.parse().unwrap()
-    };
+    let of = |server: &Api| server.metric(METRIC) as u64;
     servers.iter().map(of).collect()
 }
