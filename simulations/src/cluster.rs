@@ -7,7 +7,7 @@ use crate::planted::Planted;
 use crate::sides::{Chance, DiskFaults, InlineRuntime, SimClock, SimDisks, SimNet, SimPlug};
 use seams::Seams;
 use server::agents::Hub;
-use server::config::{HistoryRetention, Joined, Member};
+use server::config::{DiskReserve, HistoryRetention, Joined, Member, Snapshots};
 use server::http::Api;
 use server::server::{Parts, RunError};
 use server::{Config, Tamper};
@@ -18,6 +18,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+
+/// Small, so that servers that were away for a while are rebuilt from snapshots.
+const SNAPSHOTS: Snapshots = Snapshots {
+    log_bytes: 32 << 10,
+    keep_entries: 20,
+};
 
 /// The servers' front doors by name: what agents dial and clients call, as long as the server lives.
 #[derive(Clone, Default)]
@@ -96,6 +102,9 @@ pub struct SimServer {
     chance: Chance,
     /// What it was told when it joined; None for a first member.
     joined: Option<Joined>,
+    /// What is done to its apply in a scene of its own; none but there.
+    #[cfg(test)]
+    pub tamper: Option<Tamper>,
     /// It was removed, and is never started again.
     gone: bool,
     /// The present life; None while it is dead.
@@ -109,6 +118,8 @@ pub struct SimCluster {
     pub net: SimNet,
     pub fronts: Fronts,
     lives: Lives,
+    /// Of lives that have ended.
+    snapshots_installed: u64,
     planted: Option<Planted>,
     first_members: Vec<Member>,
     node_grace_s: u64,
@@ -141,6 +152,7 @@ impl SimCluster {
             net: SimNet::new(Chance::new(seed, 2)),
             fronts: Fronts::default(),
             lives,
+            snapshots_installed: 0,
             planted,
             first_members: members,
             node_grace_s,
@@ -160,6 +172,8 @@ impl SimCluster {
             disks: SimDisks::new(Chance::new(self.seed, 100 + index as u64)),
             chance: Chance::new(self.seed, 200 + index as u64),
             joined,
+            #[cfg(test)]
+            tamper: None,
             gone: false,
             parts: None,
         };
@@ -238,6 +252,8 @@ impl SimCluster {
         let tamper: Option<Tamper> = self
             .planted
             .and_then(|planted| planted.tamper(server.clock.clone()));
+        #[cfg(test)]
+        let tamper = tamper.or_else(|| server.tamper.clone());
         let parts = Parts::start(
             &self.config(server),
             seams,
@@ -270,11 +286,19 @@ impl SimCluster {
         let Some(parts) = server.parts.take() else {
             return;
         };
+        self.snapshots_installed += parts.core.snapshots_installed();
         self.net.unplug(&server.name);
         server.disks.crash();
         self.fronts.shut(&server.name);
         self.lives.end(&server.name);
         parts.abort();
+    }
+
+    /// How often a server was rebuilt from a snapshot.
+    pub fn snapshots_installed(&self) -> u64 {
+        let alive = self.alive();
+        let alive = alive.map(|(_, _, parts)| parts.core.snapshots_installed());
+        self.snapshots_installed + alive.sum::<u64>()
     }
 
     fn config(&self, server: &SimServer) -> Config {
@@ -297,6 +321,10 @@ impl SimCluster {
             default_not_ready_toleration_s: 5,
             service_cidr: Config::SERVICE_CIDR.to_owned(),
             retention: HistoryRetention::default(),
+            snapshots: SNAPSHOTS,
+            archive: None,
+            queue: server::core::QueueLimits::default(),
+            disk_reserve: DiskReserve::default(),
             most_level: eventstore::LEVEL,
         }
     }

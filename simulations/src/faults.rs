@@ -24,10 +24,12 @@ pub struct FaultCounts {
     pub members_added: u64,
     pub members_removed: u64,
     pub leader_transfers: u64,
+    /// Not a fault, but what one leads to: a server was away for longer than the log reaches back.
+    pub snapshots_installed: u64,
 }
 
 impl FaultCounts {
-    pub fn rows(&self) -> [(&'static str, u64); 15] {
+    pub fn rows(&self) -> [(&'static str, u64); 16] {
         [
             ("messages lost", self.messages_lost),
             ("messages delayed", self.messages_delayed),
@@ -44,6 +46,7 @@ impl FaultCounts {
             ("members added", self.members_added),
             ("members removed", self.members_removed),
             ("leader transfers", self.leader_transfers),
+            ("rebuilt from a snapshot", self.snapshots_installed),
         ]
     }
 
@@ -63,6 +66,7 @@ impl FaultCounts {
         self.members_added += other.members_added;
         self.members_removed += other.members_removed;
         self.leader_transfers += other.leader_transfers;
+        self.snapshots_installed += other.snapshots_installed;
     }
 }
 
@@ -177,6 +181,7 @@ impl Faults {
             messages_cut: net.cut,
             syncs_failed: disks.iter().map(|(failed, _)| failed).sum(),
             batches_lost: disks.iter().map(|(_, lost)| lost).sum(),
+            snapshots_installed: cluster.snapshots_installed(),
             ..self.counts
         }
     }
@@ -210,7 +215,7 @@ impl Faults {
     fn bury(&mut self, cluster: &mut SimCluster) {
         let dead: Vec<_> = cluster
             .alive()
-            .filter(|(_, _, parts)| parts.core.status().fault.is_some())
+            .filter(|(_, _, parts)| parts.core.node().status().failed.is_some())
             .map(|(index, _, _)| index)
             .collect();
         for index in dead {

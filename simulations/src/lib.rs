@@ -1,7 +1,7 @@
 //! The production code on a simulated network, disk and clock, from one seed.
 //!
 //! `sides` stands in for the seams; `cluster` starts and kills servers; `agents` are simulated nodes on simulated wires; `workload` is
-//! what clients do; `faults` what goes wrong; `invariants` what must hold, one a file; `history` shows
+//! what clients do; `faults` what goes wrong; `directed` scenes set by hand; `invariants` what must hold, one a file; `history` shows
 //! them what the servers write; `run` is one seed from beginning to end. The same
 //! seed gives the same log digest. Nothing here may be in the way of the production code: no part of a server is replaced.
 
@@ -13,6 +13,8 @@ compile_error!(
 mod agents;
 mod cli;
 mod cluster;
+#[cfg(test)]
+mod directed;
 mod faults;
 mod history;
 pub mod invariants;

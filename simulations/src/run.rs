@@ -7,7 +7,7 @@ use crate::history::Historian;
 use crate::invariants::digests::Digests;
 use crate::invariants::freed::Lives;
 use crate::invariants::one_leader::OneLeader;
-use crate::invariants::{Violation, converged};
+use crate::invariants::{Violation, converged, restored, unfenced};
 use crate::members::Operator;
 use crate::planted::Planted;
 use crate::sides::Chance;
@@ -118,6 +118,8 @@ struct Watcher {
     historian: Historian,
     leaders: OneLeader,
     digests: Digests,
+    /// A planted bug may make servers differ.
+    planted: bool,
 }
 
 impl Watcher {
@@ -130,6 +132,9 @@ impl Watcher {
             let view = parts.core.view();
             self.digests
                 .stands(&server.name, view.revision, view.digest, view.clock)?;
+            if !self.planted {
+                unfenced::check(&parts.core)?;
+            }
         }
         Ok(())
     }
@@ -159,7 +164,10 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
         lives.clone(),
     );
     let mut faults = Faults::new(Chance::new(options.seed, 1), options.nodes);
-    let mut watcher = Watcher::default();
+    let mut watcher = Watcher {
+        planted: options.planted.is_some(),
+        ..Watcher::default()
+    };
     let names = cluster.names();
     let sizes = options.sizes.filter(|_| options.planted.is_none());
     let mut operator =
@@ -232,6 +240,10 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
         .await
         .map_err(&end)?;
     check_history(&cluster, &mut watcher, &told, &view).map_err(&end)?;
+    if let Some((_, _, parts)) = cluster.alive().next() {
+        let chance = Chance::new(options.seed, 4);
+        restored::through_a_backup(parts.core.store(), chance).map_err(&end)?;
+    }
     nodes.iter().for_each(|node| node.abort());
     let changes = operator.map(|operator| operator.counts).unwrap_or_default();
     let books = told.lock();

@@ -348,7 +348,10 @@ pub async fn ask(
     match status {
         status if status.is_success() => Answer::Done(value),
         // It says itself that the outcome is not known.
-        StatusCode::GATEWAY_TIMEOUT | StatusCode::INTERNAL_SERVER_ERROR => Answer::Unknown,
+        StatusCode::GATEWAY_TIMEOUT | StatusCode::INTERNAL_SERVER_ERROR => {
+            tracing::info!(%status, %value, path, "an answer that does not tell");
+            Answer::Unknown
+        }
         status => Answer::Refused(status, value),
     }
 }

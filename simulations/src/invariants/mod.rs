@@ -10,6 +10,9 @@ pub mod fenced;
 pub mod freed;
 pub mod once;
 pub mod one_leader;
+pub mod restored;
+pub mod time_goes_on;
+pub mod unfenced;
 
 use eventstore::Event;
 
@@ -42,5 +45,6 @@ pub fn of_history() -> Vec<Box<dyn OfHistory>> {
         Box::<fenced::Fenced>::default(),
         Box::<bound_once::BoundOnce>::default(),
         Box::<capacity::Capacity>::default(),
+        Box::<time_goes_on::TimeGoesOn>::default(),
     ]
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use seams::{
     Batch, Directory, Disk, DiskError, DiskOptions, FileInfo, Operation, Order, Pairs, Range,
-    Reader, Statistics, Synced,
+    Reader, Room, Statistics, Synced,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const UNSYNCED_MAX: usize = 2_048;
 /// A checkpoint is one file of this name.
 const FILE: &str = "content";
+/// What a disk holds that nobody else fills.
+const ROOM: Room = Room {
+    total: 1 << 40,
+    free: 1 << 39,
+};
 
 type Map = OrdMap<Bytes, Bytes>;
 
@@ -36,6 +41,7 @@ pub struct SimDisks(Arc<Mutex<Content>>);
 struct Content {
     chance: Chance,
     faults: DiskFaults,
+    room: Room,
     /// Grows with each crash: handles of an earlier life are cut.
     life: u64,
     files: BTreeMap<String, Vec<u8>>,
@@ -117,6 +123,7 @@ impl SimDisks {
         Self(Arc::new(Mutex::new(Content {
             chance,
             faults: DiskFaults::default(),
+            room: ROOM,
             life: 0,
             files: BTreeMap::new(),
             databases: BTreeMap::new(),
@@ -124,6 +131,11 @@ impl SimDisks {
             failed_syncs: 0,
             lost_batches: 0,
         })))
+    }
+
+    /// Others fill it, or make room.
+    pub fn set_room(&self, room: Room) {
+        self.lock().room = room;
     }
 
     pub fn set_faults(&self, faults: DiskFaults) {
@@ -243,6 +255,10 @@ impl Directory for SimDirectory {
             .files
             .insert(name.to_owned(), bytes.to_vec());
         Ok(())
+    }
+
+    fn room(&self) -> Result<Room, DiskError> {
+        Ok(self.content("room")?.room)
     }
 
     fn files(&self, name: &str) -> Result<Vec<FileInfo>, DiskError> {

@@ -1,0 +1,161 @@
+//! Scenes that are set by hand, where a drawn fault would not show the point, or not by itself: one a file.
+
+mod clock_jumps;
+mod cut_off;
+mod disk_full;
+mod diverged;
+mod forwarded;
+
+use crate::agents;
+use crate::cluster::SimCluster;
+use crate::invariants::freed::Lives;
+use crate::run::runtime;
+use crate::workload::{ANSWER_TIMEOUT, Answer, ask};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use server::Tamper;
+use server::core::{Core, Status};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+const SEED: u64 = 1;
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const NODE_GRACE_S: u64 = 8;
+
+/// Three servers, some nodes, and a client whom every server hears.
+struct Stage {
+    cluster: SimCluster,
+    nodes: Vec<JoinHandle<()>>,
+}
+
+/// Plays a scene on a runtime of its own.
+fn play<F: Future<Output = ()>>(scene: F) {
+    let runtime = runtime(SEED);
+    runtime.block_on(scene);
+    runtime.shutdown_background();
+}
+
+impl Stage {
+    /// Started, and writable. `tamper`: what is done to the apply of the server of this index.
+    async fn set(nodes: u32, tamper: Option<(usize, Tamper)>) -> Self {
+        let started = Instant::now();
+        let mut cluster = SimCluster::new(SEED, 3, None, NODE_GRACE_S, Lives::default());
+        if let Some((index, tamper)) = tamper {
+            cluster.servers[index].tamper = Some(tamper);
+        }
+        for index in 0..3 {
+            cluster.start(index).await.unwrap();
+        }
+        let names = cluster.names();
+        let start = |index| {
+            let (net, fronts) = (cluster.net.clone(), cluster.fronts.clone());
+            agents::start(index, SEED, names.clone(), net, fronts, started)
+        };
+        let nodes = (1..=nodes).map(start).collect();
+        let stage = Self { cluster, nodes };
+        stage
+            .until("a namespace to write to", 60, async || {
+                stage.leader()?;
+                let path = "/api/v1/namespaces/default/serviceaccounts/default";
+                let answer = stage.ask(0, Method::GET, path, None).await;
+                matches!(answer, Answer::Done(_)).then_some(())
+            })
+            .await;
+        stage
+    }
+
+    fn core(&self, index: usize) -> &Core {
+        &self.cluster.servers[index].parts.as_ref().unwrap().core
+    }
+
+    fn status(&self, index: usize) -> Status {
+        self.core(index).status()
+    }
+
+    fn leader(&self) -> Option<usize> {
+        self.cluster.leader()
+    }
+
+    /// The servers that do not lead.
+    fn followers(&self) -> Vec<usize> {
+        let leader = self.leader();
+        (0..3).filter(|index| Some(*index) != leader).collect()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.cluster.servers[index].name.clone()
+    }
+
+    /// A server is cut off from the two others, and from nobody else.
+    fn cut_off(&self, index: usize) {
+        let others = (0..3).filter(|other| *other != index);
+        let others: Vec<_> = others.map(|other| self.name(other)).collect();
+        self.cluster.net.cut(&[self.name(index)], &others);
+    }
+
+    async fn ask(&self, server: usize, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let (fronts, net) = (&self.cluster.fronts, &self.cluster.net);
+        let name = self.name(server);
+        let asked = ask(fronts, net, "client-0", &name, method, path, body);
+        timeout(ANSWER_TIMEOUT * 7, asked)
+            .await
+            .unwrap_or(Answer::Unknown)
+    }
+
+    /// Creates a ConfigMap through a server.
+    async fn create(&self, server: usize, name: &str) -> Answer {
+        let map = json!({"metadata": {"name": name}, "data": {"a": "b"}});
+        self.ask(server, Method::POST, MAPS, Some(&map)).await
+    }
+
+    async fn until<T>(
+        &self,
+        what: &str,
+        limit_s: u64,
+        mut look: impl AsyncFnMut() -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + Duration::from_secs(limit_s);
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            let standing: Vec<_> = (0..3)
+                .filter(|index| self.cluster.servers[*index].parts.is_some())
+                .map(|index| self.status(index))
+                .collect();
+            assert!(
+                Instant::now() < deadline,
+                "{what}: not within {limit_s} s; {standing:#?}"
+            );
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.nodes.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// What was done.
+#[track_caller]
+fn done(answer: Answer) -> Value {
+    match answer {
+        Answer::Done(value) => value,
+        other => panic!("{other}"),
+    }
+}
+
+/// What was refused, with which code and message.
+#[track_caller]
+fn refused(answer: Answer) -> (StatusCode, String) {
+    match answer {
+        Answer::Refused(code, status) => {
+            let message = status["message"].as_str().unwrap_or_default().to_owned();
+            (code, message)
+        }
+        other => panic!("{other}"),
+    }
+}
