@@ -11,8 +11,10 @@ use crate::invariants::{Violation, converged, restored, unfenced};
 use crate::members::Operator;
 use crate::planted::Planted;
 use crate::sides::Chance;
-use crate::workload::{Client, Told, prepare};
+use crate::workload::{Answer, Client, Told, ask, prepare};
 use eventstore::View;
+use http::Method;
+use serde_json::json;
 use std::time::Duration;
 use tokio::runtime::{Builder, RngSeed, Runtime};
 use tokio::time::{Instant, sleep};
@@ -240,10 +242,10 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
         .await
         .map_err(&end)?;
     check_history(&cluster, &mut watcher, &told, &view).map_err(&end)?;
-    if let Some((_, _, parts)) = cluster.alive().next() {
-        let chance = Chance::new(options.seed, 4);
-        restored::through_a_backup(parts.core.store(), chance).map_err(&end)?;
-    }
+    let chance = Chance::new(options.seed, 4);
+    restore(&mut cluster, &mut faults, &mut watcher, &chance)
+        .await
+        .map_err(&end)?;
     nodes.iter().for_each(|node| node.abort());
     let changes = operator.map(|operator| operator.counts).unwrap_or_default();
     let books = told.lock();
@@ -336,6 +338,43 @@ async fn converge(
         "not within {CONVERGE_S} s after healing: {why}; {}",
         standing.join("; ")
     )))
+}
+
+/// Desired state becomes what it was at some moment, by a restore that anybody may ask for; and a backup is the same history.
+async fn restore(
+    cluster: &mut SimCluster,
+    faults: &mut Faults,
+    watcher: &mut Watcher,
+    chance: &Chance,
+) -> Result<(), Violation> {
+    let Some((_, server, parts)) = cluster.alive().next() else {
+        return Err(converged::violation("nobody lives".to_owned()));
+    };
+    let (name, store) = (server.name.clone(), parts.core.store().clone());
+    restored::through_a_backup(&store, chance.clone())?;
+    let failed = |what: String| Violation::new("restored is past", what);
+    let asked = chance.between(1, store.view().revision);
+    let at = store.event_end(asked);
+    let at = at.map_err(|error| failed(error.to_string()))?;
+    let then = restored::kept_at(&store, at)?;
+    let body = json!({"at": at.to_string()});
+    let path = "/reckon/v1/restore";
+    let answer = ask(
+        &cluster.fronts,
+        &cluster.net,
+        "operator",
+        &name,
+        Method::POST,
+        path,
+        Some(&body),
+    )
+    .await;
+    if !matches!(answer, Answer::Done(_)) {
+        return Err(failed(format!("as of {at}: {answer}")));
+    }
+    let view = converge(cluster, faults, watcher).await?;
+    let now = restored::kept_at(&store, view.revision)?;
+    restored::same(&then, &now)
 }
 
 fn check_history(

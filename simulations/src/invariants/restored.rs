@@ -1,9 +1,12 @@
-//! What is restored is what was: a database made from a backup.
+//! What is restored is what was: a database made from a backup, and desired state written forward to some moment.
 
 use super::Violation;
 use crate::sides::{Chance, SimDisks};
+use eventstore::{Key, Object};
 use eventstore_disk::backup::{LoadError, Loader, Segment};
 use eventstore_disk::{Store, StoreConfig};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 const NAME: &str = "restored is past";
 /// Of a segment, before compression: many a run has several.
@@ -46,4 +49,40 @@ pub fn through_a_backup(store: &Store, chance: Chance) -> Result<(), Violation> 
         )));
     }
     Ok(())
+}
+
+/// What clients keep, as it was at a revision: nothing but a restore and they themselves change it.
+pub fn kept_at(store: &Store, revision: u64) -> Result<BTreeMap<Key, Arc<Object>>, Violation> {
+    let mut kept = BTreeMap::new();
+    let page = store.list_at("configmaps", None, revision, .., usize::MAX);
+    for object in page.map_err(violated)?.objects {
+        kept.insert(object.key.clone(), object);
+    }
+    Ok(kept)
+}
+
+/// The same objects with the same content; those that were being deleted are nobody's wish.
+pub fn same(
+    then: &BTreeMap<Key, Arc<Object>>,
+    now: &BTreeMap<Key, Arc<Object>>,
+) -> Result<(), Violation> {
+    let of = |objects: &BTreeMap<Key, Arc<Object>>| -> BTreeMap<Key, serde_json::Value> {
+        let living = objects.iter().filter(|(_, object)| object.living());
+        living
+            .map(|(key, object)| (key.clone(), object.to_value()["data"].clone()))
+            .collect()
+    };
+    let (then, now) = (of(then), of(now));
+    let differs = then
+        .keys()
+        .chain(now.keys())
+        .find(|key| then.get(key) != now.get(key));
+    match differs {
+        None => Ok(()),
+        Some(key) => Err(violated(format!(
+            "{key} was {:?} and is {:?}",
+            then.get(key),
+            now.get(key)
+        ))),
+    }
 }
