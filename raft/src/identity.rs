@@ -151,6 +151,10 @@ impl Acquaintances {
         known.keys().last().copied().unwrap_or(0)
     }
 
+    pub(crate) fn is_gone(&self, id: NodeId) -> bool {
+        self.log.is_gone(id)
+    }
+
     pub(crate) fn knows(&self, id: NodeId) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.contains_key(&id)

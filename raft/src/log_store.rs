@@ -9,7 +9,7 @@
 //! An entry lies under `e` + index with a checksum over key and bytes. All are verified at the start, so that a damaged
 //! log is found before this server answers with it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -27,7 +27,7 @@ use crate::durations::Durations;
 use crate::types::{Entry, LogId, NodeId, Position, Types, Vote};
 use stored::{
     AFTER_ENTRIES, COMMITTED_KEY, KNOWN_PREFIX, PURGED_KEY, VOTE_KEY, checked_entry, corrupt,
-    entry_key, entry_value, io_error, read_disk,
+    entry_key, entry_value, gone_key, io_error, read_disk, read_gone,
 };
 
 pub(crate) mod stored;
@@ -75,6 +75,8 @@ pub(crate) struct Log {
     pub(crate) last: Option<LogId>,
     /// The index of the oldest entry, where there is one.
     first: u64,
+    /// Members that have left.
+    gone: BTreeSet<NodeId>,
     /// The newest entries: all above some index, in memory.
     cache: BTreeMap<u64, Entry>,
     cache_bytes: usize,
@@ -161,19 +163,27 @@ impl LogStore {
 
     /// Which disk each server was first seen with.
     pub(crate) fn known_disks(&self) -> io::Result<BTreeMap<NodeId, u64>> {
-        let pairs = self
-            .shared
-            .kept
-            .disk
-            .iterate(&Range::prefix(KNOWN_PREFIX), Order::Ascending)
-            .map_err(io_error)?;
-        let mut known = BTreeMap::new();
-        for pair in pairs {
-            let (key, value) = pair.map_err(io_error)?;
-            let id = codec::decode(&key[KNOWN_PREFIX.len()..])?;
-            known.insert(id, codec::decode(&value)?);
+        stored::read_known(&*self.shared.kept.disk)
+    }
+
+    /// Whether it was a member, and has left or was left behind.
+    pub(crate) fn is_gone(&self, id: NodeId) -> bool {
+        self.shared.kept.lock().gone.contains(&id)
+    }
+
+    /// Remembers that a member has left.
+    pub(crate) fn remember_gone(&self, id: NodeId) {
+        if !self.shared.kept.lock().gone.insert(id) {
+            return;
         }
-        Ok(known)
+        let mut batch = Batch::new();
+        batch.put(gone_key(id), Vec::new());
+        self.shared.enqueue(Write {
+            batch,
+            synced: Synced::Yes,
+            first_index: None,
+            done: Done::Nobody,
+        });
     }
 
     /// Remembers that a server was seen with this disk; durable before anything that is queued later.
@@ -579,7 +589,10 @@ impl RaftLogStorage<Types> for LogStore {
 /// Reads the marks and verifies every entry.
 pub(crate) fn load(disk: &dyn Disk) -> io::Result<Log> {
     let mark = |key| disk.get(key).map_err(io_error);
-    let mut log = Log::default();
+    let mut log = Log {
+        gone: read_gone(disk)?,
+        ..Log::default()
+    };
     if let Some(bytes) = mark(VOTE_KEY)? {
         log.vote = Some(codec::decode::<FlatVote>(&bytes)?.into());
     }

@@ -4,6 +4,7 @@
 //! snapshots and their installation come one after another, each whole. An error is final: a machine that could not
 //! apply an entry is no longer a copy of the others', so the node stops serving and says why.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,9 @@ use crate::codec::{decode_membership, encode_membership, entry_bytes};
 use crate::durations::Durations;
 use crate::log_store::LogStore;
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::types::{Entry, EntryPayload, LogId, Position, SnapshotMeta, StoredMembership, Types};
+use crate::types::{
+    Entry, EntryPayload, LogId, NodeId, Position, SnapshotMeta, StoredMembership, Types,
+};
 
 /// What one group handed to the machine may hold.
 const GROUP_ENTRIES_MAX: usize = 1_000;
@@ -196,8 +199,10 @@ impl Shared {
             return Ok(());
         };
         let (clock, applies) = (self.clock_ms.clone(), self.applies.clone());
+        let log = self.log.clone();
         self.with(move |machine| {
             let started = Instant::now();
+            remember_who_left(machine, &group, &log)?;
             machine.apply(group)?;
             applies.since(started);
             clock.store(machine.clock_ms(), Ordering::Release);
@@ -232,6 +237,33 @@ impl Shared {
         self.snapshots_taken.fetch_add(1, Ordering::Relaxed);
         Ok(SnapshotOf::<Types, Snapshot> { meta, snapshot })
     }
+}
+
+/// Members that the group's memberships leave out.
+fn remember_who_left(
+    machine: &dyn Machine,
+    group: &[Committed],
+    log: &LogStore,
+) -> Result<(), MachineError> {
+    let changes = group.iter().filter_map(|entry| entry.membership.as_ref());
+    let mut changes = changes.peekable();
+    if changes.peek().is_none() {
+        return Ok(());
+    }
+    let ids = |membership: &StoredMembership| -> BTreeSet<NodeId> {
+        membership.nodes().map(|(id, _)| *id).collect()
+    };
+    let mut before = ids(&stored_membership(&machine.applied()?)?);
+    for membership in changes {
+        let membership = decode_membership(membership)
+            .map_err(|error| MachineError(format!("the membership committed: {error}")))?;
+        let now = ids(&membership);
+        before
+            .difference(&now)
+            .for_each(|id| log.remember_gone(*id));
+        before = now;
+    }
+    Ok(())
 }
 
 fn stored_membership(applied: &Applied) -> Result<StoredMembership, MachineError> {

@@ -209,7 +209,8 @@ impl Node {
                 )))
             };
         }
-        if self.knows_disk(peer.id) {
+        // One that was only ever taken in by a leader whose word did not last may be taken in again: with the disk that it was seen with.
+        if self.is_gone(peer.id) {
             return Err(ChangeError::Refused(format!(
                 "the id {} has been used before",
                 peer.id

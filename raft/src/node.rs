@@ -266,6 +266,12 @@ impl Node {
         self.inner.wires.acquaintances.last_known()
     }
 
+    /// Whether this was a member, as was committed, and is none any more: its id is used up. A server that only ever followed from
+    /// snapshots may not know.
+    pub fn is_gone(&self, id: NodeId) -> bool {
+        self.inner.wires.acquaintances.is_gone(id)
+    }
+
     /// Whether a server has ever been seen under this id, here or by a leader that this server followed.
     pub fn knows_disk(&self, id: NodeId) -> bool {
         self.inner.wires.acquaintances.knows(id)

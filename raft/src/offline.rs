@@ -15,7 +15,9 @@ use seams::{Batch, Directory, Disk, DiskOptions, Entropy, Synced};
 
 use crate::codec::{self, FlatVote, decode_membership};
 use crate::identity::{Identity, RECOVERED, base, refused};
-use crate::log_store::stored::{AFTER_ENTRIES, PURGED_KEY, VOTE_KEY, entry_key, entry_value};
+use crate::log_store::stored::{
+    AFTER_ENTRIES, PURGED_KEY, VOTE_KEY, entry_key, entry_value, gone_key,
+};
 use crate::log_store::{self, stored};
 use crate::machine::{Applied, Committed, committed};
 use crate::node::LOG;
@@ -195,6 +197,12 @@ impl Offline {
             codec::encode(&FlatVote::from(&Vote::new(term, id))),
         );
         batch.put(entry_key(index), entry_value(&entry));
+        // Whoever was with it before stays behind.
+        let seen = stored::read_known(&*self.disk)?.into_keys();
+        let others = members.iter().map(|member| member.peer.id).chain(seen);
+        for other in others.filter(|other| *other != id) {
+            batch.put(gone_key(other), Vec::new());
+        }
         self.disk
             .write(batch, Synced::Yes)
             .map_err(io::Error::other)?;

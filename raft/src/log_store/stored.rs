@@ -2,13 +2,14 @@
 //!
 //! The checksum is over key and bytes, so that a sound entry in another's place is found too.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use seams::{Disk, DiskError, Order, Range};
 
-use crate::codec::{decode_entry, encode_entry};
-use crate::types::Entry;
+use crate::codec::{decode, decode_entry, encode, encode_entry};
+use crate::types::{Entry, NodeId};
 
 const ENTRY_PREFIX: u8 = b'e';
 pub(crate) const AFTER_ENTRIES: &[u8] = b"f";
@@ -16,7 +17,34 @@ pub(crate) const VOTE_KEY: &[u8] = b"m/vote";
 pub(crate) const PURGED_KEY: &[u8] = b"m/purged";
 pub(crate) const COMMITTED_KEY: &[u8] = b"m/committed";
 pub(crate) const KNOWN_PREFIX: &[u8] = b"m/known/";
+const GONE_PREFIX: &[u8] = b"m/gone/";
 const CHECKSUM_BYTES: usize = 4;
+
+/// Says that a member has left.
+pub(crate) fn gone_key(id: NodeId) -> Vec<u8> {
+    [GONE_PREFIX, &encode(&id)].concat()
+}
+
+/// The members that have left.
+pub(crate) fn read_gone(disk: &dyn Disk) -> io::Result<BTreeSet<NodeId>> {
+    let range = Range::prefix(GONE_PREFIX);
+    let pairs = disk.iterate(&range, Order::Ascending).map_err(io_error)?;
+    pairs
+        .map(|pair| decode(&pair.map_err(io_error)?.0[GONE_PREFIX.len()..]))
+        .collect()
+}
+
+/// Which disk each server was first seen with.
+pub(crate) fn read_known(disk: &dyn Disk) -> io::Result<BTreeMap<NodeId, u64>> {
+    let range = Range::prefix(KNOWN_PREFIX);
+    let mut known = BTreeMap::new();
+    for pair in disk.iterate(&range, Order::Ascending).map_err(io_error)? {
+        let (key, value) = pair.map_err(io_error)?;
+        let id = decode(&key[KNOWN_PREFIX.len()..])?;
+        known.insert(id, decode(&value)?);
+    }
+    Ok(known)
+}
 
 /// Entries of a range, bounded by bytes but one at least if there is any.
 pub(crate) fn read_disk(
