@@ -10,10 +10,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aws_lc_rs::digest::{SHA256, digest as of};
 use bytes::Bytes;
 use seams::{Directory, DiskError, FileInfo};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::codec::{self, FlatStoredMembership};
 use crate::types::{LogId, Position, SnapshotMeta};
@@ -30,7 +30,9 @@ const FILES_MAX: usize = 100_000;
 pub(crate) type Digest32 = [u8; 32];
 
 pub(crate) fn digest(content: &[u8]) -> Digest32 {
-    Sha256::digest(content).into()
+    let mut digest = Digest32::default();
+    digest.copy_from_slice(of(&SHA256, content).as_ref());
+    digest
 }
 
 /// The snapshots of this server; clones are handles on the same.

@@ -26,3 +26,7 @@ mod tls;
 pub use config::Config;
 pub use core::Tamper;
 pub use server::run;
+
+/// Of every process that a server runs in, simulated ones too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

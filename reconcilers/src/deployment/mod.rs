@@ -8,6 +8,7 @@
 mod sizes;
 mod status;
 mod version;
+mod written;
 
 use crate::change::{delete, put, unchanged};
 use crate::claim::claim;
@@ -18,6 +19,7 @@ use eventstore::{Change, Expectation, Intent, Key, Time};
 use serde_json::{Value, json};
 use sizes::{Budget, Counts};
 use std::sync::Arc;
+use written::Written;
 
 pub const NAME: &str = "deployment-controller";
 
@@ -103,7 +105,7 @@ pub(crate) struct Version {
     thing: Option<Arc<Thing>>,
     key: Key,
     view: ReplicaSet,
-    object: Value,
+    written: Written,
     /// Its number in the Deployment's history; 0: it has none.
     revision: i64,
     /// `spec.replicas` as it is to be.
@@ -136,6 +138,8 @@ pub(crate) struct Rollout<'a> {
     deployment: &'a Deployment,
     budget: Budget,
     now: Time,
+    /// The Deployment as it was read.
+    before: Value,
     /// The ReplicaSet of the current template, if there is one.
     new: Option<Version>,
     /// The others, oldest first.
@@ -178,6 +182,7 @@ impl<'a> Rollout<'a> {
     ) -> Self {
         let (new, old) = version::split(world, deployment, held, now);
         let budget = Budget::of(deployment);
+        let before = thing.object.to_value();
         Self {
             world,
             thing,
@@ -186,7 +191,8 @@ impl<'a> Rollout<'a> {
             now,
             new,
             old,
-            object: thing.object.to_value(),
+            object: before.clone(),
+            before,
             doomed: Vec::new(),
             waiting: None,
         }
@@ -221,9 +227,7 @@ impl<'a> Rollout<'a> {
         self.all()
             .filter(|version| version.size > 0)
             .any(|version| {
-                let desired = version.object["metadata"]["annotations"][version::DESIRED]
-                    .as_str()
-                    .and_then(|desired| desired.parse::<i64>().ok());
+                let desired = version.written.number(version::DESIRED);
                 desired.is_some_and(|desired| desired != self.deployment.replicas)
             })
     }
@@ -377,7 +381,7 @@ impl<'a> Rollout<'a> {
             changes.extend(delete(doomed));
             said.push(format!("forget {}", doomed.object.key.name));
         }
-        if self.object != self.thing.object.to_value() {
+        if self.object != self.before {
             changes.push(put(&self.thing.object.key, &self.object));
         }
         let mut decision = Decision {
@@ -411,14 +415,6 @@ impl<'a> Rollout<'a> {
         });
         decision
     }
-}
-
-/// `metadata.annotations[name]` as a number.
-fn annotated(object: &Value, name: &str) -> Option<i64> {
-    object["metadata"]["annotations"][name]
-        .as_str()?
-        .parse()
-        .ok()
 }
 
 /// Sets an annotation; whether that changed anything.

@@ -131,7 +131,7 @@ pub fn judge_progress(rollout: &mut Rollout) {
         conditions::remove(&mut rollout.object["status"], "Progressing");
         return;
     };
-    let before = rollout.thing.object.to_value()["status"].clone();
+    let before = rollout.before["status"].clone();
     let status = rollout.object["status"].clone();
     let current = progressing(&rollout.object).cloned();
     let number = |status: &Value, field: &str| status[field].as_i64().unwrap_or(0);
@@ -213,7 +213,7 @@ fn deadline(progressing: &Value, deadline_s: i64) -> Option<Time> {
 fn copy_failure(rollout: &mut Rollout) {
     let failure = rollout
         .all()
-        .find_map(|version| conditions::find(&version.object["status"], "ReplicaFailure").cloned());
+        .find_map(|version| version.view.failure.clone());
     match failure {
         Some(failure) => {
             let text = |field: &str| failure[field].as_str().unwrap_or("").to_owned();

@@ -1,8 +1,8 @@
 //! The ReplicaSets of a Deployment: which is the template's, how it is made and numbered, and how a new size is written.
 
-use super::{Rollout, Version, annotate, annotated, status};
+use super::{Rollout, Version, Written, annotate, status};
 use crate::World;
-use crate::change::{controller_reference, grow_older, map_at, put};
+use crate::change::{controller_reference, map_at};
 use crate::deployment::sizes::{Budget, Counts, Sized};
 use crate::template::HASH_LABEL;
 use crate::world::{Deployment, Kind, ReplicaSet, Thing, resource};
@@ -51,7 +51,7 @@ fn read(world: &World, thing: &Arc<Thing>, now: Time) -> Option<Version> {
     let Kind::ReplicaSet(view) = &thing.kind else {
         return None;
     };
-    let object = thing.object.to_value();
+    let written = Written::read(thing);
     let active: Vec<bool> = world
         .controlled(thing.object.uid(), resource::PODS)
         .filter_map(|pod| match &pod.kind {
@@ -63,7 +63,7 @@ fn read(world: &World, thing: &Arc<Thing>, now: Time) -> Option<Version> {
     let available = active.iter().filter(|available| **available).count() as i64;
     Some(Version {
         key: thing.object.key.clone(),
-        revision: annotated(&object, REVISION).unwrap_or(0),
+        revision: written.number(REVISION).unwrap_or(0),
         size: view.replicas,
         pods: active.len() as i64,
         // Its status may be older than its pods, and its pods may be more than it is about to keep: the least of all three.
@@ -71,7 +71,7 @@ fn read(world: &World, thing: &Arc<Thing>, now: Time) -> Option<Version> {
         made_at: thing.object.stamps.created,
         view: (**view).clone(),
         thing: Some(thing.clone()),
-        object,
+        written,
     })
 }
 
@@ -83,8 +83,8 @@ pub fn sized(version: &Version) -> Sized {
             available: version.available,
         },
         age: version.made_at.ms(),
-        max_then: annotated(&version.object, MAX),
-        desired_then: annotated(&version.object, DESIRED),
+        max_then: version.written.number(MAX),
+        desired_then: version.written.number(DESIRED),
     }
 }
 
@@ -99,7 +99,7 @@ pub fn adopt_revision(rollout: &mut Rollout) {
     let Some(new) = &mut rollout.new else { return };
     describe(new, rollout.thing, next);
     if new.view.min_ready_s != rollout.deployment.min_ready_s {
-        set_min_ready(&mut new.object, rollout.deployment.min_ready_s);
+        set_min_ready(new.written.change(), rollout.deployment.min_ready_s);
     }
     let revision = new.revision;
     let name = new.key.name.clone();
@@ -136,7 +136,7 @@ pub fn find_or_make(rollout: &mut Rollout) {
     let mut version = Version {
         thing: None,
         view: ReplicaSet::default(),
-        object: object(rollout.thing, deployment, &key, &hash),
+        written: Written::made(object(rollout.thing, deployment, &key, &hash)),
         key: key.clone(),
         revision: 0,
         size: 0,
@@ -190,17 +190,15 @@ fn set_min_ready_in(spec: &mut Value, seconds: i64) {
 fn describe(version: &mut Version, owner: &Thing, next: i64) {
     for (name, value) in &owner.meta.annotations {
         if !NOT_COPIED.contains(&&**name) {
-            annotate(&mut version.object, name, value);
+            version.written.annotate(name, value);
         }
     }
     if version.revision >= next {
         return;
     }
     if version.revision > 0 && version.thing.is_some() {
-        let history = version.object["metadata"]["annotations"][REVISION_HISTORY]
-            .as_str()
-            .unwrap_or("")
-            .to_owned();
+        let history = version.written.annotation(REVISION_HISTORY);
+        let history = history.unwrap_or("");
         let mut numbers: Vec<String> = history
             .split(',')
             .filter(|number| !number.is_empty())
@@ -210,42 +208,25 @@ fn describe(version: &mut Version, owner: &Thing, next: i64) {
         while numbers.join(",").len() > MOST_HISTORY {
             numbers.remove(0);
         }
-        annotate(&mut version.object, REVISION_HISTORY, &numbers.join(","));
+        version
+            .written
+            .annotate(REVISION_HISTORY, &numbers.join(","));
     }
     version.revision = next;
-    annotate(&mut version.object, REVISION, &next.to_string());
+    version.written.annotate(REVISION, &next.to_string());
 }
 
 /// The change that brings a version to its new size and annotations; None when it is so already.
 pub fn write(version: &Version, deployment: &Deployment, budget: Budget) -> Option<Change> {
-    let mut object = version.object.clone();
+    let mut written = version.written.clone();
     // The numbers that a later proportional scaling goes by; an empty version that stays empty keeps its old ones.
     if version.resized() || version.size > 0 || version.view.template == deployment.template {
-        annotate(&mut object, DESIRED, &deployment.replicas.to_string());
-        annotate(
-            &mut object,
-            MAX,
-            &(deployment.replicas + budget.max_surge).to_string(),
-        );
+        written.annotate(DESIRED, &deployment.replicas.to_string());
+        let most = deployment.replicas + budget.max_surge;
+        written.annotate(MAX, &most.to_string());
     }
-    if version
-        .thing
-        .as_ref()
-        .is_none_or(|_| version.size != version.view.replicas)
-    {
-        object["spec"]["replicas"] = json!(version.size);
+    if version.resized() {
+        written.change()["spec"]["replicas"] = json!(version.size);
     }
-    match &version.thing {
-        None => Some(put(&version.key, &object)),
-        Some(thing) => {
-            let before = thing.object.to_value();
-            if object == before {
-                return None;
-            }
-            if object["spec"] != before["spec"] {
-                grow_older(&mut object);
-            }
-            Some(put(&version.key, &object))
-        }
-    }
+    written.into_change(&version.key)
 }

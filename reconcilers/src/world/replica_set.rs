@@ -5,6 +5,7 @@ use super::json::or_default;
 use super::thing::Read;
 use crate::template::Fingerprint;
 use serde::Deserialize;
+use serde_json::Value;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaSet {
@@ -19,6 +20,8 @@ pub struct ReplicaSet {
     pub status_ready: i64,
     pub status_available: i64,
     pub status_terminating: Option<i64>,
+    /// Its condition `ReplicaFailure`: why it can't make or remove pods.
+    pub failure: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -37,7 +40,7 @@ struct SpecJson {
     #[serde(default, deserialize_with = "or_default")]
     selector: Selector,
     #[serde(default)]
-    template: serde_json::Value,
+    template: Value,
 }
 
 #[derive(Default, Deserialize)]
@@ -52,13 +55,17 @@ struct StatusJson {
     #[serde(deserialize_with = "or_default")]
     available_replicas: i64,
     terminating_replicas: Option<i64>,
+    #[serde(deserialize_with = "or_default")]
+    conditions: Vec<Value>,
 }
 
 impl Read for ReplicaSet {
     type Json = ReplicaSetJson;
 
     fn of(json: ReplicaSetJson) -> Self {
+        let mut conditions = json.status.conditions.into_iter();
         Self {
+            failure: conditions.find(|condition| condition["type"] == "ReplicaFailure"),
             replicas: json.spec.replicas.unwrap_or(1),
             min_ready_s: json.spec.min_ready_seconds,
             selector: json.spec.selector,

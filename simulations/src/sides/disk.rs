@@ -58,6 +58,8 @@ struct Database {
     /// What undoes each batch since the last sync, oldest first.
     unsynced: VecDeque<Undo>,
     statistics: Statistics,
+    /// As a file, since it was last asked for: a snapshot is read piece by piece.
+    packed: Option<Bytes>,
 }
 
 /// Keys and what they held before, in the order in which they were written.
@@ -72,7 +74,14 @@ impl Database {
         }
     }
 
+    /// What it is as a file.
+    fn packed(&mut self) -> Bytes {
+        let packed = self.packed.get_or_insert_with(|| pack(&self.current));
+        packed.clone()
+    }
+
     fn write(&mut self, batch: Batch) {
+        self.packed = None;
         let mut undo = Undo::with_capacity(batch.operations().len());
         for operation in batch.into_operations() {
             match operation {
@@ -107,6 +116,7 @@ impl Database {
 
     /// Undoes all but the first `kept` batches since the last sync.
     fn crash(&mut self, kept: usize) {
+        self.packed = None;
         for undo in self.unsynced.drain(..).skip(kept).rev() {
             for (key, before) in undo.into_iter().rev() {
                 match before {
@@ -262,7 +272,7 @@ impl Directory for SimDirectory {
     }
 
     fn files(&self, name: &str) -> Result<Vec<FileInfo>, DiskError> {
-        let content = self.content(name)?;
+        let mut content = self.content(name)?;
         if let Some(parts) = content.parts.get(name) {
             return Ok(parts
                 .iter()
@@ -272,25 +282,26 @@ impl Directory for SimDirectory {
                 })
                 .collect());
         }
-        let database = content.databases.get(name).ok_or_else(|| invalid(name))?;
+        let database = content.databases.get_mut(name);
         Ok(vec![FileInfo {
             name: FILE.to_owned(),
-            len: pack(&database.current).len() as u64,
+            len: database.ok_or_else(|| invalid(name))?.packed().len() as u64,
         }])
     }
 
     fn read_at(&self, name: &str, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
-        let content = self.content(name)?;
-        let bytes = match content.parts.get(name) {
-            Some(parts) => parts.get(file).cloned().ok_or_else(|| invalid(file))?,
-            None => {
-                let database = content.databases.get(name).ok_or_else(|| invalid(name))?;
-                pack(&database.current)
-            }
+        let mut content = self.content(name)?;
+        let within = |bytes: &[u8]| {
+            let from = (offset as usize).min(bytes.len());
+            from..from.saturating_add(len).min(bytes.len())
         };
-        let from = (offset as usize).min(bytes.len());
-        let to = from.saturating_add(len).min(bytes.len());
-        Ok(Bytes::copy_from_slice(&bytes[from..to]))
+        if let Some(parts) = content.parts.get(name) {
+            let bytes = parts.get(file).ok_or_else(|| invalid(file))?;
+            return Ok(Bytes::copy_from_slice(&bytes[within(bytes)]));
+        }
+        let database = content.databases.get_mut(name);
+        let bytes = database.ok_or_else(|| invalid(name))?.packed();
+        Ok(bytes.slice(within(&bytes)))
     }
 
     fn append_at(
@@ -320,12 +331,9 @@ impl Directory for SimDirectory {
     fn sync(&self, name: &str) -> Result<(), DiskError> {
         let mut content = self.content(name)?;
         // Once it is whole it survives as a database does.
-        if let Some(bytes) = content
-            .parts
-            .get(name)
-            .and_then(|parts| parts.get(FILE))
-            .cloned()
-            && let Ok(map) = unpack(name, &bytes)
+        let parts = content.parts.get(name);
+        if let Some(bytes) = parts.and_then(|parts| parts.get(FILE))
+            && let Ok(map) = unpack(name, bytes)
         {
             content.parts.remove(name);
             content.databases.insert(name.to_owned(), Database::of(map));
@@ -491,15 +499,16 @@ fn pairs(map: Map, range: &Range, order: Order) -> Pairs<'static> {
 }
 
 /// Lengths and bytes, one pair after another, and a sum behind them.
-fn pack(map: &Map) -> Vec<u8> {
-    let mut bytes = Vec::new();
+fn pack(map: &Map) -> Bytes {
+    let pairs = map.iter();
+    let mut bytes = Vec::with_capacity(pairs.map(|(key, value)| 8 + key.len() + value.len()).sum());
     for (key, value) in map {
         for part in [key, value] {
             bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
             bytes.extend_from_slice(part);
         }
     }
-    bytes
+    bytes.into()
 }
 
 fn unpack(name: &str, mut bytes: &[u8]) -> Result<Map, DiskError> {
