@@ -30,6 +30,8 @@ use stored::{
     entry_key, entry_value, gone_key, io_error, read_disk, read_gone,
 };
 
+#[cfg(test)]
+mod damaged_files;
 pub(crate) mod stored;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! Two ways of use. With a WAL, a batch with [`Synced::Yes`] is on disk when `write` returns: this is the Raft log. Without
 //! one, all memtables are flushed together and a crash goes back to the last flush: this is the state, which is replayed
 //! from the log. Paranoid checks are on, and a WAL that is damaged anywhere but in its last, torn record is refused, for
-//! what stands behind the damage may have been acknowledged.
+//! what stands behind the damage may have been acknowledged; `framing` finds the damage that RocksDB would not.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use rocksdb::{
     Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
+
+mod framing;
 
 use crate::directory::sync_folder;
 use crate::disk::{
@@ -48,8 +50,13 @@ impl Rocks {
     ) -> Result<Self, DiskError> {
         let rocks_options = rocks_options(options);
         let path = parent.join(name);
-        let db = DB::open(&rocks_options, &path)
-            .map_err(|error| translate(&format!("opening {}", path.display()), error))?;
+        let opening = format!("opening {}", path.display());
+        match framing::damage(&path) {
+            Ok(None) => {}
+            Ok(Some(damage)) => return Err(DiskError::corrupt(opening, damage)),
+            Err(error) => return Err(DiskError::io(opening, error)),
+        }
+        let db = DB::open(&rocks_options, &path).map_err(|error| translate(&opening, error))?;
         // RocksDB syncs its own files; that the folder is there at all is for us to make durable.
         sync_folder(parent)?;
         Ok(Self {
