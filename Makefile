@@ -42,12 +42,12 @@ help:
 up: $(if $(AGENTLESS),,packages-run) build
 	$(if $(AGENTLESS),,$(SUDO)) $(RECKON) up $(ARGS)
 
-# The tests come last: the runner's closing lines are what counts.
+# The tests come last: the runner's closing lines are what counts. One more at a time than there are cores, for one of them waits mostly.
 test: packages-run packages-test sudo lint build exchanges
 	@kubectl=$$(.ci/kubectl); echo "kubectl: $$kubectl"; export RECKON_KUBECTL=$$kubectl RECKON_MOTO=$$(.ci/moto); \
 	if [ -n "$(SUDO)" ]; then (while kill -0 $$$$ 2>/dev/null; do sudo -n -v; sleep 50; done) >/dev/null 2>&1 & fi; \
 	if cargo nextest --version >/dev/null 2>&1; \
-	then $(CARGO) nextest run --workspace --locked --no-fail-fast; \
+	then $(CARGO) nextest run --workspace --locked --no-fail-fast --test-threads $$(($$(nproc) + 1)); \
 	else $(CARGO) test --workspace --locked --no-fail-fast; fi
 
 build: packages-build target

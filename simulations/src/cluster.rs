@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep};
 
 /// Small, so that servers that were away for a while are rebuilt from snapshots.
 const SNAPSHOTS: Snapshots = Snapshots {
-    log_bytes: 32 << 10,
-    keep_entries: 20,
+    log_bytes: 128 << 10,
+    keep_entries: 50,
 };
 
 /// The servers' front doors by name: what agents dial and clients call, as long as the server lives.

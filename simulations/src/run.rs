@@ -28,6 +28,8 @@ pub struct Options {
     pub servers: usize,
     pub nodes: u32,
     pub clients: u64,
+    /// How long a client waits between two requests: between the one and the other, in ms.
+    pub pause_ms: (u64, u64),
     pub planted: Option<Planted>,
     /// Between how many servers an operator lets the cluster grow and shrink; None, or with a planted bug: nobody comes or goes.
     pub sizes: Option<(usize, usize)>,
@@ -36,6 +38,8 @@ pub struct Options {
 impl Options {
     /// Ten virtual minutes.
     pub const STEPS: u64 = 600;
+    /// Some 500 writes in ten minutes: what more of them would find, more seeds find sooner.
+    pub const PAUSE_MS: (u64, u64) = (400, 5_000);
 
     pub fn new(seed: u64) -> Self {
         Self {
@@ -44,6 +48,7 @@ impl Options {
             servers: 3,
             nodes: 4,
             clients: 4,
+            pause_ms: Self::PAUSE_MS,
             planted: None,
             sizes: Some((3, 5)),
         }
@@ -200,6 +205,7 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
         .collect();
     prepare(&fronts, &net, &names).await;
     let told = Told::default();
+    let pause_ms = options.pause_ms;
     let clients: Vec<_> = (0..options.clients)
         .map(|index| {
             tokio::spawn(
@@ -210,7 +216,7 @@ async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
                     net.clone(),
                     told.clone(),
                 )
-                .run(),
+                .run(pause_ms),
             )
         })
         .collect();

@@ -19,8 +19,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a client waits for an answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two requests of a client.
-const PAUSE_MS: (u64, u64) = (200, 2_000);
 /// What a client counts it writes on the beat, as cron jobs do: several at the same moment, through different servers, is what
 /// conflicts are made of.
 const BEAT: Duration = Duration::from_secs(1);
@@ -106,12 +104,10 @@ impl Client {
     }
 
     /// Until it is aborted.
-    pub async fn run(mut self) {
+    pub async fn run(mut self, pause_ms: (u64, u64)) {
         loop {
-            sleep(Duration::from_millis(
-                self.chance.between(PAUSE_MS.0, PAUSE_MS.1),
-            ))
-            .await;
+            let pause = self.chance.between(pause_ms.0, pause_ms.1);
+            sleep(Duration::from_millis(pause)).await;
             match self.chance.below(10) {
                 0..=2 => self.create().await,
                 3 | 4 => self.update().await,
