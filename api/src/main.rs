@@ -3,6 +3,7 @@
 //! Nothing is decided here: what `reckon up` starts is this same binary again, as `reckon server` and `reckon agent`.
 
 mod cli;
+mod files;
 mod up;
 
 use std::process::ExitCode;

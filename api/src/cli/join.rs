@@ -5,8 +5,6 @@
 //! later start needs nobody. The key never leaves this machine.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +31,7 @@ use super::client::Failure;
 use super::kubeconfig::{
     Cluster, Context as KubeContext, Kubeconfig, NamedCluster, NamedContext, NamedUser, User,
 };
+use crate::files;
 
 /// How long the others are asked again that can't be reached, or have no leader.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -296,21 +295,8 @@ fn key(path: &Path) -> Result<KeyPair> {
     Ok(key)
 }
 
-/// Whole or not at all.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let beside = path.with_extension("new");
-    let written = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    written().with_context(|| format!("cannot write {}", path.display()))
+    files::replace(path, bytes, mode, |_| Ok(()))
 }
 
 /// Takes any certificate: for what is checked otherwise.

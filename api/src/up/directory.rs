@@ -7,7 +7,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
+use crate::files;
 
 /// A log that has grown beyond this is put aside when its member starts; one such is kept.
 const MAX_LOG_BYTES: u64 = 64 << 20;
@@ -116,23 +116,8 @@ impl Directory {
         Ok(path)
     }
 
-    /// Whole or not at all: written beside, then put in place.
     pub fn write(&self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
-        let path = self.path(name);
-        let beside = self.path(&format!("{name}.new"));
-        let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(mode)
-                .open(&beside)?;
-            file.write_all(bytes)?;
-            file.sync_all()
-        };
-        write().with_context(|| format!("cannot write {}", beside.display()))?;
-        self.give(&beside)?;
-        fs::rename(&beside, &path).with_context(|| format!("cannot write {}", path.display()))
+        files::replace(&self.path(name), bytes, mode, |beside| self.give(beside))
     }
 
     pub fn remove(&self, name: &str) {

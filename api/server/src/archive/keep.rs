@@ -57,7 +57,7 @@ pub async fn keep(core: Core, url: String, shown: Shown) {
             continue;
         }
         let source = OfStore(core.store().clone());
-        let result = match Archive::open(&url) {
+        let result = match Archive::begin(&url) {
             Ok(archive) => write(&archive, &source, known.as_ref(), |_| {}).await,
             Err(error) => Err(error),
         };

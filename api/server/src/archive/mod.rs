@@ -80,7 +80,21 @@ pub struct Contents {
 }
 
 impl Archive {
-    /// Credentials and endpoints of object stores come from the environment, as their own tools take them: `AWS_ACCESS_KEY_ID`,
+    /// To write to: a directory that is not there yet is made.
+    pub fn begin(url: &str) -> Result<Self, ArchiveError> {
+        if let Ok(Ok(folder)) = Url::parse(url).map(|url| match url.scheme() {
+            "file" => url.to_file_path(),
+            _ => Err(()),
+        }) {
+            std::fs::create_dir_all(&folder).map_err(|error| ArchiveError::Url {
+                url: url.to_owned(),
+                why: format!("{}: {error}", folder.display()),
+            })?;
+        }
+        Self::open(url)
+    }
+
+    /// To read from. Credentials and endpoints of object stores come from the environment, as their own tools take them: `AWS_ACCESS_KEY_ID`,
     /// `AWS_ENDPOINT`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on.
     pub fn open(url: &str) -> Result<Self, ArchiveError> {
         let no_url = |why: String| ArchiveError::Url {
@@ -97,8 +111,9 @@ impl Archive {
                 let folder = parsed
                     .to_file_path()
                     .map_err(|()| no_url("it names no directory of this machine".to_owned()))?;
-                std::fs::create_dir_all(&folder)
-                    .map_err(|error| no_url(format!("{}: {error}", folder.display())))?;
+                if !folder.is_dir() {
+                    return Err(no_url(format!("{} is no directory", folder.display())));
+                }
                 let store = LocalFileSystem::new_with_prefix(&folder).map_err(failed)?;
                 (Arc::new(store.with_fsync(true)), Path::default())
             }
@@ -245,4 +260,26 @@ impl Archive {
 fn of_file(file: &Stored) -> impl FnOnce(FileError) -> ArchiveError {
     let file = file.name.to_string();
     move |error| ArchiveError::File { file, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Archive;
+
+    #[test]
+    fn only_what_writes_makes_the_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("backups/here");
+        let url = format!("file://{}", there.display());
+        let error = Archive::open(&url).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("{} is no directory", there.display())),
+            "{error}"
+        );
+        assert!(!folder.path().join("backups").exists());
+        Archive::begin(&url).unwrap();
+        Archive::open(&url).unwrap();
+        let error = Archive::begin("file://elsewhere/x").unwrap_err();
+        assert!(error.to_string().contains("no URL"), "{error}");
+    }
 }

@@ -35,7 +35,7 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<ExitCode> {
     let client = args.connection.client()?;
-    let archive = Archive::open(&args.to)?;
+    let archive = Archive::begin(&args.to)?;
     let status = client.get("/reckon/v1/status").await?;
     let newest = status["revision"].as_u64().unwrap_or_default();
     let bar = progress(newest);
