@@ -23,6 +23,7 @@ mod machine;
 mod membership;
 mod node;
 mod offline;
+mod publisher;
 mod read;
 mod snapshot;
 mod status;

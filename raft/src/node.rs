@@ -13,7 +13,6 @@ use openraft::{Config, SnapshotPolicy};
 use seams::{ByteStream, DiskOptions, Handler, Network, NetworkError, Peer, Seams, Statistics};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::append::Limits;
 use crate::durations::Counted;
@@ -21,18 +20,17 @@ use crate::identity::{Acquaintances, Identity, refused};
 use crate::incoming::{Door, Handlers, Incoming, Raft};
 use crate::log_store::LogStore;
 use crate::machine::{self, Applier, Machine};
+use crate::publisher::Publisher;
 use crate::read::{ReadError, ReadIndex};
 use crate::status::Status;
-use crate::timekeeper::{Metrics, Timekeeper};
+use crate::timekeeper::Timekeeper;
 use crate::transport::{Links, Wires};
-use crate::types::{Address, NodeId, Position, Seeded, StoredMembership};
+use crate::types::{Address, NodeId, Position, Seeded};
 
 /// The log's database in the server's directory.
 pub(crate) const LOG: &str = "log";
 /// How long a hand-over of leadership may take.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(3);
-/// A snapshot that was asked for and did not come is asked for again after this.
-const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
 /// Entries in one message to a follower; bytes bound it too, in the log store.
 const REPLICATION_ENTRIES_MAX: u64 = 1_000;
 /// The first of the first members forms the cluster; each after it does so this much later, if nobody has by then.
@@ -210,7 +208,7 @@ impl Node {
         });
         seams.network.serve(door.clone());
         let (publish, status) = watch::channel(Status::of(config.id));
-        let follower = Follower {
+        let publisher = Publisher {
             raft: raft.clone(),
             membership: None,
             metrics: raft.metrics(),
@@ -222,7 +220,7 @@ impl Node {
             asked: None,
         };
         let mut tasks = vec![
-            tokio::spawn(follower.run()),
+            tokio::spawn(publisher.run()),
             tokio::spawn(recovery(raft.clone(), publish)),
         ];
         if let Some(members) = config.bootstrap {
@@ -541,7 +539,7 @@ fn raft_config(config: &NodeConfig, cluster: &str) -> Result<Config, StartError>
         election_timeout_min: election_min_ms,
         election_timeout_max: election_max_ms,
         max_payload_entries: REPLICATION_ENTRIES_MAX,
-        // By bytes, which openraft can't count; see Follower.
+        // By bytes, which openraft can't count; see Publisher.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: config.keep_entries,
         purge_batch_size: PURGE_ENTRIES_MIN.min(config.keep_entries.max(1)),
@@ -568,88 +566,6 @@ async fn form(raft: Raft, id: NodeId, members: Vec<Peer>) {
         // Another has, or it was long ago.
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
         Err(error) => tracing::error!(%error, "the cluster can't be formed"),
-    }
-}
-
-/// Publishes the status, and asks for a snapshot when the log has grown enough.
-struct Follower {
-    raft: Raft,
-    metrics: Metrics,
-    failed: watch::Receiver<Option<String>>,
-    refused: watch::Receiver<Option<String>>,
-    log: LogStore,
-    publish: watch::Sender<Status>,
-    snapshot_log_bytes: u64,
-    /// The snapshot that was the newest when another was asked for, and when that was.
-    asked: Option<(Option<Position>, Instant)>,
-    /// What the published members were made of: openraft publishes at each heartbeat, and the members hardly ever change.
-    membership: Option<Arc<StoredMembership>>,
-}
-
-impl Follower {
-    async fn run(mut self) {
-        loop {
-            self.update();
-            if self.wants_snapshot() && self.raft.trigger().snapshot().await.is_err() {
-                return;
-            }
-            tokio::select! {
-                biased;
-                changed = self.metrics.changed() => if changed.is_err() { break },
-                changed = self.failed.changed() => if changed.is_err() { break },
-                changed = self.refused.changed() => if changed.is_err() { break },
-            }
-        }
-        self.update();
-    }
-
-    fn update(&mut self) {
-        let metrics = self.metrics.borrow_and_update();
-        let failed = self.failed.borrow_and_update().clone();
-        let refused = self.refused.borrow_and_update().clone();
-        let membership = &metrics.membership_config;
-        let moved = self
-            .membership
-            .as_ref()
-            .is_none_or(|before| !Arc::ptr_eq(before, membership));
-        self.publish.send_if_modified(|status| {
-            let mut changed = status.update(&metrics);
-            if moved {
-                changed |= status.take_members(membership);
-            }
-            if let Some(reason) = failed.or(refused)
-                && status.failed.as_ref() != Some(&reason)
-            {
-                status.failed = Some(reason);
-                changed = true;
-            }
-            changed
-        });
-        if moved {
-            self.membership = Some(membership.clone());
-        }
-    }
-
-    fn wants_snapshot(&mut self) -> bool {
-        let (applied, snapshot, failed) = {
-            let status = self.publish.borrow();
-            (status.applied, status.snapshot, status.failed.is_some())
-        };
-        if applied <= snapshot || failed {
-            return false;
-        }
-        let index = snapshot.map(|position| position.index);
-        if self.log.bytes_after(index) < self.snapshot_log_bytes {
-            return false;
-        }
-        if let Some((before, at)) = self.asked
-            && before == snapshot
-            && at.elapsed() < SNAPSHOT_RETRY
-        {
-            return false;
-        }
-        self.asked = Some((snapshot, Instant::now()));
-        true
     }
 }
 

@@ -1,0 +1,99 @@
+//! Follows what openraft tells of itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::incoming::Raft;
+use crate::log_store::LogStore;
+use crate::status::Status;
+use crate::timekeeper::Metrics;
+use crate::types::{Position, StoredMembership};
+
+/// A snapshot that was asked for and did not come is asked for again after this.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
+
+/// Publishes the status, and asks for a snapshot when the log has grown enough.
+pub(crate) struct Publisher {
+    pub(crate) raft: Raft,
+    pub(crate) metrics: Metrics,
+    pub(crate) failed: watch::Receiver<Option<String>>,
+    pub(crate) refused: watch::Receiver<Option<String>>,
+    pub(crate) log: LogStore,
+    pub(crate) publish: watch::Sender<Status>,
+    pub(crate) snapshot_log_bytes: u64,
+    /// The snapshot that was the newest when another was asked for, and when that was.
+    pub(crate) asked: Option<(Option<Position>, Instant)>,
+    /// What the published members were made of: openraft publishes at each heartbeat, and the members hardly ever change.
+    pub(crate) membership: Option<Arc<StoredMembership>>,
+}
+
+impl Publisher {
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.update();
+            if self.wants_snapshot() && self.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                changed = self.metrics.changed() => if changed.is_err() { break },
+                changed = self.failed.changed() => if changed.is_err() { break },
+                changed = self.refused.changed() => if changed.is_err() { break },
+            }
+        }
+        self.update();
+    }
+
+    fn update(&mut self) {
+        let metrics = self.metrics.borrow_and_update();
+        let failed = self.failed.borrow_and_update().clone();
+        let refused = self.refused.borrow_and_update().clone();
+        let membership = &metrics.membership_config;
+        let moved = self
+            .membership
+            .as_ref()
+            .is_none_or(|before| !Arc::ptr_eq(before, membership));
+        self.publish.send_if_modified(|status| {
+            let mut changed = status.update(&metrics);
+            if moved {
+                changed |= status.take_members(membership);
+            }
+            if let Some(reason) = failed.or(refused)
+                && status.failed.as_ref() != Some(&reason)
+            {
+                status.failed = Some(reason);
+                changed = true;
+            }
+            changed
+        });
+        if moved {
+            self.membership = Some(membership.clone());
+        }
+    }
+
+    fn wants_snapshot(&mut self) -> bool {
+        let (applied, snapshot, failed) = {
+            let status = self.publish.borrow();
+            (status.applied, status.snapshot, status.failed.is_some())
+        };
+        if applied <= snapshot || failed {
+            return false;
+        }
+        let index = snapshot.map(|position| position.index);
+        if self.log.bytes_after(index) < self.snapshot_log_bytes {
+            return false;
+        }
+        if let Some((before, at)) = self.asked
+            && before == snapshot
+            && at.elapsed() < SNAPSHOT_RETRY
+        {
+            return false;
+        }
+        self.asked = Some((snapshot, Instant::now()));
+        true
+    }
+}
