@@ -6,13 +6,14 @@
 
 use super::Moment;
 use super::diff::diff;
+use super::owners;
 use crate::http::delete::{self, DeleteOptions};
 use crate::http::write;
 use crate::http::{Call, Target, service_ips};
 use eventstore::{Change, Expectation, Expected, Intent, Key, Object, View, What};
 use kinds::error::StatusError;
 use kinds::kind::{Kind, Nature};
-use kinds::resources::{KINDS, by_kind, strategy};
+use kinds::resources::{KINDS, strategy};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -108,10 +109,10 @@ impl Planner<'_> {
         }
         let mut new = now.clone();
         take_desired(kind, &then, &now, &mut new);
-        new["metadata"]["ownerReferences"] = match self.owners(&then) {
-            Owners::Are(owners) => owners,
-            Owners::Come => return Ok(()),
+        let Some(owners) = self.owners(&then) else {
+            return Ok(());
         };
+        new["metadata"]["ownerReferences"] = owners;
         drop_empty(&mut new["metadata"]);
         if new == now {
             return Ok(());
@@ -152,10 +153,10 @@ impl Planner<'_> {
         if has_controller(&new) || !past.living() {
             return Ok(());
         }
-        match self.owners(&new) {
-            Owners::Are(owners) => new["metadata"]["ownerReferences"] = owners,
-            Owners::Come => return Ok(()),
-        }
+        let Some(owners) = self.owners(&new) else {
+            return Ok(());
+        };
+        new["metadata"]["ownerReferences"] = owners;
         let mut expectations = vec![write::expect(key.clone(), Expected::Absent)];
         if !key.namespace.is_empty() {
             let namespace = Key::namespace_object(key.namespace.clone());
@@ -247,34 +248,13 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Who owned it then, by the uids that these have now.
-    fn owners(&self, then: &Value) -> Owners {
-        let references = then["metadata"]["ownerReferences"].as_array();
-        let mut owners = Vec::new();
-        for reference in references.into_iter().flatten() {
-            let text = |field: &str| reference[field].as_str().unwrap_or_default();
-            let Some(kind) = by_kind(text("apiVersion"), text("kind")) else {
-                continue;
-            };
-            let namespace = if kind.namespaced {
-                then["metadata"]["namespace"].as_str().unwrap_or_default()
-            } else {
-                ""
-            };
-            let key = Key::new(kind.resource(), namespace, text("name"));
-            let was = || matches!(self.then.get(&key), Ok(Some(owner)) if owner.living());
-            match self.view.get(&key) {
-                Some(owner) if owner.living() => {
-                    let mut reference = reference.clone();
-                    reference["uid"] = json!(owner.uid());
-                    owners.push(reference);
-                }
-                _ if kind.nature == Nature::Desired && was() => return Owners::Come,
-                // An owner that is gone for good would take it along.
-                _ => {}
-            }
-        }
-        Owners::Are(Value::Array(owners))
+    /// Who owned it then, as they are now; None: one of them has to come back first.
+    fn owners(&self, then: &Value) -> Option<Value> {
+        let comes = |(kind, key, _): owners::Then| {
+            kind.nature == Nature::Desired
+                && matches!(self.then.get(key), Ok(Some(owner)) if owner.living())
+        };
+        owners::references(then, self.view, |_| true, comes).map(Value::Array)
     }
 
     fn left(&mut self, key: &Key, why: &str) {
@@ -283,12 +263,6 @@ impl Planner<'_> {
             why: why.to_owned(),
         });
     }
-}
-
-enum Owners {
-    Are(Value),
-    /// One of them has to come back first.
-    Come,
 }
 
 /// A kind's objects at a moment, as far as the scope has them.

@@ -10,6 +10,7 @@ mod history;
 mod holds;
 mod item;
 mod moment;
+mod owners;
 pub(crate) mod reborn;
 mod restore;
 #[cfg(test)]

@@ -6,12 +6,13 @@
 //!
 //! A plan is made from one view, and made again after its changes were made it holds the rest: what waits for its owner's new uid.
 
+use super::owners;
 use crate::http::write;
 use eventstore::{Change, Key, Object, View, What};
 use kinds::error::StatusError;
 use kinds::kind::{Context, Kind, Nature};
-use kinds::resources::{by_kind, by_resource, strategy};
-use serde_json::{Value, json};
+use kinds::resources::{by_resource, strategy};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -77,10 +78,15 @@ fn wanted(
     if !object.living() || (resource == "pods" && has_controller(&new)) {
         return Ok(Wanted::Gone);
     }
-    match owners(then, now, &new) {
-        Owners::Are(owners) => new["metadata"]["ownerReferences"] = owners,
-        Owners::Come => return Ok(Wanted::Waits),
-        Owners::Gone => return Ok(Wanted::Gone),
+    if is_owned(&new) {
+        match owners(then, now, &new) {
+            None => return Ok(Wanted::Waits),
+            // All that owned it are gone, and it would go with them.
+            Some(owners) if owners.is_empty() => return Ok(Wanted::Gone),
+            Some(owners) => new["metadata"]["ownerReferences"] = Value::Array(owners),
+        }
+    } else {
+        new["metadata"]["ownerReferences"] = Value::Null;
     }
     as_new(kind, &mut new, context);
     Ok(Wanted::Is(new))
@@ -112,52 +118,18 @@ fn becomes(now: &View, object: &Object, new: &Value) -> Result<Option<Vec<Change
     })
 }
 
-enum Owners {
-    Are(Value),
-    Come,
-    Gone,
+/// Who owned it then and comes back, as they are now; None: one of them has to come first.
+fn owners(then: &Then, now: &View, object: &Value) -> Option<Vec<Value>> {
+    let comes = |(kind, key, uid): owners::Then| {
+        let was = then.get(key).filter(|owner| owner.living());
+        kind.nature == Nature::Desired && was.is_some_and(|owner| owner.uid().to_string() == uid)
+    };
+    owners::references(object, now, comes, |_| true)
 }
 
-/// Who owned it then, by the uids that these have now.
-fn owners(then: &Then, now: &View, object: &Value) -> Owners {
-    let references = object["metadata"]["ownerReferences"].as_array();
-    let Some(references) = references.filter(|references| !references.is_empty()) else {
-        return Owners::Are(Value::Null);
-    };
-    let mut owners = Vec::new();
-    for reference in references {
-        let text = |field: &str| reference[field].as_str().unwrap_or_default();
-        let Some(kind) = by_kind(text("apiVersion"), text("kind")) else {
-            continue;
-        };
-        let namespace = if kind.namespaced {
-            object["metadata"]["namespace"].as_str().unwrap_or_default()
-        } else {
-            ""
-        };
-        let key = Key::new(kind.resource(), namespace, text("name"));
-        let was = then.get(&key).filter(|owner| {
-            kind.nature == Nature::Desired
-                && owner.living()
-                && owner.uid().to_string() == text("uid")
-        });
-        // An owner that does not come back does not own.
-        let Some(was) = was else { continue };
-        match now.get(&key) {
-            Some(owner) if owner.living() => {
-                let mut reference = reference.clone();
-                reference["uid"] = json!(owner.uid());
-                owners.push(reference);
-            }
-            _ if was.living() => return Owners::Come,
-            _ => {}
-        }
-    }
-    if owners.is_empty() {
-        // All that owned it are gone, and it would go with them.
-        return Owners::Gone;
-    }
-    Owners::Are(Value::Array(owners))
+fn is_owned(object: &Value) -> bool {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    owners.is_some_and(|owners| !owners.is_empty())
 }
 
 fn has_controller(object: &Value) -> bool {
