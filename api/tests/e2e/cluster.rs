@@ -295,6 +295,21 @@ impl Cluster {
         });
     }
 
+    /// Until every server answers, and one of them leads. Returns that status.
+    pub fn wait_until_back(&self) -> Value {
+        wait::until("all servers to be back", 90, || {
+            let status = self.status();
+            let back = status["members"]
+                .as_array()
+                .is_some_and(|members| members.iter().all(|member| member["error"].is_null()));
+            if back && !status["leader"].is_null() {
+                Ok(status)
+            } else {
+                Err(status)
+            }
+        })
+    }
+
     /// Until every server answers for itself, at one revision and with one digest. Returns that status.
     pub fn wait_until_level(&self) -> Value {
         wait::until("all servers at one revision with one digest", 60, || {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
-use crate::wait;
 use crate::writes::Writes;
 
 const FOR: Duration = Duration::from_secs(60);
@@ -43,17 +42,7 @@ fn what_was_acknowledged_is_there() {
         }
         std::thread::sleep(PAUSE);
     }
-    wait::until("all servers to be back", 60, || {
-        let status = cluster.status();
-        let back = status["members"]
-            .as_array()
-            .is_some_and(|members| members.iter().all(|member| member["error"].is_null()));
-        if back && !status["leader"].is_null() {
-            Ok(())
-        } else {
-            Err(status)
-        }
-    });
+    cluster.wait_until_back();
     std::thread::sleep(Duration::from_secs(2));
     let acknowledged = writes.finish();
     println!(

@@ -25,17 +25,7 @@ fn all_servers_at_once_and_then_the_agent() {
     let first = Writes::start(&cluster, "first");
     std::thread::sleep(Duration::from_secs(3));
     cluster.kill_9(&["server-1", "server-2", "server-3"]);
-    let status = wait::until("the servers to be back", 90, || {
-        let status = cluster.status();
-        let back = status["members"]
-            .as_array()
-            .is_some_and(|members| members.iter().all(|member| member["error"].is_null()));
-        if back && !status["leader"].is_null() {
-            Ok(status)
-        } else {
-            Err(status)
-        }
-    });
+    let status = cluster.wait_until_back();
     // The writer goes on with the same name until it is told: what is new is accepted too.
     std::thread::sleep(Duration::from_secs(2));
     let acknowledged = first.finish();
