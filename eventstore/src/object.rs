@@ -95,7 +95,8 @@ impl Object {
         )
     }
 
-    /// The object as JSON. Bytes that apply accepted are JSON: their writer made them with `Body::cut`.
+    /// The object as JSON. Bytes that apply accepted are JSON: their writer made them with `Body::cut`; null for a value of the plain log,
+    /// which is whatever it is.
     pub fn to_value(&self) -> serde_json::Value {
         serde_json::from_slice(&self.bytes).unwrap_or(serde_json::Value::Null)
     }

@@ -1,4 +1,4 @@
-//! One server as a process: its parts started in order, one HTTPS port for API, agents and peers, and a clean stop.
+//! One server as a process: its parts started in order, one HTTPS port for API, agents, peers and the plain log, and a clean stop.
 
 use crate::agents::{AgentIdentity, Hub};
 use crate::archive::restore::{BeginError, begin};
@@ -6,9 +6,10 @@ use crate::authority::{self, Authority, SERVERS_GROUP};
 use crate::core::{Core, CoreConfig, StartError, Tamper};
 use crate::http::{Api, Caller, ClientCertificate, Settings};
 use crate::leader::{LeaderError, WaitingFor};
+use crate::log::Log;
 use crate::peers::Peers;
 use crate::tls::{self, TlsError};
-use crate::{Config, archive, divergence, found, leader, level, members, retention, room};
+use crate::{Config, archive, divergence, found, leader, level, log, members, retention, room};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -89,6 +90,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
     let listen = Listen {
         api: parts.api.clone(),
         hub: parts.hub.clone(),
+        log: Log::new(parts.core.clone()),
         peers,
     };
     tracing::info!(name = config.name, listen = %config.listen, "serving");
@@ -212,6 +214,7 @@ fn authority_of(config: &Config, ca_pem: &str) -> Result<Option<Arc<Authority>>,
 struct Listen {
     api: Api,
     hub: Hub,
+    log: Log,
     peers: PeerService,
 }
 
@@ -277,7 +280,7 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
 
 type Answer = Response<crate::http::Body>;
 
-/// Agents and peers have paths of their own; everything else is the API.
+/// Agents, peers and the plain log have paths of their own; everything else is the API.
 async fn route(
     listen: Listen,
     caller: Caller,
@@ -303,6 +306,11 @@ async fn route(
             });
         }
         let Ok(answer) = listen.hub.service().oneshot(request).await;
+        return Ok(answer.map(body));
+    }
+    if path.starts_with(log::PATH_PREFIX) {
+        request.extensions_mut().insert(caller);
+        let Ok(answer) = listen.log.service().oneshot(request).await;
         return Ok(answer.map(body));
     }
     Ok(listen.api.handle(request, caller).await)

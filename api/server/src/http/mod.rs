@@ -67,7 +67,7 @@ pub const BODY_BYTES_MAX: usize = 3 << 20;
 /// What is read past of a body that is too large.
 const PASSED_BYTES_MAX: usize = 16 << 20;
 /// How long a request may take that is no watch and no log (Kubernetes: 60 s), unless its `timeout` says less.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is kept of a User-Agent.
 const CLIENT_CHARS_MAX: usize = 200;
 
@@ -300,6 +300,19 @@ fn actor(user: Option<&User>, headers: &HeaderMap, caller: &Caller) -> Actor {
         client: client.into(),
         address: caller.address.to_string().into(),
     }
+}
+
+/// Who calls, if that is somebody who may do everything: for what asks without Kubernetes' verbs and resources.
+pub(crate) fn master(caller: &Caller, headers: &HeaderMap) -> Result<Actor, StatusError> {
+    if caller.certificate.is_none() {
+        return Err(StatusError::unauthorized());
+    }
+    let user = authenticate::authenticate(caller, headers)?;
+    if !authorize::is_master(&user) {
+        let text = format!("User {} is not in the group system:masters", user.name);
+        return Err(StatusError::forbidden("", "", "", &text));
+    }
+    Ok(actor(Some(&user), headers, caller))
 }
 
 /// A header's text; `""` for none.

@@ -24,16 +24,43 @@ pub(crate) async fn server() -> Server {
 }
 
 async fn server_with(queue: QueueLimits) -> Server {
+    let server = start("server-1", &["server-1"], &MemoryHub::default(), queue).await;
+    server.founded().await;
+    server
+}
+
+/// So many servers of one cluster.
+pub(crate) async fn cluster(servers: usize) -> Vec<Server> {
+    let hub = MemoryHub::default();
+    let names: Vec<String> = (1..=servers)
+        .map(|number| format!("server-{number}"))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let starting = names
+        .iter()
+        .map(|name| start(name, &names, &hub, QueueLimits::default()));
+    let servers = futures::future::join_all(starting).await;
+    for server in &servers {
+        server.founded().await;
+    }
+    servers
+}
+
+async fn start(name: &str, members: &[&str], hub: &MemoryHub, queue: QueueLimits) -> Server {
     let directory = tempfile::tempdir().unwrap();
+    let address = |name: &str| format!("{name}:6443");
     let config = Config {
-        name: "server-1".into(),
+        name: name.into(),
         data_dir: directory.path().to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
-        advertise: "server-1:6443".into(),
-        initial_cluster: vec![Member {
-            name: "server-1".into(),
-            address: "server-1:6443".into(),
-        }],
+        advertise: address(name),
+        initial_cluster: members
+            .iter()
+            .map(|name| Member {
+                name: (*name).into(),
+                address: address(name),
+            })
+            .collect(),
         joined: None,
         ca_key: None,
         ca: "none".into(),
@@ -51,7 +78,7 @@ async fn server_with(queue: QueueLimits) -> Server {
     };
     let seams = Seams {
         directory: Arc::new(FileDirectory::open(directory.path()).unwrap()),
-        network: MemoryHub::default().plug("server-1"),
+        network: hub.plug(name),
         clock: Arc::new(SystemClock),
         runtime: Arc::new(ThreadRuntime),
         entropy: Arc::new(SystemEntropy),
@@ -59,30 +86,33 @@ async fn server_with(queue: QueueLimits) -> Server {
     let parts = Parts::start(&config, seams, "the authority".into(), None)
         .await
         .unwrap();
-    let server = Server {
+    Server {
         api: parts.api.clone(),
         parts,
         _directory: directory,
-    };
-    for _ in 0..400 {
-        if server
-            .get("/api/v1/namespaces/default/serviceaccounts/default")
-            .await
-            .0
-            == 200
-        {
-            return server;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let (status, events) = (
-        server.get("/reckon/v1/status").await,
-        server.get("/reckon/v1/events").await,
-    );
-    panic!("the server did not found its cluster: {status:?} {events:?}");
 }
 
 impl Server {
+    async fn founded(&self) {
+        for _ in 0..400 {
+            if self
+                .get("/api/v1/namespaces/default/serviceaccounts/default")
+                .await
+                .0
+                == 200
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let (status, events) = (
+            self.get("/reckon/v1/status").await,
+            self.get("/reckon/v1/events").await,
+        );
+        panic!("the server did not found its cluster: {status:?} {events:?}");
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.parts.core
     }
