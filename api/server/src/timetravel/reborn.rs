@@ -8,7 +8,8 @@
 
 use super::owners;
 use crate::http::write;
-use eventstore::{Change, Key, Object, View, What};
+use crate::log;
+use eventstore::{Body, Change, Key, Object, View, What};
 use kinds::error::StatusError;
 use kinds::kind::{Context, Kind, Nature};
 use kinds::resources::{by_resource, strategy};
@@ -35,7 +36,7 @@ pub(crate) fn plan(
         .partition(|object| &*object.key.resource == "namespaces");
     for object in first.into_iter().chain(rest) {
         match wanted(then, now, object, context)? {
-            Wanted::Is(new) => steps.extend(becomes(now, object, &new)?),
+            Wanted::Is(new) => steps.extend(becomes(now, object, new)),
             Wanted::Waits | Wanted::Gone => {}
         }
     }
@@ -55,7 +56,7 @@ pub(crate) fn plan(
 }
 
 enum Wanted {
-    Is(Value),
+    Is(Body),
     /// Its owner has to come back first.
     Waits,
     Gone,
@@ -68,8 +69,9 @@ fn wanted(
     context: &Context,
 ) -> Result<Wanted, StatusError> {
     let resource = &*object.key.resource;
-    if CLAIMS.contains(&resource) {
-        return Ok(Wanted::Is(object.to_value()));
+    // As they were: of the plain log's values nothing but their writers knows what they are.
+    if CLAIMS.contains(&resource) || resource == log::RESOURCE {
+        return Ok(Wanted::Is(object.body()));
     }
     let Some(kind) = by_resource(resource).filter(|kind| kind.nature == Nature::Desired) else {
         return Ok(Wanted::Gone);
@@ -89,12 +91,11 @@ fn wanted(
         new["metadata"]["ownerReferences"] = Value::Null;
     }
     as_new(kind, &mut new, context);
-    Ok(Wanted::Is(new))
+    Ok(Wanted::Is(write::cut(&new)?))
 }
 
-fn becomes(now: &View, object: &Object, new: &Value) -> Result<Option<Vec<Change>>, StatusError> {
+fn becomes(now: &View, object: &Object, body: Body) -> Option<Vec<Change>> {
     let key = &object.key;
-    let body = write::cut(new)?;
     let put = |body| Change {
         key: key.clone(),
         what: What::Put {
@@ -106,7 +107,7 @@ fn becomes(now: &View, object: &Object, new: &Value) -> Result<Option<Vec<Change
         key: key.clone(),
         what: What::Remove,
     };
-    Ok(match now.get(key) {
+    match now.get(key) {
         None => Some(vec![put(body)]),
         // Under a new uid: what ran of the old one may still run somewhere. One that this plan has made is told by that it is bound to
         // nothing and as it should be.
@@ -115,7 +116,7 @@ fn becomes(now: &View, object: &Object, new: &Value) -> Result<Option<Vec<Change
             Some(vec![remove(), put(body)])
         }
         Some(_) => Some(vec![put(body)]),
-    })
+    }
 }
 
 /// Who owned it then and comes back, as they are now; None: one of them has to come first.
@@ -161,5 +162,89 @@ fn as_new(kind: &Kind, new: &mut Value, context: &Context) {
         if metadata.get("ownerReferences").is_some_and(Value::is_null) {
             metadata.shift_remove("ownerReferences");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eventstore::{
+        Act, Actor, Cause, Entry, Intent, LEVEL, Position, Proposal, ProposalId, Salt, State, Time,
+    };
+    use uuid::Uuid;
+
+    /// The state after these acts, one proposal each.
+    fn after(acts: Vec<Act>) -> State {
+        let mut state = State::default();
+        let found = Act::Found {
+            cluster: Uuid::from_u128(1),
+            level: LEVEL,
+        };
+        for (act, index) in [found].into_iter().chain(acts).zip(1..) {
+            let proposal = Proposal {
+                id: ProposalId {
+                    uuid: Uuid::from_u128(u128::from(index)),
+                    attempt: 0,
+                },
+                actor: Actor::Server {
+                    name: "test".into(),
+                },
+                cause: Cause::default(),
+                intent: Intent::Update,
+                first_sent: index,
+                salt: Salt::default(),
+                expectations: Vec::new(),
+                act,
+            };
+            let entry = Entry {
+                clock: Time::from_s(index as i64),
+                proposals: vec![proposal],
+            };
+            let applied = state.apply(Position { term: 1, index }, &entry);
+            assert_eq!(applied.events.len(), 1, "{applied:?}");
+        }
+        state
+    }
+
+    fn put(name: &str, value: &'static [u8]) -> Act {
+        let body = Body {
+            head: bytes::Bytes::new(),
+            tail: value.into(),
+        };
+        Act::Objects(vec![Change {
+            key: Key::new(log::RESOURCE, "", name),
+            what: What::Put {
+                body,
+                delete_grace_s: None,
+            },
+        }])
+    }
+
+    #[test]
+    fn values_of_the_plain_log_come_back_as_they_were() {
+        let then = after(vec![put("was", b"\xff{"), put("stays", b"")]);
+        let then: Then = then
+            .view()
+            .objects()
+            .map(|object| (object.key.clone(), object.clone()))
+            .collect();
+        let mut acts = vec![put("was", b"\xff{"), put("stays", b"")];
+        acts.extend([put("was", b"other"), put("came", b"later")]);
+        let now = after(acts);
+        let context = Context {
+            now: String::new(),
+            user: String::new(),
+            suffix: String::new(),
+        };
+        let mut steps = plan(&then, now.view(), &context).unwrap();
+        let Act::Objects(back) = put("was", b"\xff{") else {
+            unreachable!("a put is of objects");
+        };
+        let gone = vec![Change {
+            key: Key::new(log::RESOURCE, "", "came"),
+            what: What::Remove,
+        }];
+        steps.sort_by_key(|step| step[0].key.clone());
+        assert_eq!(steps, [gone, back]);
     }
 }
