@@ -41,6 +41,7 @@ const MAY: &[(&str, &[&str])] = &[
             "reckon-server",
         ],
     ),
+    ("reckon-benchmarks", &[]),
     (
         "reckon",
         &[
