@@ -29,7 +29,7 @@ ARGS :=
 AGENTLESS := $(filter --agents=0,$(subst --agents 0,--agents=0,$(ARGS)))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help up test build lint exchanges clean target packages-build packages-run packages-test sudo
+.PHONY: help up test build lint exchanges bench-log clean target packages-build packages-run packages-test sudo
 
 help:
 	@echo "make up [ARGS=…]   build, and start a cluster on this machine ('reckon up ARGS'; see 'reckon up --help')"
@@ -37,6 +37,7 @@ help:
 	@echo "make build         build the one binary, target/debug/reckon"
 	@echo "make lint          formatting, and clippy with warnings denied"
 	@echo "make exchanges     replay what a real kube-apiserver answered, and count what is answered the same"
+	@echo "make bench-log     measure a release build beside etcd; an hour, on a machine that does nothing else (BENCH='writes --help')"
 	@echo "make clean         remove what was built from this clone ($(CARGO_TARGET_DIR))"
 
 up: $(if $(AGENTLESS),,packages-run) build
@@ -67,6 +68,12 @@ clean:
 
 exchanges: build packages-test
 	@.ci/exchanges $(RECKON)
+
+# A benchmark and no test: it asserts nothing, and what it prints is only as good as the machine is idle.
+BENCH := all
+bench-log: packages-build target
+	@etcd=$$(.ci/etcd) && echo "etcd: $$etcd" && $(CARGO) build --release --locked -p reckon -p reckon-benchmarks && \
+	RECKON_ETCD=$$etcd $(CARGO_TARGET_DIR)/release/reckon-benchmarks $(BENCH)
 
 packages-build packages-run packages-test: packages-%:
 	@.ci/packages $*
