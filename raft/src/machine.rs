@@ -250,9 +250,6 @@ fn remember_who_left(
     if changes.peek().is_none() {
         return Ok(());
     }
-    let ids = |membership: &StoredMembership| -> BTreeSet<NodeId> {
-        membership.nodes().map(|(id, _)| *id).collect()
-    };
     let mut before = ids(&stored_membership(&machine.applied()?)?);
     for membership in changes {
         let membership = decode_membership(membership)
@@ -264,6 +261,10 @@ fn remember_who_left(
         before = now;
     }
     Ok(())
+}
+
+fn ids(membership: &StoredMembership) -> BTreeSet<NodeId> {
+    membership.nodes().map(|(id, _)| *id).collect()
 }
 
 fn stored_membership(applied: &Applied) -> Result<StoredMembership, MachineError> {
@@ -333,6 +334,8 @@ impl RaftStateMachine<Types> for Applier {
     ) -> Result<(), io::Error> {
         let snapshots = self.shared.snapshots.clone();
         let clock = self.shared.clock_ms.clone();
+        let log = self.shared.log.clone();
+        let now = ids(&meta.last_membership);
         let expected = meta.last_log_id.map(Position::from);
         let snapshot = self
             .shared
@@ -343,7 +346,11 @@ impl RaftStateMachine<Types> for Applier {
                 } else {
                     snapshots.copy(&snapshot)?
                 };
+                let before = ids(&stored_membership(&machine.applied()?)?);
                 machine.install(snapshot.name())?;
+                before
+                    .difference(&now)
+                    .for_each(|id| log.remember_gone(*id));
                 let stands = machine.applied()?.position;
                 if stands != expected {
                     let name = snapshot.name();

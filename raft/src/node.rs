@@ -264,8 +264,8 @@ impl Node {
         self.inner.wires.acquaintances.last_known()
     }
 
-    /// Whether this was a member, as was committed, and is none any more: its id is used up. A server that only ever followed from
-    /// snapshots may not know.
+    /// Whether this was a member, as was committed, and is none any more: its id is used up. One that came and
+    /// went between two snapshots, a server that was rebuilt from them does not know of.
     pub fn is_gone(&self, id: NodeId) -> bool {
         self.inner.wires.acquaintances.is_gone(id)
     }
