@@ -5,6 +5,7 @@
 use crate::cluster::Fronts;
 use crate::invariants::Violation;
 use crate::invariants::acknowledged::{Acknowledged, Counter, Write};
+use crate::invariants::linearizable::{self, Operation};
 use crate::sides::{Chance, Fate, SimNet};
 use bytes::Bytes;
 use eventstore::Key;
@@ -35,6 +36,7 @@ pub struct Told(Arc<Mutex<Books>>);
 #[derive(Default)]
 pub struct Books {
     pub acknowledged: Acknowledged,
+    pub operations: Vec<Operation>,
     pub writes: u64,
     pub refused: u64,
     pub unknown: u64,
@@ -65,6 +67,8 @@ pub struct Client {
     started: Instant,
     number: u64,
     own: Vec<String>,
+    /// Names that it has deleted.
+    gone: Vec<String>,
 }
 
 pub enum Answer {
@@ -100,6 +104,7 @@ impl Client {
             started: Instant::now(),
             number: 0,
             own: Vec::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -108,12 +113,13 @@ impl Client {
         loop {
             let pause = self.chance.between(pause_ms.0, pause_ms.1);
             sleep(Duration::from_millis(pause)).await;
-            match self.chance.below(10) {
+            match self.chance.below(12) {
                 0..=2 => self.create().await,
                 3 | 4 => self.update().await,
                 5 => self.delete().await,
                 6 | 7 => self.count().await,
                 8 => self.scale().await,
+                9 | 10 => self.look().await,
                 _ => self.kill_pod().await,
             }
         }
@@ -124,9 +130,11 @@ impl Client {
         let name = format!("{}-{}", self.name, self.number);
         let marker = format!("made-{name}");
         let object = config_map(&name, &marker);
+        let asked = Instant::now();
         match self.ask(Method::POST, &maps(""), Some(&object)).await {
             Answer::Done(object) => {
                 self.acknowledge(&name, &object, &marker);
+                self.wrote(asked, &name, &object);
                 self.own.push(name);
             }
             // Nobody else makes this name.
@@ -151,11 +159,15 @@ impl Client {
         };
         self.number += 1;
         let marker = format!("set-{}-{}", self.name, self.number);
+        let asked = Instant::now();
         match self
             .ask(Method::PUT, &maps(&name), Some(&config_map(&name, &marker)))
             .await
         {
-            Answer::Done(object) => self.acknowledge(&name, &object, &marker),
+            Answer::Done(object) => {
+                self.acknowledge(&name, &object, &marker);
+                self.wrote(asked, &name, &object);
+            }
             Answer::Refused(..) => self.told.lock().refused += 1,
             Answer::Unknown => self.told.lock().unknown += 1,
         }
@@ -168,8 +180,11 @@ impl Client {
         let name = self
             .own
             .remove(self.chance.below(self.own.len() as u64) as usize);
+        self.gone.push(name.clone());
+        let asked = Instant::now();
         match self.ask(Method::DELETE, &maps(&name), None).await {
             Answer::Done(_) => {
+                self.was_told(asked, &name, linearizable::Told::Deleted);
                 let mut told = self.told.lock();
                 told.writes += 1;
                 told.acknowledged.writes.push(Write {
@@ -187,7 +202,7 @@ impl Client {
     /// refused.
     async fn count(&mut self) {
         let name = format!("counter-{}", self.chance.below(COUNTERS));
-        let Answer::Done(mut counter) = self.ask(Method::GET, &maps(&name), None).await else {
+        let Some(mut counter) = self.get(&name).await else {
             return;
         };
         let value: u64 = counter["data"]["value"]
@@ -199,8 +214,12 @@ impl Client {
         sleep_until(self.started + BEAT * beats).await;
         // Unknown until it is known: the run may end before the answer.
         self.told.lock().counter(&name).unknown += 1;
+        let asked = Instant::now();
         let answer = self.ask(Method::PUT, &maps(&name), Some(&counter)).await;
         tracing::debug!(client = self.name, name, read = value, %answer, "count");
+        if let Answer::Done(object) = &answer {
+            self.wrote(asked, &name, object);
+        }
         let mut told = self.told.lock();
         match answer {
             Answer::Done(object) => {
@@ -216,6 +235,48 @@ impl Client {
             }
             Answer::Unknown => told.unknown += 1,
         }
+    }
+
+    /// Looks at something that others may be writing, that it wrote itself, or that is gone.
+    async fn look(&mut self) {
+        let name = match self.chance.below(4) {
+            0 | 1 => Some(format!("counter-{}", self.chance.below(COUNTERS))),
+            2 => self.chance.pick(&self.own).cloned(),
+            _ => self.chance.pick(&self.gone).cloned(),
+        };
+        if let Some(name) = name {
+            self.get(&name).await;
+        }
+    }
+
+    async fn get(&mut self, name: &str) -> Option<Value> {
+        let asked = Instant::now();
+        match self.ask(Method::GET, &maps(name), None).await {
+            Answer::Done(object) => {
+                let found = linearizable::Told::Found(revision(&object));
+                self.was_told(asked, name, found);
+                Some(object)
+            }
+            Answer::Refused(StatusCode::NOT_FOUND, _) => {
+                self.was_told(asked, name, linearizable::Told::Absent);
+                None
+            }
+            Answer::Refused(..) | Answer::Unknown => None,
+        }
+    }
+
+    fn wrote(&self, asked: Instant, name: &str, object: &Value) {
+        self.was_told(asked, name, linearizable::Told::Wrote(revision(object)));
+    }
+
+    fn was_told(&self, asked: Instant, name: &str, told: linearizable::Told) {
+        self.told.lock().operations.push(Operation {
+            client: self.name.clone(),
+            asked,
+            answered: Instant::now(),
+            key: key(name),
+            told,
+        });
     }
 
     async fn scale(&mut self) {
