@@ -100,6 +100,8 @@ pub struct SimServer {
     pub clock: SimClock,
     pub disks: SimDisks,
     chance: Chance,
+    /// The highest level of the log that its program knows.
+    most_level: u32,
     /// What it was told when it joined; None for a first member.
     joined: Option<Joined>,
     /// What is done to its apply in a scene of its own; none but there.
@@ -171,6 +173,7 @@ impl SimCluster {
             clock: SimClock::new(self.started),
             disks: SimDisks::new(Chance::new(self.seed, 100 + index as u64)),
             chance: Chance::new(self.seed, 200 + index as u64),
+            most_level: eventstore::LEVEL,
             joined,
             #[cfg(test)]
             tamper: None,
@@ -181,6 +184,25 @@ impl SimCluster {
         self.servers.push(server);
         self.tell();
         index
+    }
+
+    /// The servers that there are begin with the release before this one.
+    pub fn begin_old(&mut self) {
+        for server in &mut self.servers {
+            server.most_level = eventstore::LEVEL - 1;
+        }
+    }
+
+    /// The members whose program is of the release before.
+    pub fn old(&self) -> Vec<usize> {
+        let old = self.members();
+        let old = old.filter(|(_, server)| server.most_level < eventstore::LEVEL);
+        old.map(|(index, _)| index).collect()
+    }
+
+    /// The next life of a server has this release.
+    pub fn upgrade(&mut self, index: usize) {
+        self.servers[index].most_level = eventstore::LEVEL;
     }
 
     /// A new server that was let in, not started yet. It may have the name of one that is gone.
@@ -294,6 +316,12 @@ impl SimCluster {
         parts.abort();
     }
 
+    /// What is read now is read by a check.
+    pub fn hush(&self, hushed: bool) {
+        let disks = self.servers.iter().map(|server| &server.disks);
+        disks.for_each(|disks| disks.hush(hushed));
+    }
+
     /// How often a server was rebuilt from a snapshot.
     pub fn snapshots_installed(&self) -> u64 {
         let alive = self.alive();
@@ -325,7 +353,7 @@ impl SimCluster {
             archive: None,
             queue: server::core::QueueLimits::default(),
             disk_reserve: DiskReserve::default(),
-            most_level: eventstore::LEVEL,
+            most_level: server.most_level,
         }
     }
 }

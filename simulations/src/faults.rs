@@ -1,7 +1,8 @@
 //! What goes wrong, drawn from the seed, and how often each kind did.
 
 use crate::cluster::SimCluster;
-use crate::sides::{Chance, DiskFaults, Weather};
+use crate::sides::{Chance, DiskFaults, EMPTY, Weather};
+use seams::Room;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -18,18 +19,23 @@ pub struct FaultCounts {
     pub connections_broken: u64,
     pub batches_lost: u64,
     pub syncs_failed: u64,
+    pub writes_failed: u64,
+    pub reads_corrupt: u64,
+    pub disks_filled: u64,
     pub clock_jumps: u64,
     /// Crashes of the leader, and partitions that cut it off.
     pub leader_losses: u64,
     pub members_added: u64,
     pub members_removed: u64,
     pub leader_transfers: u64,
+    /// A server came back with the next release.
+    pub upgrades: u64,
     /// Not a fault, but what one leads to: a server was away for longer than the log reaches back.
     pub snapshots_installed: u64,
 }
 
 impl FaultCounts {
-    pub fn rows(&self) -> [(&'static str, u64); 16] {
+    pub fn rows(&self) -> [(&'static str, u64); 20] {
         [
             ("messages lost", self.messages_lost),
             ("messages delayed", self.messages_delayed),
@@ -41,11 +47,15 @@ impl FaultCounts {
             ("agents' connections broken", self.connections_broken),
             ("unsynced batches lost", self.batches_lost),
             ("syncs failed", self.syncs_failed),
+            ("writes failed", self.writes_failed),
+            ("reads corrupt", self.reads_corrupt),
+            ("disks filled", self.disks_filled),
             ("clock jumps", self.clock_jumps),
             ("leader losses", self.leader_losses),
             ("members added", self.members_added),
             ("members removed", self.members_removed),
             ("leader transfers", self.leader_transfers),
+            ("servers upgraded", self.upgrades),
             ("rebuilt from a snapshot", self.snapshots_installed),
         ]
     }
@@ -61,11 +71,15 @@ impl FaultCounts {
         self.connections_broken += other.connections_broken;
         self.batches_lost += other.batches_lost;
         self.syncs_failed += other.syncs_failed;
+        self.writes_failed += other.writes_failed;
+        self.reads_corrupt += other.reads_corrupt;
+        self.disks_filled += other.disks_filled;
         self.clock_jumps += other.clock_jumps;
         self.leader_losses += other.leader_losses;
         self.members_added += other.members_added;
         self.members_removed += other.members_removed;
         self.leader_transfers += other.leader_transfers;
+        self.upgrades += other.upgrades;
         self.snapshots_installed += other.snapshots_installed;
     }
 }
@@ -78,6 +92,14 @@ const QUIET_MS: (u64, u64) = (4_000, 25_000);
 /// Steps in which an agent's connection breaks, in a million.
 const BREAKS: u64 = 50_000;
 
+/// Restarts of a server of the release before that bring it the next, in a million.
+const UPGRADES: u64 = 400_000;
+/// A hundredth is left: less than the reserve.
+const FILLED: Room = Room {
+    total: EMPTY.total,
+    free: EMPTY.total / 100,
+};
+
 /// Draws faults and carries them out, one step of a run at a time.
 pub struct Faults {
     chance: Chance,
@@ -87,6 +109,8 @@ pub struct Faults {
     started: Instant,
     next: Instant,
     heal_at: Option<Instant>,
+    /// Others make room again on this server's disk.
+    room_at: Option<(usize, Instant)>,
     restart_at: Vec<(usize, Instant)>,
 }
 
@@ -100,6 +124,7 @@ impl Faults {
             started,
             next: started + Duration::from_secs(15),
             heal_at: None,
+            room_at: None,
             restart_at: Vec::new(),
         }
     }
@@ -111,6 +136,9 @@ impl Faults {
             tracing::info!("the partition is healed");
             cluster.net.heal();
             self.heal_at = None;
+        }
+        if let Some((index, _)) = self.room_at.take_if(|(_, at)| *at <= now) {
+            cluster.servers[index].disks.set_room(EMPTY);
         }
         for index in self.due_restarts(now) {
             self.restart(cluster, index).await;
@@ -133,6 +161,7 @@ impl Faults {
             1 => self.partition(cluster, self.any(cluster)),
             2 => self.weather(cluster),
             3 => self.clock(cluster),
+            _ if self.chance.happens(500_000) => self.fill(cluster),
             _ => self.disk(cluster),
         }
     }
@@ -144,11 +173,15 @@ impl Faults {
         self.heal_at = None;
         for index in 0..cluster.servers.len() {
             cluster.servers[index].clock.set_off(0);
-            let faults = DiskFaults {
-                sync_fails: 0,
-                ..cluster.planted_disk()
-            };
+            let faults = cluster.planted_disk();
             cluster.servers[index].disks.set_faults(faults);
+            cluster.servers[index].disks.set_room(EMPTY);
+        }
+        self.room_at = None;
+        for index in cluster.old() {
+            self.crash(cluster, index);
+            cluster.upgrade(index);
+            self.counts.upgrades += 1;
         }
         self.bury(cluster);
         self.restart_at.clear();
@@ -179,8 +212,10 @@ impl Faults {
             messages_delayed: net.delayed,
             messages_repeated: net.repeated,
             messages_cut: net.cut,
-            syncs_failed: disks.iter().map(|(failed, _)| failed).sum(),
-            batches_lost: disks.iter().map(|(_, lost)| lost).sum(),
+            syncs_failed: disks.iter().map(|disk| disk.failed_syncs).sum(),
+            writes_failed: disks.iter().map(|disk| disk.failed_writes).sum(),
+            reads_corrupt: disks.iter().map(|disk| disk.corrupt_reads).sum(),
+            batches_lost: disks.iter().map(|disk| disk.lost_batches).sum(),
             snapshots_installed: cluster.snapshots_installed(),
             ..self.counts
         }
@@ -236,6 +271,11 @@ impl Faults {
 
     async fn restart(&mut self, cluster: &mut SimCluster, index: usize) {
         if cluster.members().any(|(member, _)| member == index) {
+            if cluster.old().contains(&index) && self.chance.happens(UPGRADES) {
+                tracing::info!(server = cluster.servers[index].name, "upgraded");
+                cluster.upgrade(index);
+                self.counts.upgrades += 1;
+            }
             cluster.start_at_last(index).await;
             tracing::info!(server = cluster.servers[index].name, "restarted");
             self.counts.restarts += 1;
@@ -304,13 +344,37 @@ impl Faults {
         self.counts.clock_jumps += 1;
     }
 
+    /// What others write on a disk leaves less than the reserve for a while; what was full before has room again.
+    fn fill(&mut self, cluster: &mut SimCluster) {
+        if let Some((index, _)) = self.room_at.take() {
+            cluster.servers[index].disks.set_room(EMPTY);
+        }
+        let server = self.any(cluster);
+        tracing::info!(server = cluster.servers[server].name, "disk filled");
+        cluster.servers[server].disks.set_room(FILLED);
+        self.counts.disks_filled += 1;
+        let after = Duration::from_millis(self.chance.between(2_000, 15_000));
+        self.room_at = Some((server, Instant::now() + after));
+    }
+
     fn disk(&mut self, cluster: &mut SimCluster) {
         let server = self.any(cluster);
-        let faults = DiskFaults {
-            sync_fails: 2_000,
-            ..cluster.planted_disk()
+        let right = cluster.planted_disk();
+        let faults = match self.chance.below(3) {
+            0 => DiskFaults {
+                sync_fails: 2_000,
+                ..right
+            },
+            1 => DiskFaults {
+                write_fails: 2_000,
+                ..right
+            },
+            _ => DiskFaults {
+                reads_corrupt: 500,
+                ..right
+            },
         };
-        tracing::info!(server = cluster.servers[server].name, "syncs may fail");
+        tracing::info!(server = cluster.servers[server].name, ?faults, "a bad disk");
         cluster.servers[server].disks.set_faults(faults);
     }
 }

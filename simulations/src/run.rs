@@ -7,7 +7,7 @@ use crate::history::Historian;
 use crate::invariants::digests::Digests;
 use crate::invariants::freed::Lives;
 use crate::invariants::one_leader::OneLeader;
-use crate::invariants::{Violation, converged, restored, unfenced};
+use crate::invariants::{Violation, converged, linearizable, restored, unfenced};
 use crate::members::Operator;
 use crate::planted::Planted;
 use crate::sides::Chance;
@@ -17,6 +17,7 @@ use http::Method;
 use serde_json::json;
 use std::time::Duration;
 use tokio::runtime::{Builder, RngSeed, Runtime};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 /// What a run is made of.
@@ -31,6 +32,8 @@ pub struct Options {
     /// How long a client waits between two requests: between the one and the other, in ms.
     pub pause_ms: (u64, u64),
     pub planted: Option<Planted>,
+    /// All servers begin with the release before, and are upgraded one by one.
+    pub begins_old: bool,
     /// Between how many servers an operator lets the cluster grow and shrink; None, or with a planted bug: nobody comes or goes.
     pub sizes: Option<(usize, usize)>,
 }
@@ -39,7 +42,7 @@ impl Options {
     /// Ten virtual minutes.
     pub const STEPS: u64 = 600;
     /// Some 500 writes in ten minutes: what more of them would find, more seeds find sooner.
-    pub const PAUSE_MS: (u64, u64) = (400, 5_000);
+    pub const PAUSE_MS: (u64, u64) = (300, 4_000);
 
     pub fn new(seed: u64) -> Self {
         Self {
@@ -50,6 +53,7 @@ impl Options {
             clients: 4,
             pause_ms: Self::PAUSE_MS,
             planted: None,
+            begins_old: seed.is_multiple_of(3),
             sizes: Some((3, 5)),
         }
     }
@@ -162,115 +166,136 @@ const LEADS: &str = "leader";
 
 async fn whole(options: &Options, lives: &Lives) -> Result<Report, Failure> {
     let fails = |step| fails(options.seed, step);
-    let started = Instant::now();
-    let mut cluster = SimCluster::new(
-        options.seed,
-        options.servers,
-        options.planted,
-        NODE_GRACE_S,
-        lives.clone(),
-    );
-    let mut faults = Faults::new(Chance::new(options.seed, 1), options.nodes);
-    let mut watcher = Watcher {
-        planted: options.planted.is_some(),
-        ..Watcher::default()
-    };
-    let names = cluster.names();
-    let sizes = options.sizes.filter(|_| options.planted.is_none());
-    let mut operator =
-        sizes.map(|sizes| Operator::new(Chance::new(options.seed, 3), &cluster, sizes));
-    for index in 0..options.servers {
-        cluster
-            .start(index)
-            .await
-            .map_err(|error| fails(0)(Violation::new("start", error.to_string())))?;
-    }
-    let (net, fronts) = (cluster.net.clone(), cluster.fronts.clone());
-    // Agents are told all that there may be: one that is not there is passed over.
-    let most = sizes.map_or(options.servers, |(_, most)| most.max(options.servers));
-    let dialled: Vec<_> = (1..=most)
-        .map(|number| format!("server-{number}"))
-        .collect();
-    let nodes: Vec<_> = (1..=options.nodes)
-        .map(|index| {
-            agents::start(
-                index,
-                options.seed,
-                dialled.clone(),
-                net.clone(),
-                fronts.clone(),
-                started,
-            )
-        })
-        .collect();
-    prepare(&fronts, &net, &names).await;
-    let told = Told::default();
-    let pause_ms = options.pause_ms;
-    let clients: Vec<_> = (0..options.clients)
-        .map(|index| {
-            tokio::spawn(
-                Client::new(
-                    index,
-                    options.seed,
-                    fronts.clone(),
-                    net.clone(),
-                    told.clone(),
-                )
-                .run(pause_ms),
-            )
-        })
-        .collect();
+    let mut scene = Scene::begin(options, lives).await.map_err(fails(0))?;
     for step in 0..options.steps {
-        faults.step(&mut cluster).await;
-        if let Some(operator) = &mut operator {
-            operator.step(&mut cluster).await.map_err(fails(step + 1))?;
+        scene.step(step).await.map_err(fails(step + 1))?;
+        lives.let_go().map_err(fails(step + 1))?;
+    }
+    let view = scene.end(options.seed).await;
+    let view = view.map_err(fails(options.steps))?;
+    Ok(scene.report(options.seed, &view))
+}
+
+/// All that takes part in a run.
+struct Scene {
+    started: Instant,
+    cluster: SimCluster,
+    faults: Faults,
+    watcher: Watcher,
+    operator: Option<Operator>,
+    nodes: Vec<JoinHandle<()>>,
+    clients: Vec<JoinHandle<()>>,
+    told: Told,
+}
+
+impl Scene {
+    async fn begin(options: &Options, lives: &Lives) -> Result<Self, Violation> {
+        let started = Instant::now();
+        let seed = options.seed;
+        let mut cluster = SimCluster::new(
+            seed,
+            options.servers,
+            options.planted,
+            NODE_GRACE_S,
+            lives.clone(),
+        );
+        if options.begins_old {
+            cluster.begin_old();
+        }
+        let sizes = options.sizes.filter(|_| options.planted.is_none());
+        let operator = sizes.map(|sizes| Operator::new(Chance::new(seed, 3), &cluster, sizes));
+        for index in 0..options.servers {
+            let begun = cluster.start(index).await;
+            begun.map_err(|error| Violation::new("start", error.to_string()))?;
+        }
+        let (net, fronts) = (cluster.net.clone(), cluster.fronts.clone());
+        // Agents are told all that there may be: one that is not there is passed over.
+        let most = sizes.map_or(options.servers, |(_, most)| most.max(options.servers));
+        let dialled: Vec<_> = (1..=most)
+            .map(|number| format!("server-{number}"))
+            .collect();
+        let node = |index| {
+            let (dialled, net, fronts) = (dialled.clone(), net.clone(), fronts.clone());
+            agents::start(index, seed, dialled, net, fronts, started)
+        };
+        let nodes = (1..=options.nodes).map(node).collect();
+        prepare(&fronts, &net, &cluster.names()).await;
+        let told = Told::default();
+        let client = |index| {
+            let (net, fronts) = (net.clone(), fronts.clone());
+            Client::new(index, seed, fronts, net, told.clone()).run(options.pause_ms)
+        };
+        let clients = (0..options.clients).map(|index| tokio::spawn(client(index)));
+        Ok(Self {
+            started,
+            faults: Faults::new(Chance::new(seed, 1), options.nodes),
+            watcher: Watcher {
+                planted: options.planted.is_some(),
+                ..Watcher::default()
+            },
+            operator,
+            nodes,
+            clients: clients.collect(),
+            told,
+            cluster,
+        })
+    }
+
+    async fn step(&mut self, step: u64) -> Result<(), Violation> {
+        self.faults.step(&mut self.cluster).await;
+        if let Some(operator) = &mut self.operator {
+            operator.step(&mut self.cluster).await?;
         }
         tracing::debug!(step, "stepped");
         for _ in 0..LOOKS {
             sleep(STEP / LOOKS).await;
-            watcher.look(&cluster).map_err(fails(step + 1))?;
+            self.watcher.look(&self.cluster)?;
         }
-        if let Some(wrong) = told.lock().wrong.clone() {
-            return Err(fails(step + 1)(wrong));
+        if let Some(wrong) = self.told.lock().wrong.clone() {
+            return Err(wrong);
         }
-        watcher.read(&cluster, &told).map_err(fails(step + 1))?;
-        lives.let_go().map_err(fails(step + 1))?;
+        self.cluster.hush(true);
+        self.watcher.read(&self.cluster, &self.told)?;
+        self.cluster.hush(false);
+        Ok(())
     }
-    clients.iter().for_each(|client| client.abort());
-    let end = fails(options.steps);
-    faults.heal(&mut cluster).await;
-    if let Some(operator) = &mut operator {
-        rest(operator, &mut cluster, &mut faults)
-            .await
-            .map_err(&end)?;
+
+    /// No more is asked and nothing fails any more: it comes to rest, all that was is checked, and brought back in two ways.
+    async fn end(&mut self, seed: u64) -> Result<View, Violation> {
+        self.clients.iter().for_each(|client| client.abort());
+        let (cluster, faults) = (&mut self.cluster, &mut self.faults);
+        faults.heal(cluster).await;
+        if let Some(operator) = &mut self.operator {
+            rest(operator, cluster, faults).await?;
+        }
+        let view = converge(cluster, faults, &mut self.watcher).await?;
+        check_history(cluster, &mut self.watcher, &self.told, &view)?;
+        restore(cluster, faults, &mut self.watcher, &Chance::new(seed, 4)).await?;
+        self.nodes.iter().for_each(|node| node.abort());
+        Ok(view)
     }
-    let view = converge(&mut cluster, &mut faults, &mut watcher)
-        .await
-        .map_err(&end)?;
-    check_history(&cluster, &mut watcher, &told, &view).map_err(&end)?;
-    let chance = Chance::new(options.seed, 4);
-    restore(&mut cluster, &mut faults, &mut watcher, &chance)
-        .await
-        .map_err(&end)?;
-    nodes.iter().for_each(|node| node.abort());
-    let changes = operator.map(|operator| operator.counts).unwrap_or_default();
-    let books = told.lock();
-    Ok(Report {
-        seed: options.seed,
-        virtual_s: started.elapsed().as_secs(),
-        writes: books.writes,
-        refused: books.refused,
-        unknown: books.unknown,
-        terms: watcher.leaders.terms(),
-        revision: view.revision,
-        digest: view.digest.to_string(),
-        faults: FaultCounts {
-            members_added: changes.added,
-            members_removed: changes.removed,
-            leader_transfers: changes.leader_transfers,
-            ..faults.totals(&cluster)
-        },
-    })
+
+    fn report(&self, seed: u64, view: &View) -> Report {
+        let changes = self.operator.as_ref().map(|operator| operator.counts);
+        let changes = changes.unwrap_or_default();
+        let books = self.told.lock();
+        Report {
+            seed,
+            virtual_s: self.started.elapsed().as_secs(),
+            writes: books.writes,
+            refused: books.refused,
+            unknown: books.unknown,
+            terms: self.watcher.leaders.terms(),
+            revision: view.revision,
+            digest: view.digest.to_string(),
+            faults: FaultCounts {
+                members_added: changes.added,
+                members_removed: changes.removed,
+                leader_transfers: changes.leader_transfers,
+                ..self.faults.totals(&self.cluster)
+            },
+        }
+    }
 }
 
 /// Lets the operator end what is under way; then the servers that run are the members, as each of them knows.
@@ -399,5 +424,16 @@ fn check_history(
     let Some((_, _, parts)) = cluster.alive().next() else {
         return Err(converged::violation("nobody lives".to_owned()));
     };
-    watcher.historian.check(parts.core.store(), view, told)
+    let store = parts.core.store();
+    watcher.historian.check(store, view, told)?;
+    linearizable::check(&told.lock().operations, |key| {
+        let versions = store.history(key, None, usize::MAX);
+        let versions = versions
+            .map_err(|error| Violation::new("readable history", error.to_string()))?
+            .into_iter()
+            .rev();
+        Ok(versions
+            .map(|version| (version.revision, version.after.is_some()))
+            .collect())
+    })
 }

@@ -18,7 +18,7 @@ const UNSYNCED_MAX: usize = 2_048;
 /// A checkpoint is one file of this name.
 const FILE: &str = "content";
 /// What a disk holds that nobody else fills.
-const ROOM: Room = Room {
+pub const EMPTY: Room = Room {
     total: 1 << 40,
     free: 1 << 39,
 };
@@ -30,8 +30,22 @@ type Map = OrdMap<Bytes, Bytes>;
 pub struct DiskFaults {
     /// Syncs that fail, in a million.
     pub sync_fails: u64,
+    /// Writes that fail, in a million: nothing of them is done.
+    pub write_fails: u64,
+    /// Reads that find a wrong checksum, in a million.
+    pub reads_corrupt: u64,
     /// A planted bug: synced writes are not synced.
     pub skips_sync: bool,
+}
+
+/// What went wrong with a disk so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCounts {
+    pub failed_syncs: u64,
+    pub failed_writes: u64,
+    pub corrupt_reads: u64,
+    /// By crashes.
+    pub lost_batches: u64,
 }
 
 /// One server's disk, through all its lives.
@@ -48,8 +62,9 @@ struct Content {
     databases: BTreeMap<String, Database>,
     /// Databases that are being put together file by file.
     parts: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
-    failed_syncs: u64,
-    lost_batches: u64,
+    /// Whoever checks the run is reading, and not the server.
+    hushed: bool,
+    counts: DiskCounts,
 }
 
 #[derive(Clone, Default)]
@@ -133,13 +148,13 @@ impl SimDisks {
         Self(Arc::new(Mutex::new(Content {
             chance,
             faults: DiskFaults::default(),
-            room: ROOM,
+            room: EMPTY,
             life: 0,
             files: BTreeMap::new(),
             databases: BTreeMap::new(),
             parts: BTreeMap::new(),
-            failed_syncs: 0,
-            lost_batches: 0,
+            hushed: false,
+            counts: DiskCounts::default(),
         })))
     }
 
@@ -152,10 +167,20 @@ impl SimDisks {
         self.lock().faults = faults;
     }
 
-    /// (syncs that failed, batches that crashes lost) so far.
-    pub fn counts(&self) -> (u64, u64) {
+    /// How much has come of databases that are being put together file by file.
+    pub fn received_bytes(&self) -> usize {
         let content = self.lock();
-        (content.failed_syncs, content.lost_batches)
+        let files = content.parts.values().flat_map(BTreeMap::values);
+        files.map(Vec::len).sum()
+    }
+
+    pub fn counts(&self) -> DiskCounts {
+        self.lock().counts
+    }
+
+    /// Reads are not what a server asked for, and find no fault.
+    pub fn hush(&self, hushed: bool) {
+        self.lock().hushed = hushed;
     }
 
     /// The machine dies: handles are cut, and each database keeps a prefix of its batches.
@@ -170,7 +195,7 @@ impl SimDisks {
             lost += written - kept;
             database.crash(kept as usize);
         }
-        content.lost_batches += lost;
+        content.counts.lost_batches += lost;
         // What was being received was never synced.
         content.parts.clear();
     }
@@ -212,6 +237,10 @@ impl SimDirectory {
 
 fn invalid(what: &str) -> DiskError {
     DiskError::io(what, std::io::Error::from(std::io::ErrorKind::InvalidInput))
+}
+
+fn failed(doing: String) -> DiskError {
+    DiskError::io(doing, std::io::Error::other("as the simulation wants"))
 }
 
 impl Directory for SimDirectory {
@@ -350,7 +379,12 @@ struct SimDisk {
 
 impl SimDisk {
     fn map(&self) -> Result<Map, DiskError> {
-        let content = self.disks.alive(self.life, &self.name)?;
+        let mut content = self.disks.alive(self.life, &self.name)?;
+        let corrupt = content.faults.reads_corrupt;
+        if corrupt > 0 && !content.hushed && content.chance.happens(corrupt) {
+            content.counts.corrupt_reads += 1;
+            return Err(DiskError::corrupt(&self.name, "as the simulation wants"));
+        }
         content
             .databases
             .get(&self.name)
@@ -361,11 +395,8 @@ impl SimDisk {
     fn sync(&self, content: &mut Content) -> Result<(), DiskError> {
         let faults = content.faults;
         if faults.sync_fails > 0 && content.chance.happens(faults.sync_fails) {
-            content.failed_syncs += 1;
-            return Err(DiskError::io(
-                format!("syncing {}", self.name),
-                std::io::Error::other("as the simulation wants"),
-            ));
+            content.counts.failed_syncs += 1;
+            return Err(failed(format!("syncing {}", self.name)));
         }
         if !faults.skips_sync
             && let Some(database) = content.databases.get_mut(&self.name)
@@ -397,6 +428,11 @@ impl Disk for SimDisk {
 
     fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError> {
         let mut content = self.disks.alive(self.life, &self.name)?;
+        let fails = content.faults.write_fails;
+        if fails > 0 && content.chance.happens(fails) {
+            content.counts.failed_writes += 1;
+            return Err(failed(format!("writing {}", self.name)));
+        }
         let database = content
             .databases
             .get_mut(&self.name)

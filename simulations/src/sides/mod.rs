@@ -8,6 +8,6 @@ mod runtime;
 
 pub use chance::Chance;
 pub use clock::{EPOCH_MS, SimClock};
-pub use disk::{DiskFaults, SimDisks};
+pub use disk::{DiskCounts, DiskFaults, EMPTY, SimDisks};
 pub use network::{Fate, NetCounts, SimNet, SimPlug, Weather};
 pub use runtime::InlineRuntime;
