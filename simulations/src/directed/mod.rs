@@ -1,5 +1,6 @@
 //! Scenes that are set by hand, where a drawn fault would not show the point, or not by itself: one a file.
 
+mod broken_off;
 mod clock_jumps;
 mod cut_off;
 mod disk_full;
