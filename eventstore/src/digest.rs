@@ -4,8 +4,8 @@
 //! body, so a body may be pruned, or destroyed for good with its salt, and the chain still verifies.
 
 use crate::Body;
+use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use std::fmt;
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,35 +15,35 @@ impl Digest {
     /// The next link: `self` is the digest before, `envelope` the event's encoded envelope.
     #[must_use]
     pub fn chain(self, envelope: &[u8]) -> Self {
-        Self(
-            Sha256::new()
-                .chain_update(self.0)
-                .chain_update(envelope)
-                .finalize()
-                .into(),
-        )
+        Self(sha256(&[&self.0, envelope]))
     }
 
     pub fn of_body(salt: Salt, body: &Body) -> Self {
-        Self(
-            Sha256::new()
-                .chain_update(salt.0)
-                .chain_update(&body.head)
-                .chain_update(&body.tail)
-                .finalize()
-                .into(),
-        )
+        Self(sha256(&[&salt.0, &body.head, &body.tail]))
     }
 
     pub fn of(parts: &[&[u8]]) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = Context::new(&SHA256);
         for part in parts {
             // The length first, so that no two lists of parts hash alike.
-            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(&(part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        Self(hash.finalize().into())
+        Self(end(hash))
     }
+}
+
+fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Context::new(&SHA256);
+    parts.iter().for_each(|part| hash.update(part));
+    end(hash)
+}
+
+fn end(hash: Context) -> [u8; 32] {
+    let hash = hash.finish();
+    hash.as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes, whoever computes it")
 }
 
 /// Sixteen bytes of a proposal's own randomness, laid beside each of its bodies.
