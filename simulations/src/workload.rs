@@ -458,7 +458,7 @@ fn caller(name: &str) -> Caller {
     };
     Caller {
         address: ([127, 0, 0, 1], 50_000).into(),
-        certificate: Some(certificate),
+        certificate: Some(Arc::new(certificate)),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::agents::{AgentIdentity, Hub};
 use crate::archive::restore::{BeginError, begin};
 use crate::authority::{self, Authority, SERVERS_GROUP};
 use crate::core::{Core, CoreConfig, StartError, Tamper};
-use crate::http::{Api, Caller, ClientCertificate, Settings};
+use crate::http::{Api, Caller, Settings};
 use crate::leader::{LeaderError, WaitingFor};
 use crate::log::Log;
 use crate::peers::Peers;
@@ -24,6 +24,7 @@ use seams::{
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -40,6 +41,9 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests under way on one HTTP/2 connection (kube-apiserver: 250).
 const STREAMS_MAX: u32 = 1_000;
+/// What a client may send before it is read. Fixed, for to measure what a connection could carry takes a ping for nearly every message.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -251,12 +255,14 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
         .get_ref()
         .1
         .peer_certificates()
-        .and_then(|chain| tls::client_certificate(chain.first()?));
+        .and_then(|chain| tls::client_certificate(chain.first()?))
+        .map(Arc::new);
     let caller = Caller {
         address,
         certificate,
     };
-    let service = service_fn(move |request| route(listen.clone(), caller.clone(), request));
+    // Boxed by kind: hyper moves a request's future to a task of its own, and the API's is large.
+    let service = service_fn(move |request| route(&listen, caller.clone(), request));
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
@@ -266,7 +272,8 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
-        .adaptive_window(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(15));
     // A client that goes away is no error.
@@ -280,40 +287,35 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
 
 type Answer = Response<crate::http::Body>;
 
+type Answering = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
 /// Agents, peers and the plain log have paths of their own; everything else is the API.
-async fn route(
-    listen: Listen,
-    caller: Caller,
-    mut request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+fn route(listen: &Listen, caller: Caller, mut request: Request<Incoming>) -> Answering {
     let path = request.uri().path();
     if path.starts_with(seams::PEER_PATH_PREFIX) {
         if let Some(name) = peer_name(&caller) {
             request.extensions_mut().insert(PeerIdentity { name });
         }
-        let Ok(answer) = listen.peers.oneshot(request).await;
-        return Ok(answer.map(body));
+        let answer = listen.peers.clone().oneshot(request);
+        return Box::pin(async { answer.await.map(|answer| answer.map(body)) });
     }
     if path.starts_with("/reckon.agent.v1.Agents/") {
-        if let Some(ClientCertificate {
-            common_name,
-            organizations,
-        }) = caller.certificate
-        {
+        if let Some(certificate) = &caller.certificate {
             request.extensions_mut().insert(AgentIdentity {
-                common_name,
-                organizations,
+                common_name: certificate.common_name.clone(),
+                organizations: certificate.organizations.clone(),
             });
         }
-        let Ok(answer) = listen.hub.service().oneshot(request).await;
-        return Ok(answer.map(body));
+        let answer = listen.hub.service().oneshot(request);
+        return Box::pin(async { answer.await.map(|answer| answer.map(body)) });
     }
     if path.starts_with(log::PATH_PREFIX) {
         request.extensions_mut().insert(caller);
-        let Ok(answer) = listen.log.service().oneshot(request).await;
-        return Ok(answer.map(body));
+        let answer = listen.log.service().oneshot(request);
+        return Box::pin(async { answer.await.map(|answer| answer.map(body)) });
     }
-    Ok(listen.api.handle(request, caller).await)
+    let api = listen.api.clone();
+    Box::pin(async move { Ok(api.handle(request, caller).await) })
 }
 
 /// What tonic answers with, as what the API answers with.

@@ -210,7 +210,7 @@ mod tests {
             });
             let caller = Caller {
                 address: ([127, 0, 0, 1], 1).into(),
-                certificate,
+                certificate: certificate.map(std::sync::Arc::new),
             };
             let mut map = HeaderMap::new();
             for (name, value) in headers {

@@ -117,7 +117,7 @@ impl From<&Config> for Settings {
 pub struct Caller {
     pub address: SocketAddr,
     /// As TLS has verified it.
-    pub certificate: Option<ClientCertificate>,
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -181,7 +181,7 @@ fn caller() -> Caller {
     };
     Caller {
         address: ([127, 0, 0, 1], 1).into(),
-        certificate: Some(certificate),
+        certificate: Some(Arc::new(certificate)),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::http::tests::{cluster, server};
 use crate::http::{Caller, ClientCertificate};
 use bytes::Bytes;
 use eventstore::{Actor, Intent};
+use std::sync::Arc;
 use tonic::{Code, Request};
 
 type Client = LogClient<LogServer<Log>>;
@@ -23,9 +24,11 @@ fn by<T>(group: Option<&str>, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(Caller {
         address: ([127, 0, 0, 1], 1).into(),
-        certificate: group.map(|group| ClientCertificate {
-            common_name: "ann".into(),
-            organizations: vec![group.into()],
+        certificate: group.map(|group| {
+            Arc::new(ClientCertificate {
+                common_name: "ann".into(),
+                organizations: vec![group.into()],
+            })
         }),
     });
     request
@@ -53,13 +56,14 @@ async fn what_is_put_is_got_until_it_is_deleted() {
     let server = server().await;
     let mut client = client(server.core());
     let all_bytes: Vec<u8> = (0..=255).collect();
+    let longest = "k".repeat(KEY_BYTES_MAX);
     for (key, value) in [
         ("a", Bytes::from_static(b"1")),
         ("a", Bytes::from_static(b"2")),
         ("a", Bytes::new()),
         ("not json", Bytes::from_static(br#"","x":{"#)),
         ("with/slashes and spaces \u{1F9ED}", all_bytes.into()),
-        (&"k".repeat(KEY_BYTES_MAX), vec![0; VALUE_BYTES_MAX].into()),
+        (longest.as_str(), vec![0; VALUE_BYTES_MAX].into()),
     ] {
         let answer = client.put(asks(put(key, value.clone()))).await.unwrap();
         let revision = answer.into_inner().revision;
@@ -99,6 +103,7 @@ async fn who_may_not_is_told_and_nothing_is_done() {
     let server = server().await;
     let mut client = client(server.core());
     let before = server.core().view().last_change(super::RESOURCE);
+    let too_long = "k".repeat(KEY_BYTES_MAX + 1);
     // certificate's group, key, bytes of the value, code
     for (group, key, bytes, code) in [
         (None, "a", 1, Code::Unauthenticated),
@@ -108,7 +113,7 @@ async fn who_may_not_is_told_and_nothing_is_done() {
         (Some("system:masters"), "a\0b", 1, Code::InvalidArgument),
         (
             Some("system:masters"),
-            &"k".repeat(KEY_BYTES_MAX + 1),
+            too_long.as_str(),
             1,
             Code::InvalidArgument,
         ),
