@@ -24,6 +24,13 @@ const KIND_MEMBERSHIP: u8 = 2;
 
 /// An entry as it lies in the log and travels.
 pub(crate) fn encode_entry(entry: &Entry) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(entry_bytes(entry));
+    put_entry(&mut bytes, entry);
+    bytes.freeze()
+}
+
+/// The same, behind what is there.
+pub(crate) fn put_entry(bytes: &mut BytesMut, entry: &Entry) {
     let body = match &entry.payload {
         EntryPayload::Blank => Bytes::new(),
         EntryPayload::Normal(payload) => payload.0.clone(),
@@ -35,13 +42,11 @@ pub(crate) fn encode_entry(entry: &Entry) -> Bytes {
         EntryPayload::Membership(_) => KIND_MEMBERSHIP,
     };
     let position = Position::from(entry.log_id);
-    let mut bytes = BytesMut::with_capacity(ENTRY_HEAD_BYTES + body.len());
     bytes.put_u8(VERSION);
     bytes.put_u8(kind);
     bytes.put_u64(position.term);
     bytes.put_u64(position.index);
     bytes.put_slice(&body);
-    bytes.freeze()
 }
 
 /// How many bytes [`encode_entry`] makes of a payload's entry.

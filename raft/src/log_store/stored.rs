@@ -8,7 +8,7 @@ use std::io;
 use bytes::{BufMut, Bytes, BytesMut};
 use seams::{Disk, DiskError, Order, Range};
 
-use crate::codec::{decode, decode_entry, encode, encode_entry};
+use crate::codec::{decode, decode_entry, encode, entry_bytes, put_entry};
 use crate::types::{Entry, NodeId};
 
 const ENTRY_PREFIX: u8 = b'e';
@@ -74,10 +74,11 @@ pub(crate) fn entry_key(index: u64) -> Vec<u8> {
 }
 
 pub(crate) fn entry_value(entry: &Entry) -> Bytes {
-    let bytes = encode_entry(entry);
-    let mut value = BytesMut::with_capacity(CHECKSUM_BYTES + bytes.len());
-    value.put_u32(checksum(&entry_key(entry.log_id.index), &bytes));
-    value.put_slice(&bytes);
+    let mut value = BytesMut::with_capacity(CHECKSUM_BYTES + entry_bytes(entry));
+    value.put_u32(0);
+    put_entry(&mut value, entry);
+    let (sum, bytes) = value.split_at_mut(CHECKSUM_BYTES);
+    sum.copy_from_slice(&checksum(&entry_key(entry.log_id.index), bytes).to_be_bytes());
     value.freeze()
 }
 
