@@ -9,6 +9,8 @@ use serde::{Serialize, de::DeserializeOwned};
 const MAGIC: u8 = 0xD7;
 /// The format that is written, and the only one there is so far.
 pub const FORMAT: u8 = 1;
+/// What most of what is encoded fits into: an envelope, a proposal of a small object.
+const USUAL_BYTES: usize = 512;
 /// Above the largest entry (9 MiB) with its framing: what a decoder may allocate.
 pub const DECODE_LIMIT: usize = 10 * 1024 * 1024;
 
@@ -28,10 +30,34 @@ pub enum CodecError {
 
 /// Encodes; cannot fail for this crate's types, which hold no maps of unknown length and no unsupported shapes.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![MAGIC, FORMAT];
-    bincode::serde::encode_into_std_write(value, &mut bytes, config())
-        .expect("writing our own flat types into memory does not fail");
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bytes.extend_from_slice(&[MAGIC, FORMAT]);
+    write(&mut bytes, value);
     bytes
+}
+
+/// What `encode` makes of a struct of `head` and a list, from what it made of each of the list's items: bincode puts one value behind
+/// another, a list's length first.
+pub(crate) fn encode_list<H: Serialize, I: AsRef<[u8]>>(head: &H, items: &[I]) -> Vec<u8> {
+    let len: usize = items.iter().map(|item| item.as_ref().len()).sum();
+    let mut bytes = Vec::with_capacity(USUAL_BYTES + len);
+    bytes.extend_from_slice(&[MAGIC, FORMAT]);
+    write(&mut bytes, head);
+    write(&mut bytes, &(items.len() as u64));
+    for item in items {
+        let item = item.as_ref();
+        assert!(
+            item.starts_with(&[MAGIC, FORMAT]),
+            "each item was encoded by itself"
+        );
+        bytes.extend_from_slice(&item[2..]);
+    }
+    bytes
+}
+
+fn write<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+    bincode::serde::encode_into_std_write(value, bytes, config())
+        .expect("writing our own flat types into memory does not fail");
 }
 
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {

@@ -1,5 +1,6 @@
 //! What one Raft log entry carries, and where it stands.
 
+use crate::codec::encode_list;
 use crate::{Proposal, Time};
 use serde::{Deserialize, Serialize};
 
@@ -21,4 +22,12 @@ pub struct Entry {
 impl Entry {
     pub const MOST_BYTES: usize = 9 * 1024 * 1024;
     pub const MOST_PROPOSALS: usize = 1_000;
+}
+
+impl Entry {
+    /// The bytes of an entry, made of those of its proposals as `encode` made them: the leader has them from whoever proposed, and has
+    /// read them to check them, so it need not write them again.
+    pub fn join<P: AsRef<[u8]>>(clock: Time, proposals: &[P]) -> Vec<u8> {
+        encode_list(&clock, proposals)
+    }
 }

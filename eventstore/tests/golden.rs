@@ -418,6 +418,9 @@ fn entry_format() {
             .map(|(_, proposal)| proposal)
             .collect(),
     };
+    // As the leader makes it, of proposals that came encoded.
+    let encoded: Vec<Vec<u8>> = entry.proposals.iter().map(encode).collect();
+    assert_eq!(Entry::join(START, &encoded), encode(&entry));
     check(
         "entry",
         vec![

@@ -280,6 +280,12 @@ impl Node {
         self.inner.status.borrow().clone()
     }
 
+    /// The term and who leads it, as far as is known here.
+    pub fn led(&self) -> Option<(u64, Peer)> {
+        let status = self.inner.status.borrow();
+        status.leader.clone().map(|leader| (status.term, leader))
+    }
+
     /// Follows how it stands.
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.inner.status.clone()

@@ -3,13 +3,12 @@
 //! its disk has.
 
 use crate::agents::{Hub, METHOD_LOGS, METHOD_VOUCH, WeakHub};
-use crate::core::{Core, METHOD_HAND_OVER, METHOD_PROPOSE, METHOD_STANDING, SendError};
+use crate::core::{Core, METHOD_HAND_OVER, METHOD_PROPOSE, METHOD_PROPOSE_ALL, METHOD_STANDING};
 use crate::divergence::{self, METHOD_DIGEST};
 use crate::level::{self, METHOD_LEVEL};
 use crate::room::{self, METHOD_ROOM};
 use async_trait::async_trait;
 use bytes::Bytes;
-use eventstore::{Proposal, decode};
 use seams::{ByteStream, Handler, PeerIdentity, Refusal, RefusalCode};
 use std::sync::Arc;
 
@@ -26,6 +25,7 @@ impl Peers {
         });
         let methods = [
             METHOD_PROPOSE,
+            METHOD_PROPOSE_ALL,
             METHOD_VOUCH,
             METHOD_LOGS,
             METHOD_LEVEL,
@@ -55,7 +55,7 @@ impl Handler for Peers {
     ) -> Result<Bytes, Refusal> {
         let hub = self.hub()?;
         match method {
-            METHOD_PROPOSE => propose(&hub, body).await,
+            METHOD_PROPOSE | METHOD_PROPOSE_ALL => hub.core().forwarded(method, body).await,
             METHOD_LEVEL => Ok(level::answer(hub.core())),
             METHOD_ROOM => Ok(room::answer(hub.core())),
             METHOD_DIGEST => divergence::answer(hub.core(), &body)
@@ -89,33 +89,6 @@ impl Handler for Peers {
                 .map_err(|error| Refusal::new(RefusalCode::Invalid, error)),
             other => Err(unknown(other)),
         }
-    }
-}
-
-/// The leader decodes and bounds a proposal before it appends it: what is in the log can be applied.
-async fn propose(hub: &Hub, body: Bytes) -> Result<Bytes, Refusal> {
-    if body.len() > Proposal::MOST_BYTES {
-        let most = Proposal::MOST_BYTES;
-        return Err(Refusal::new(
-            RefusalCode::Invalid,
-            format!("a proposal of {} bytes, the most is {most}", body.len()),
-        ));
-    }
-    let proposal: Proposal =
-        decode(&body).map_err(|error| Refusal::new(RefusalCode::Invalid, error.to_string()))?;
-    let queue = hub.core().queue();
-    match queue.submit(Arc::new(proposal), body.len()).await {
-        Ok(()) => Ok(Bytes::new()),
-        Err(SendError::Full) => Err(Refusal::new(RefusalCode::Busy, "the queue is full")),
-        Err(SendError::NoRoom(why)) => Err(Refusal::new(RefusalCode::NoRoom, &*why)),
-        Err(SendError::NotLeader) => Err(Refusal::new(
-            RefusalCode::Unavailable,
-            "this server does not lead",
-        )),
-        Err(SendError::Unknown) => Err(Refusal::new(
-            RefusalCode::Failed,
-            "leadership was lost while it was under way",
-        )),
     }
 }
 

@@ -6,6 +6,7 @@
 mod counts;
 mod draw;
 mod fence;
+mod forward;
 mod machine;
 mod members;
 mod propose;
@@ -21,13 +22,15 @@ pub(crate) use machine::current_database;
 pub(crate) use members::{METHOD_HAND_OVER, METHOD_STANDING};
 pub use queue::QueueLimits;
 
-pub(crate) use queue::{METHOD_PROPOSE, Queue, SendError};
+pub(crate) use forward::{METHOD_PROPOSE, METHOD_PROPOSE_ALL};
+pub(crate) use queue::Queue;
 
 use crate::config::DiskReserve;
 use crate::divergence::Comparisons;
 use crate::room::Rooms;
 use counts::Outcomes;
 use fence::Fence;
+use forward::Forward;
 
 use eventstore::{Actor, Cause, Entry, Position, Time, View};
 use eventstore_disk::Store;
@@ -51,6 +54,7 @@ struct Inner {
     node: Node,
     seams: Seams,
     queue: Queue,
+    forward: Forward,
     draw: Draw,
     most_level: u32,
     snapshots_installed: Arc<AtomicU64>,
@@ -88,6 +92,7 @@ impl Core {
         let fence = Fence::read(&*seams.directory).map_err(eventstore_disk::StoreError::from)?;
         let rooms = Rooms::new(&config.name, config.disk_reserve, seams.directory.clone());
         let queue = Queue::start(node.clone(), config.queue, fence.clone(), rooms.clone());
+        let forward = Forward::new(node.clone(), config.queue);
         let draw = Draw::new(seams.entropy.clone());
         Ok(Self(Arc::new(Inner {
             name: config.name,
@@ -95,6 +100,7 @@ impl Core {
             node,
             seams,
             queue,
+            forward,
             draw,
             most_level,
             snapshots_installed,
@@ -134,6 +140,10 @@ impl Core {
 
     pub(crate) fn queue(&self) -> &Queue {
         &self.0.queue
+    }
+
+    pub(crate) fn forward(&self) -> &Forward {
+        &self.0.forward
     }
 
     /// What came of the proposals that were made here for callers.

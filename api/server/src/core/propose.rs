@@ -3,11 +3,12 @@
 //! The outcome never travels back by itself: it is in the log, and this server folds the log. So a reply that is lost, a leader that
 //! dies and a server that forwarded and died cost nothing but time, and sending the same id again is always right.
 
-use super::queue::{METHOD_PROPOSE, SendError};
+use super::forward::Sent;
+use super::queue::SendError;
 use super::{Core, Draft, ProposeError, Request};
 use eventstore::{Event, Outcome, Proposal, ProposalId, encode};
 use eventstore_disk::{ReadError, Settled};
-use seams::{NetworkError, RefusalCode};
+use raft::NodeId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -15,8 +16,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// Between two tries to find a leader.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(200);
-/// One try to forward: past it the leader is asked again, under the same id.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// What was sent to a leader, and came to nothing for so long, is sent again under the same id.
+const SENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked whether the leader that has it still leads.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What a caller is told to wait when the leader's queue is full.
 const RETRY_AFTER_S: u32 = 1;
 
@@ -70,7 +73,6 @@ impl Core {
             });
         }
         let encoded = bytes::Bytes::from(encoded);
-        let proposal = Arc::new(proposal);
         let mut expecting = self
             .store()
             .expect_outcome(id)
@@ -126,47 +128,38 @@ impl Core {
         }
     }
 
-    /// To the leader, wherever it is; returns when it has committed the proposal.
-    async fn send(
-        &self,
-        proposal: &Arc<Proposal>,
-        encoded: &bytes::Bytes,
-    ) -> Result<(), SendFailure> {
-        let status = self.node().status();
-        let Some(leader) = status.leader else {
+    /// To the leader, wherever it is; returns when it has committed the proposal, or when it has to be sent again.
+    async fn send(&self, proposal: &Proposal, encoded: &bytes::Bytes) -> Result<(), SendFailure> {
+        let Some((term, leader)) = self.node().led() else {
             return Err(SendFailure::NoLeader);
         };
-        if leader.id == status.id {
-            return self
-                .queue()
-                .submit(proposal.clone(), encoded.len())
-                .await
-                .map_err(SendFailure::from);
+        if leader.id == self.node().id() {
+            let submitted = self.queue().submit(proposal, encoded.clone()).await;
+            return submitted.map_err(SendFailure::from);
         }
-        match self
-            .node()
-            .call(&leader, METHOD_PROPOSE, encoded.clone(), FORWARD_TIMEOUT)
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(NetworkError::Refused {
-                code: RefusalCode::Busy,
-                ..
-            }) => Err(SendFailure::Busy),
-            Err(NetworkError::Refused {
-                code: RefusalCode::NoRoom,
-                message,
-                ..
-            }) => Err(SendFailure::NoRoom(message)),
-            Err(NetworkError::Refused {
-                code: RefusalCode::Unavailable,
-                ..
-            }) => Err(SendFailure::NoLeader),
-            Err(
-                NetworkError::Refused { .. }
-                | NetworkError::Unreachable { .. }
-                | NetworkError::TimedOut { .. },
-            ) => Err(SendFailure::Lost),
+        let committed = async {
+            match self.forward().send(&leader, encoded.clone()).await? {
+                Sent::Committed => Ok(()),
+                // What comes of it is folded here, and whoever waits for it is told.
+                Sent::Queued => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            committed = committed => committed,
+            () = self.given_up(term, leader.id) => Err(SendFailure::Lost),
+        }
+    }
+
+    /// Until what was sent to a leader has to be sent again: another leads, or the same in another term, or nothing came of it for long.
+    async fn given_up(&self, term: u64, leader: NodeId) {
+        let until = Instant::now() + SENT_TIMEOUT;
+        while Instant::now() < until {
+            sleep(LOOK_EVERY).await;
+            let led = self.node().led();
+            if led.is_none_or(|(now, peer)| (now, peer.id) != (term, leader)) {
+                return;
+            }
         }
     }
 }
@@ -177,7 +170,8 @@ fn unreadable(error: &ReadError) -> ProposeError {
 }
 
 /// Why a try to send did not end in a commit that is known of.
-enum SendFailure {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SendFailure {
     /// The leader's queue is full; it was not taken.
     Busy,
     /// The disks are too full for it; it was not taken.

@@ -1,22 +1,25 @@
 //! The leader's queue: proposals from everywhere become entries.
 //!
-//! What waits while entries are under way goes into the next entry together, so entries grow with load and throughput with them.
+//! What waits while an entry is under way goes into the next one together, so entries grow with load and throughput with them.
 //! Bounded by count and by bytes; past that callers are told, at once.
 
 use super::fence::Fence;
 use crate::room::Rooms;
+use bytes::Bytes;
 use eventstore::{Entry, Proposal, Time, encode};
 use raft::{AppendError, Counted, Durations, Node};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// The peers' method that forwards a proposal to the leader.
-pub(crate) const METHOD_PROPOSE: &str = "propose";
-
-/// Entries under way at once: few, so that waiting proposals gather; more than one, so that disk and network overlap.
+/// Entries under way at once: more than one, so that disk and network overlap.
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// What has to wait before another entry goes beside one that is under way.
+const GATHER_PROPOSALS: usize = 64;
+const GATHER_BYTES: usize = 256 << 10;
 
 /// What may wait or be under way; past either, callers are told to come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +81,10 @@ impl Drop for UnderWay {
 }
 
 struct Waiting {
-    proposal: Arc<Proposal>,
-    len: usize,
+    encoded: Bytes,
     since: Instant,
-    reply: oneshot::Sender<Result<(), SendError>>,
+    /// None: nobody waits for it here.
+    reply: Option<oneshot::Sender<Result<(), SendError>>>,
     _bytes: OwnedSemaphorePermit,
     _counted: UnderWay,
 }
@@ -122,35 +125,44 @@ impl Queue {
         }
     }
 
-    /// Queues a proposal of `len` encoded bytes; returns when its entry is committed and applied here.
+    /// Queues a proposal, whose bytes these are; returns when its entry is committed and applied here.
     pub(crate) async fn submit(
         &self,
-        proposal: Arc<Proposal>,
-        len: usize,
+        proposal: &Proposal,
+        encoded: Bytes,
+    ) -> Result<(), SendError> {
+        let (reply, answer) = oneshot::channel();
+        self.push(proposal, encoded, Some(reply))?;
+        answer.await.unwrap_or(Err(SendError::Unknown))
+    }
+
+    /// Queues a proposal and returns at once. What comes of it is told to whoever asks for `reply`, and is in the log for all.
+    pub(crate) fn push(
+        &self,
+        proposal: &Proposal,
+        encoded: Bytes,
+        reply: Option<oneshot::Sender<Result<(), SendError>>>,
     ) -> Result<(), SendError> {
         if self.fence.why().is_some() {
             return Err(SendError::NotLeader);
         }
-        if let Some(why) = self.rooms.refuses(&proposal) {
+        if let Some(why) = self.rooms.refuses(proposal) {
             return Err(SendError::NoRoom(why));
         }
         let permit = self
             .bytes
             .clone()
-            .try_acquire_many_owned(len as u32)
+            .try_acquire_many_owned(encoded.len() as u32)
             .map_err(|_| SendError::Full)?;
-        let (reply, answer) = oneshot::channel();
         self.sender
             .try_send(Waiting {
-                proposal,
-                len,
+                encoded,
                 since: Instant::now(),
                 reply,
                 _bytes: permit,
                 _counted: UnderWay::new(&self.meters),
             })
-            .map_err(|_| SendError::Full)?;
-        answer.await.unwrap_or(Err(SendError::Unknown))
+            .map_err(|_| SendError::Full)
     }
 
     /// Appends the proposals of a round, in as many entries as the limits ask for, in order; only in `term`.
@@ -167,19 +179,15 @@ impl Queue {
             .iter()
             .map(|_| UnderWay::new(&self.meters))
             .collect();
-        let mut proposals = proposals
-            .into_iter()
-            .map(Arc::new)
-            .map(|proposal| (encode(&*proposal).len(), proposal))
-            .peekable();
+        let mut proposals = proposals.iter().map(encode).peekable();
         while proposals.peek().is_some() {
             let mut taken = Vec::new();
             let mut bytes = 0;
-            while let Some((len, proposal)) =
-                proposals.next_if(|(len, _)| fits(taken.len(), bytes, *len))
+            while let Some(encoded) =
+                proposals.next_if(|encoded| fits(taken.len(), bytes, encoded.len()))
             {
-                bytes += len;
-                taken.push(proposal);
+                bytes += encoded.len();
+                taken.push(Bytes::from(encoded));
             }
             self.node
                 .append(entry(&self.node, &taken), Some(term))
@@ -198,71 +206,157 @@ fn fits(count: usize, bytes: usize, len: usize) -> bool {
     count == 0 || (count < Entry::MOST_PROPOSALS && bytes + len + 64 <= Entry::MOST_BYTES)
 }
 
-fn entry(node: &Node, proposals: &[Arc<Proposal>]) -> bytes::Bytes {
-    let entry = Entry {
-        clock: Time::from_ms(node.clock_estimate_ms() as i64),
-        proposals: proposals
-            .iter()
-            .map(|proposal| (**proposal).clone())
-            .collect(),
-    };
-    encode(&entry).into()
+fn entry(node: &Node, proposals: &[Bytes]) -> Bytes {
+    let clock = Time::from_ms(node.clock_estimate_ms() as i64);
+    Entry::join(clock, proposals).into()
 }
 
+/// Makes entries of what waits. With none under way one goes at once; while one is, those that come wait for it together, or until
+/// there are so many that another is worth what an entry costs: a message to each follower and a sync on each disk.
 async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, meters: Arc<Meters>) {
-    let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT_MAX));
-    let mut held: Option<Waiting> = None;
+    let mut waiting = VecDeque::new();
+    let mut received = Vec::new();
+    let mut under_way = JoinSet::new();
     loop {
-        let Ok(permit) = in_flight.clone().acquire_owned().await else {
-            return;
-        };
-        let Some(first) = (match held.take() {
-            Some(waiting) => Some(waiting),
-            None => receiver.recv().await,
-        }) else {
-            return;
-        };
-        let mut bytes = first.len;
-        let mut group = vec![first];
-        while let Ok(next) = receiver.try_recv() {
-            if !fits(group.len(), bytes, next.len) {
-                held = Some(next);
-                break;
+        if may_go(&waiting, under_way.len()) {
+            let group = take(&mut waiting);
+            if !group.is_empty() {
+                under_way.spawn(append(node.clone(), group, meters.clone()));
             }
-            bytes += next.len;
-            group.push(next);
-        }
-        // A caller that went away before its proposal was taken need not be served.
-        group.retain(|waiting| !waiting.reply.is_closed());
-        if group.is_empty() {
             continue;
         }
-        let proposals: Vec<_> = group
-            .iter()
-            .map(|waiting| waiting.proposal.clone())
-            .collect();
-        let encoded = entry(&node, &proposals);
-        let (node, meters) = (node.clone(), meters.clone());
-        tokio::spawn(async move {
-            let result = match node.append(encoded, None).await {
-                Ok(_) => Ok(()),
-                Err(
-                    AppendError::NotLeader { .. }
-                    | AppendError::TermMoved { .. }
-                    | AppendError::Stopped,
-                ) => Err(SendError::NotLeader),
-                // Each proposal is bounded below an entry: one that does not fit can't have come this far.
-                Err(AppendError::Full | AppendError::TooLarge { .. }) => Err(SendError::Full),
-                Err(AppendError::Unknown) => Err(SendError::Unknown),
-            };
-            for waiting in group {
-                if result.is_ok() {
-                    meters.commits.since(waiting.since);
+        let room = Entry::MOST_PROPOSALS.saturating_sub(waiting.len());
+        tokio::select! {
+            biased;
+            Some(_) = under_way.join_next() => {}
+            count = receiver.recv_many(&mut received, room), if room > 0 => match count {
+                0 => {
+                    // Nobody asks any more; what is under way goes on.
+                    under_way.detach_all();
+                    return;
                 }
-                // The one who asked may have gone; the proposal was appended all the same.
-                let _ = waiting.reply.send(result.clone());
-            }
-            drop(permit);
-        });
+                _ => waiting.extend(received.drain(..)),
+            },
+        }
+    }
+}
+
+fn may_go(waiting: &VecDeque<Waiting>, under_way: usize) -> bool {
+    let enough = || {
+        let bytes: usize = waiting.iter().map(|waiting| waiting.encoded.len()).sum();
+        waiting.len() >= GATHER_PROPOSALS || bytes >= GATHER_BYTES
+    };
+    match under_way {
+        0 => !waiting.is_empty(),
+        ENTRIES_IN_FLIGHT_MAX.. => false,
+        _ => enough(),
+    }
+}
+
+/// As many as fit into one entry, in order. A caller that went away before its proposal was taken need not be served.
+fn take(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+    let (mut group, mut bytes) = (Vec::new(), 0);
+    while let Some(next) = waiting.pop_front() {
+        if next.reply.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            continue;
+        }
+        if !fits(group.len(), bytes, next.encoded.len()) {
+            waiting.push_front(next);
+            break;
+        }
+        bytes += next.encoded.len();
+        group.push(next);
+    }
+    group
+}
+
+async fn append(node: Node, group: Vec<Waiting>, meters: Arc<Meters>) {
+    let proposals: Vec<_> = group
+        .iter()
+        .map(|waiting| waiting.encoded.clone())
+        .collect();
+    let result = match node.append(entry(&node, &proposals), None).await {
+        Ok(_) => Ok(()),
+        Err(
+            AppendError::NotLeader { .. } | AppendError::TermMoved { .. } | AppendError::Stopped,
+        ) => Err(SendError::NotLeader),
+        // Each proposal is bounded below an entry: one that does not fit can't have come this far.
+        Err(AppendError::Full | AppendError::TooLarge { .. }) => Err(SendError::Full),
+        Err(AppendError::Unknown) => Err(SendError::Unknown),
+    };
+    for waiting in group {
+        if result.is_ok() {
+            meters.commits.since(waiting.since);
+        }
+        if let Some(reply) = waiting.reply {
+            // The one who asked may have gone; the proposal was appended all the same.
+            let _ = reply.send(result.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many that wait, of so many bytes each.
+    async fn waiting(count: usize, bytes: usize) -> VecDeque<Waiting> {
+        let meters = Arc::<Meters>::default();
+        let permits = Arc::new(Semaphore::new(count));
+        let mut waiting = VecDeque::new();
+        for _ in 0..count {
+            waiting.push_back(Waiting {
+                encoded: vec![0; bytes].into(),
+                since: Instant::now(),
+                reply: None,
+                _bytes: permits.clone().acquire_owned().await.unwrap(),
+                _counted: UnderWay::new(&meters),
+            });
+        }
+        waiting
+    }
+
+    #[tokio::test]
+    async fn an_entry_goes_when_none_is_under_way_or_much_waits() {
+        // waiting, bytes each, entries under way, whether another goes
+        for (count, bytes, under_way, goes) in [
+            (0, 1, 0, false),
+            (1, 1, 0, true),
+            (GATHER_PROPOSALS, 1, 0, true),
+            (GATHER_PROPOSALS - 1, 1, 1, false),
+            (GATHER_PROPOSALS, 1, 1, true),
+            (1, GATHER_BYTES - 1, 1, false),
+            (1, GATHER_BYTES, 1, true),
+            (GATHER_PROPOSALS, 1, ENTRIES_IN_FLIGHT_MAX - 1, true),
+            (GATHER_PROPOSALS, 1, ENTRIES_IN_FLIGHT_MAX, false),
+        ] {
+            let waiting = waiting(count, bytes).await;
+            assert_eq!(
+                may_go(&waiting, under_way),
+                goes,
+                "{count} of {bytes}, {under_way} under way"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_for_an_entry_waits_for_the_next() {
+        // waiting, bytes each, how many go
+        for (count, bytes, go) in [
+            (3, 10, 3),
+            (Entry::MOST_PROPOSALS + 1, 1, Entry::MOST_PROPOSALS),
+            (3, Entry::MOST_BYTES / 2 - 32, 2),
+            (2, Entry::MOST_BYTES, 1),
+        ] {
+            let mut waiting = waiting(count, bytes).await;
+            assert_eq!(take(&mut waiting).len(), go, "{count} of {bytes}");
+            assert_eq!(waiting.len(), count - go);
+        }
+        let mut left = waiting(2, 1).await;
+        let (reply, asks) = oneshot::channel();
+        left[0].reply = Some(reply);
+        drop(asks);
+        assert_eq!(take(&mut left).len(), 1, "one went away");
+        assert!(left.is_empty());
     }
 }

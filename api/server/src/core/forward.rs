@@ -1,0 +1,357 @@
+//! Proposals on their way from this server to the leader: those that wait while others are under way go together in one message.
+//!
+//! A message costs both ends about what a client's call costs, so one a proposal would cost the cluster more than storing it. A lane for
+//! each leader there was, so that what hangs on the way to one that died holds up nobody who goes to the next. The answer comes as soon
+//! as all of a message is queued, and says of each proposal whether it was taken: what comes of it is in the log, which this server
+//! folds, and messages are under way for as long as the way takes and no longer.
+
+use super::Core;
+use super::propose::SendFailure;
+use super::queue::{QueueLimits, SendError};
+use bytes::Bytes;
+use eventstore::{Entry, Proposal, decode, encode};
+use raft::{Node, NodeId};
+use seams::{NetworkError, Peer, Refusal, RefusalCode};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// The peers' method that forwards proposals to the leader.
+pub(crate) const METHOD_PROPOSE_ALL: &str = "propose.all";
+/// The same for one alone, as servers before this one ask it; asked of those that do not know the other.
+pub(crate) const METHOD_PROPOSE: &str = "propose";
+
+/// Messages under way at once to one leader: few, so that proposals gather; more than one, so that the way there is never idle.
+const MESSAGES_IN_FLIGHT_MAX: usize = 2;
+/// One message's proposals together; one alone may have more than that.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// One try to forward: past it the leader is asked again, under the same ids.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Cheap to clone; its lanes end with the last clone.
+#[derive(Clone)]
+pub(crate) struct Forward {
+    node: Node,
+    limits: QueueLimits,
+    bytes: Arc<Semaphore>,
+    lanes: Arc<Mutex<BTreeMap<NodeId, mpsc::Sender<Waiting>>>>,
+}
+
+/// How far a proposal came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// The leader has it in its queue.
+    Queued,
+    Committed,
+}
+
+struct Waiting {
+    to: Peer,
+    encoded: Bytes,
+    reply: oneshot::Sender<Result<Sent, SendFailure>>,
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// What the leader did with one proposal of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Became {
+    Queued,
+    /// It was not taken.
+    Busy,
+    /// It was not taken, and why.
+    NoRoom(String),
+    /// It was not taken: the one asked does not lead.
+    NotLeader,
+    /// It may have been taken.
+    Unknown,
+}
+
+impl From<Result<(), SendError>> for Became {
+    fn from(result: Result<(), SendError>) -> Self {
+        match result {
+            Ok(()) => Self::Queued,
+            Err(SendError::Full) => Self::Busy,
+            Err(SendError::NoRoom(why)) => Self::NoRoom(why.to_string()),
+            Err(SendError::NotLeader) => Self::NotLeader,
+            Err(SendError::Unknown) => Self::Unknown,
+        }
+    }
+}
+
+impl From<Became> for Result<Sent, SendFailure> {
+    fn from(became: Became) -> Self {
+        match became {
+            Became::Queued => Ok(Sent::Queued),
+            Became::Busy => Err(SendFailure::Busy),
+            Became::NoRoom(why) => Err(SendFailure::NoRoom(why)),
+            Became::NotLeader => Err(SendFailure::NoLeader),
+            Became::Unknown => Err(SendFailure::Lost),
+        }
+    }
+}
+
+impl Forward {
+    pub(crate) fn new(node: Node, limits: QueueLimits) -> Self {
+        Self {
+            node,
+            limits,
+            bytes: Arc::new(Semaphore::new(limits.bytes)),
+            lanes: Arc::default(),
+        }
+    }
+
+    /// Sends a proposal, encoded, to the leader; returns when that has taken it.
+    pub(super) async fn send(&self, to: &Peer, encoded: Bytes) -> Result<Sent, SendFailure> {
+        let permit = self
+            .bytes
+            .clone()
+            .try_acquire_many_owned(encoded.len() as u32);
+        let permit = permit.map_err(|_| SendFailure::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        let waiting = Waiting {
+            to: to.clone(),
+            encoded,
+            reply,
+            _bytes: permit,
+        };
+        self.lane(to.id)
+            .try_send(waiting)
+            .map_err(|_| SendFailure::Busy)?;
+        answer.await.unwrap_or(Err(SendFailure::Lost))
+    }
+
+    fn lane(&self, to: NodeId) -> mpsc::Sender<Waiting> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = || {
+            let (sender, receiver) = mpsc::channel(self.limits.proposals);
+            tokio::spawn(gather(self.node.clone(), receiver));
+            sender
+        };
+        lanes.entry(to).or_insert_with(begin).clone()
+    }
+}
+
+async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>) {
+    let in_flight = Arc::new(Semaphore::new(MESSAGES_IN_FLIGHT_MAX));
+    let mut held: Option<Waiting> = None;
+    loop {
+        let Ok(permit) = in_flight.clone().acquire_owned().await else {
+            return;
+        };
+        let Some(first) = (match held.take() {
+            Some(waiting) => Some(waiting),
+            None => receiver.recv().await,
+        }) else {
+            return;
+        };
+        let mut bytes = first.encoded.len();
+        let mut group = vec![first];
+        while let Ok(next) = receiver.try_recv() {
+            bytes += next.encoded.len();
+            if group.len() >= Entry::MOST_PROPOSALS || bytes > MESSAGE_BYTES_MAX {
+                held = Some(next);
+                break;
+            }
+            group.push(next);
+        }
+        // Whoever went away before it was sent need not be served.
+        group.retain(|waiting| !waiting.reply.is_closed());
+        let Some(to) = group.first().map(|waiting| waiting.to.clone()) else {
+            continue;
+        };
+        let node = node.clone();
+        tokio::spawn(async move {
+            let encoded = group
+                .iter()
+                .map(|waiting| waiting.encoded.clone())
+                .collect();
+            let became = ask(&node, &to, encoded).await;
+            for (waiting, became) in group.into_iter().zip(became) {
+                // Its outcome may be known already, or its caller gone.
+                let _ = waiting.reply.send(became);
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// One result for each, in order.
+async fn ask(node: &Node, to: &Peer, proposals: Vec<Bytes>) -> Vec<Result<Sent, SendFailure>> {
+    let count = proposals.len();
+    let message = encode(&proposals).into();
+    let answer = node
+        .call(to, METHOD_PROPOSE_ALL, message, FORWARD_TIMEOUT)
+        .await;
+    match answer {
+        Ok(answer) => match decode::<Vec<Became>>(&answer) {
+            Ok(became) if became.len() == count => became.into_iter().map(Into::into).collect(),
+            Ok(_) | Err(_) => (0..count).map(|_| Err(SendFailure::Lost)).collect(),
+        },
+        Err(NetworkError::Refused {
+            code: RefusalCode::UnknownMethod,
+            ..
+        }) => {
+            let each = proposals
+                .into_iter()
+                .map(|proposal| ask_alone(node, to, proposal));
+            futures::future::join_all(each).await
+        }
+        Err(error) => (0..count).map(|_| Err(failure(error.clone()))).collect(),
+    }
+}
+
+/// As a server of an earlier release is asked, which answers once it has committed.
+async fn ask_alone(node: &Node, to: &Peer, proposal: Bytes) -> Result<Sent, SendFailure> {
+    let answer = node
+        .call(to, METHOD_PROPOSE, proposal, FORWARD_TIMEOUT)
+        .await;
+    answer.map(|_| Sent::Committed).map_err(failure)
+}
+
+fn failure(error: NetworkError) -> SendFailure {
+    match error {
+        NetworkError::Refused {
+            code: RefusalCode::Busy,
+            ..
+        } => SendFailure::Busy,
+        NetworkError::Refused {
+            code: RefusalCode::NoRoom,
+            message,
+            ..
+        } => SendFailure::NoRoom(message),
+        NetworkError::Refused {
+            code: RefusalCode::Unavailable,
+            ..
+        } => SendFailure::NoLeader,
+        NetworkError::Refused { .. }
+        | NetworkError::Unreachable { .. }
+        | NetworkError::TimedOut { .. } => SendFailure::Lost,
+    }
+}
+
+/// The leader's side of both methods. It decodes and bounds a proposal before it appends it: what is in the log can be applied.
+impl Core {
+    pub(crate) async fn forwarded(&self, method: &str, body: Bytes) -> Result<Bytes, Refusal> {
+        if method == METHOD_PROPOSE {
+            let proposal = read(&body)?;
+            let submitted = self.queue().submit(&proposal, body).await;
+            return submitted.map(|()| Bytes::new()).map_err(refusal);
+        }
+        let proposals: Vec<Bytes> = decode(&body).map_err(|error| invalid(error.to_string()))?;
+        if proposals.len() > Entry::MOST_PROPOSALS {
+            let (count, most) = (proposals.len(), Entry::MOST_PROPOSALS);
+            return Err(invalid(format!(
+                "{count} proposals at once, the most is {most}"
+            )));
+        }
+        let leads = self
+            .node()
+            .led()
+            .is_some_and(|(_, leader)| leader.id == self.node().id());
+        if !leads {
+            return Err(refusal(SendError::NotLeader));
+        }
+        let proposals: Vec<(Proposal, Bytes)> = proposals
+            .into_iter()
+            .map(|encoded| Ok((read(&encoded)?, encoded)))
+            .collect::<Result<_, Refusal>>()?;
+        let became: Vec<Became> = proposals
+            .into_iter()
+            .map(|(proposal, encoded)| self.queue().push(&proposal, encoded, None).into())
+            .collect();
+        Ok(encode(&became).into())
+    }
+}
+
+fn read(encoded: &Bytes) -> Result<Proposal, Refusal> {
+    if encoded.len() > Proposal::MOST_BYTES {
+        let (len, most) = (encoded.len(), Proposal::MOST_BYTES);
+        return Err(invalid(format!(
+            "a proposal of {len} bytes, the most is {most}"
+        )));
+    }
+    decode(encoded).map_err(|error| invalid(error.to_string()))
+}
+
+fn refusal(error: SendError) -> Refusal {
+    match error {
+        SendError::Full => Refusal::new(RefusalCode::Busy, "the queue is full"),
+        SendError::NoRoom(why) => Refusal::new(RefusalCode::NoRoom, &*why),
+        SendError::NotLeader => Refusal::new(RefusalCode::Unavailable, "this server does not lead"),
+        SendError::Unknown => Refusal::new(
+            RefusalCode::Failed,
+            "leadership was lost while it was under way",
+        ),
+    }
+}
+
+fn invalid(why: String) -> Refusal {
+    Refusal::new(RefusalCode::Invalid, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Draft;
+    use crate::http::tests::cluster;
+    use async_trait::async_trait;
+    use eventstore::{Act, Actor, Cause, Intent};
+    use seams::{ByteStream, Handler, PeerIdentity};
+    use tokio::time::Instant;
+
+    /// A server of an earlier release, as far as this method goes.
+    struct Earlier;
+
+    #[async_trait]
+    impl Handler for Earlier {
+        async fn call(&self, _: &PeerIdentity, method: &str, _: Bytes) -> Result<Bytes, Refusal> {
+            Err(Refusal::new(RefusalCode::UnknownMethod, method))
+        }
+
+        async fn stream(
+            &self,
+            _: &PeerIdentity,
+            method: &str,
+            _: Bytes,
+        ) -> Result<ByteStream, Refusal> {
+            Err(Refusal::new(RefusalCode::UnknownMethod, method))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_leader_of_an_earlier_release_is_asked_for_each_alone() {
+        let servers = cluster(3).await;
+        let (leaders, followers): (Vec<_>, Vec<_>) = servers
+            .iter()
+            .partition(|server| server.core().node().status().leads());
+        let (leader, follower) = (leaders[0].core(), followers[0].core());
+        for earlier in [false, true] {
+            if earlier {
+                leader.node().handle(METHOD_PROPOSE_ALL, Arc::new(Earlier));
+            }
+            let asked = (0..50).map(|number| async move {
+                let actor = Actor::Server {
+                    name: "test".into(),
+                };
+                let act = Act::Hold {
+                    name: format!("{earlier}-{number}").into(),
+                    revision: 1,
+                };
+                let draft = Draft {
+                    intent: Intent::Hold,
+                    expectations: Vec::new(),
+                    act,
+                };
+                let mut request = follower.request(actor, Cause::default());
+                let deadline = Instant::now() + Duration::from_secs(20);
+                follower.propose(&mut request, draft, deadline).await
+            });
+            for proposed in futures::future::join_all(asked).await {
+                let event = proposed.unwrap();
+                assert!(follower.view().revision >= event.revision());
+            }
+        }
+    }
+}
