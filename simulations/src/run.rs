@@ -42,7 +42,7 @@ impl Options {
     /// Ten virtual minutes.
     pub const STEPS: u64 = 600;
     /// Some 500 writes in ten minutes: what more of them would find, more seeds find sooner.
-    pub const PAUSE_MS: (u64, u64) = (300, 4_000);
+    pub const PAUSE_MS: (u64, u64) = (400, 4_500);
 
     pub fn new(seed: u64) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! A cluster grows from one server to three, to five, and back to one, while clients write and faults strike; nothing is lost.
 //!
-//! `fifty_seeds_hold` does the same between three and five with every other kind of fault.
+//! `a_hundred_seeds_hold` does the same between three and five with every other kind of fault.
 
 use simulations::{Options, run};
 

@@ -1,4 +1,4 @@
-//! Fifty seeds hold, each ten virtual minutes with hundreds of writes and several lost leaders; no kind of fault stays away from all of
+//! A hundred seeds hold, each ten virtual minutes with hundreds of writes and several lost leaders; no kind of fault stays away from all of
 //! them. `RECKON_SEEDS=from..to` runs others.
 
 use simulations::{FaultCounts, Options, Report, run};
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-const SEEDS: std::ops::Range<u64> = 1..51;
+const SEEDS: std::ops::Range<u64> = 1..101;
 const WRITES_MIN: u64 = 300;
 const LEADER_LOSSES_MIN: u64 = 3;
 const VIRTUAL_S_MIN: u64 = 600;
@@ -20,7 +20,7 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 #[test]
-fn fifty_seeds_hold() {
+fn a_hundred_seeds_hold() {
     let seeds = seeds();
     let next = AtomicU64::new(seeds.start);
     let reports: Mutex<Vec<Report>> = Mutex::default();
@@ -59,6 +59,14 @@ fn fifty_seeds_hold() {
         assert!(report.virtual_s >= VIRTUAL_S_MIN, "{report:?}");
         total.add(&report.faults);
     }
+    let (hours, writes) = (
+        reports.iter().map(|report| report.virtual_s).sum::<u64>() as f64 / 3_600.0,
+        reports.iter().map(|report| report.writes).sum::<u64>(),
+    );
+    println!(
+        "{} seeds, {hours:.1} virtual hours, {writes} writes",
+        reports.len()
+    );
     for (kind, count) in total.rows() {
         println!("{count} {kind}");
         assert!(count > 0, "over all seeds there were no {kind}");

@@ -1,5 +1,5 @@
 //! Once all faults are healed the cluster converges: every server stands at the same revision with the same digest, every Deployment has
-//! the available replicas it asks for, every node is ready.
+//! the available replicas it asks for, every node is ready, and the log is at the level that all servers know.
 
 use super::Violation;
 use eventstore::{Object, View};
@@ -19,6 +19,9 @@ pub fn missing(views: &[(String, View)], servers: usize) -> Option<String> {
                 view.revision, first.revision
             ));
         }
+    }
+    if first.level != eventstore::LEVEL {
+        return Some(format!("the log is at level {}", first.level));
     }
     let deployments = first.list("apps/deployments", None).find_map(deployment);
     deployments.or_else(|| first.list("nodes", None).find_map(node))
