@@ -55,7 +55,7 @@ impl Noise {
         }
     }
 
-    fn draw(&self, random: &mut StdRng) -> Bytes {
+    pub fn draw(&self, random: &mut StdRng) -> Bytes {
         let at = random.random_range(0..NOISE_BYTES);
         self.bytes.slice(at..at + self.len)
     }

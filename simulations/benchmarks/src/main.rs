@@ -1,7 +1,7 @@
 //! What a cluster of this build does, measured on this machine beside etcd: `make bench-log`.
 //!
 //! It starts the real programs, three members each, on loopback and on one disk, and asks them what clients ask. It is no test: what it
-//! prints is to be read by a person, who knows the machine. `writes` compares with etcd; `restart`, `past` and `watchers` say how what only
+//! prints is to be read by a person, who knows the machine. `writes` compares with etcd; `restart`, `past`, `watchers` and `snapshot` say how what only
 //! Reckon has grows with its history.
 
 mod api;
@@ -12,6 +12,7 @@ mod past;
 mod pki;
 mod report;
 mod restart;
+mod snapshot;
 mod target;
 mod usage;
 mod watchers;
@@ -69,6 +70,8 @@ enum What {
     Past(past::Args),
     /// Many watchers, and what they cost the writers
     Watchers(watchers::Args),
+    /// A server that is sent the database, and the leader that sends it
+    Snapshot(snapshot::Args),
     /// All of these, one after another
     All(Box<All>),
 }
@@ -81,6 +84,8 @@ struct All {
     past: past::Args,
     #[command(flatten)]
     watchers: watchers::Args,
+    #[command(flatten)]
+    snapshot: snapshot::Args,
 }
 
 fn main() -> ExitCode {
@@ -133,6 +138,7 @@ async fn run(cli: Cli) -> Result<()> {
         What::Restart(args) => keep("restart", to_value(restart::run(args, &place).await?.0))?,
         What::Past(args) => keep("past", to_value(past::run(args, &place, None).await?))?,
         What::Watchers(args) => keep("watchers", to_value(watchers::run(args, &place).await?))?,
+        What::Snapshot(args) => keep("snapshot", to_value(snapshot::run(args, &place).await?))?,
         What::All(args) => {
             check_etcd(&args.writes, &place.etcd).await?;
             keep("writes", to_value(writes::run(&args.writes, &place).await?))?;
@@ -140,6 +146,11 @@ async fn run(cli: Cli) -> Result<()> {
             keep(
                 "watchers",
                 to_value(watchers::run(&args.watchers, &place).await?),
+            )?;
+            place.clear()?;
+            keep(
+                "snapshot",
+                to_value(snapshot::run(&args.snapshot, &place).await?),
             )?;
             place.clear()?;
             let (rows, cluster) = restart::run(&args.past.restart, &place).await?;

@@ -215,6 +215,13 @@ impl Cluster {
         self.pids().into_iter().map(resident_bytes).collect()
     }
 
+    /// One member's, in bytes.
+    pub fn resident_of(&self, number: usize) -> Result<u64> {
+        let running = self.members[number].running.as_ref();
+        let pid = running.and_then(Child::id);
+        resident_bytes(pid.context("it does not run")?)
+    }
+
     fn pids(&self) -> Vec<u32> {
         self.members
             .iter()
@@ -233,21 +240,22 @@ impl Cluster {
 
     async fn end(&mut self, signal: Signal) -> Result<()> {
         for member in &self.members {
-            if let Some(pid) = member.running.as_ref().and_then(Child::id) {
-                // Not waited for yet, so the pid is still its own.
-                kill(Pid::from_raw(pid as i32), signal)
-                    .with_context(|| format!("cannot signal {}", member.name))?;
-            }
+            member.signal(signal)?;
         }
         for member in &mut self.members {
-            let Some(mut child) = member.running.take() else {
-                continue;
-            };
-            if timeout(STOP_LIMIT, child.wait()).await.is_err() {
-                child.kill().await?;
-            }
+            member.ended().await?;
         }
         Ok(())
+    }
+
+    /// Asks one member to end, and waits for it.
+    pub async fn stop_one(&mut self, number: usize) -> Result<()> {
+        self.members[number].signal(Signal::SIGTERM)?;
+        self.members[number].ended().await
+    }
+
+    pub fn start_one(&mut self, number: usize) -> Result<()> {
+        self.members[number].start()
     }
 }
 
@@ -267,6 +275,24 @@ impl Member {
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
         self.running = Some(child);
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        if let Some(pid) = self.running.as_ref().and_then(Child::id) {
+            // Not waited for yet, so the pid is still its own.
+            kill(Pid::from_raw(pid as i32), signal)
+                .with_context(|| format!("cannot signal {}", self.name))?;
+        }
+        Ok(())
+    }
+
+    async fn ended(&mut self) -> Result<()> {
+        if let Some(mut child) = self.running.take()
+            && timeout(STOP_LIMIT, child.wait()).await.is_err()
+        {
+            child.kill().await?;
+        }
         Ok(())
     }
 }
