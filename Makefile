@@ -37,7 +37,7 @@ help:
 	@echo "make build         build the one binary, target/debug/reckon"
 	@echo "make lint          formatting, and clippy with warnings denied"
 	@echo "make exchanges     replay what a real kube-apiserver answered, and count what is answered the same"
-	@echo "make bench-log     measure a release build beside etcd; an hour, on a machine that does nothing else (BENCH='writes --help')"
+	@echo "make bench-log     measure a release build beside etcd, on a machine that does nothing else: takes long (BENCH='writes --help': parts of it)"
 	@echo "make clean         remove what was built from this clone ($(CARGO_TARGET_DIR))"
 
 up: $(if $(AGENTLESS),,packages-run) build
