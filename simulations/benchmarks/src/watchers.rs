@@ -60,11 +60,11 @@ pub struct Row {
 pub async fn run(args: &Args, place: &Place) -> Result<Vec<Row>> {
     let mut cluster = Cluster::lay_out(System::Reckon, place)?;
     cluster.start().await?;
-    let writers = Api::new(&cluster, WRITERS_CONNECTIONS)?;
-    writers.make_namespace().await?;
+    let api = Api::new(&cluster, 1)?;
+    api.make_namespace().await?;
     for number in 0..OBJECTS {
         let body = map(&name(number), "sent-0.");
-        writers.ask(0, Method::POST, MAPS, body).await?;
+        api.ask(0, Method::POST, MAPS, body).await?;
     }
     let mut rows = Vec::new();
     for watchers in [0, args.watchers] {
@@ -72,18 +72,18 @@ pub async fn run(args: &Args, place: &Place) -> Result<Vec<Row>> {
             "watchers: {watchers}, {} writes a second",
             args.writes_per_second
         ));
-        rows.push(watched(args, &cluster, &writers, watchers).await?);
+        rows.push(watched(args, &cluster, watchers).await?);
     }
     cluster.stop().await?;
     show(&rows);
     Ok(rows)
 }
 
-async fn watched(args: &Args, cluster: &Cluster, writers: &Api, watchers: usize) -> Result<Row> {
+async fn watched(args: &Args, cluster: &Cluster, watchers: usize) -> Result<Row> {
     let epoch = Instant::now();
     let over = Arc::new(AtomicBool::new(false));
-    let revision = writers.revision().await?;
     let api = Api::new(cluster, watchers.div_ceil(PER_CONNECTION).max(1))?;
+    let revision = api.revision().await?;
     let mut watching = JoinSet::new();
     for number in 0..watchers {
         let path = format!("{MAPS}?watch=1&resourceVersion={revision}&allowWatchBookmarks=false");
@@ -93,7 +93,9 @@ async fn watched(args: &Args, cluster: &Cluster, writers: &Api, watchers: usize)
     }
     let (servers, own) = (cluster.usage()?, crate::usage::Usage::own()?);
     let started = Instant::now();
-    let writes = write(args, writers, epoch).await?;
+    // Connected by that thread, which then reads their answers too.
+    let writers = Api::new(cluster, WRITERS_CONNECTIONS)?;
+    let writes = on_its_own(write(args.clone(), writers, epoch)).await?;
     let seconds = started.elapsed().as_secs_f64();
     let servers_cpu = (cluster.usage()? - servers).cpu_s / seconds;
     let own_cpu = (crate::usage::Usage::own()? - own).cpu_s / seconds;
@@ -125,8 +127,19 @@ async fn watched(args: &Args, cluster: &Cluster, writers: &Api, watchers: usize)
     })
 }
 
+/// On a thread of its own, so that no write waits here behind what a thousand watchers have to read.
+async fn on_its_own<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let thread = tokio::task::spawn_blocking(|| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build()?.block_on(work)
+    });
+    thread.await?
+}
+
 /// Writes at an even pace; how long each took, sorted.
-async fn write(args: &Args, api: &Api, epoch: Instant) -> Result<Vec<u32>> {
+async fn write(args: Args, api: Api, epoch: Instant) -> Result<Vec<u32>> {
     let pace = Duration::from_secs_f64(1.0 / f64::from(args.writes_per_second));
     let writes = (args.seconds * f64::from(args.writes_per_second)) as usize;
     let mut tick = interval(pace);
