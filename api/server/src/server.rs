@@ -174,6 +174,7 @@ impl Parts {
             tokio::spawn(retention::prune(core.clone())).abort_handle(),
             tokio::spawn(divergence::run(core.clone())).abort_handle(),
             tokio::spawn(room::run(core.clone())).abort_handle(),
+            tokio::spawn(pace_watches(core.clone())).abort_handle(),
         ];
         if let Some(url) = config.archive.clone() {
             let keeping = archive::keep(core.clone(), url, archiving);
@@ -197,6 +198,10 @@ impl Parts {
         // Proposals under way hold the core until raft gives them up.
         self.core.node().kill();
     }
+}
+
+async fn pace_watches(core: Core) {
+    core.store().pace_watches().await;
 }
 
 /// The authority with its key, if this server is to have it.

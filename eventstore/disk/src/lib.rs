@@ -18,6 +18,7 @@ mod history;
 mod key_sets;
 mod layout;
 mod open;
+mod pace;
 mod past;
 mod prune;
 mod publish;

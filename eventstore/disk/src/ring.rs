@@ -5,11 +5,12 @@
 //! others' changes nor falls behind them. Bounded by events and bytes; what leaves is noted lane by lane, so that a watch knows whether it
 //! missed anything.
 
+use crate::pace::{Pace, Sleepers};
 use crate::watch::Change;
 use eventstore::{Event, Text, View};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use std::task::Waker;
 
 /// What one group brought, or what was read of history at one time.
 pub(crate) struct Block {
@@ -54,7 +55,7 @@ impl Block {
     pub fn changes(&self, resource: &str, after: u64) -> &[Arc<Change>] {
         let Ok(at) = self
             .lanes
-            .binary_search_by(|(lane, _)| lane.as_ref().cmp(resource))
+            .binary_search_by(|(lane, _)| (**lane).cmp(resource))
         else {
             return &[];
         };
@@ -80,6 +81,7 @@ pub(crate) struct Ring {
     most_events: usize,
     most_bytes: usize,
     inner: Mutex<Inner>,
+    pub pace: Pace,
 }
 
 #[derive(Default)]
@@ -89,6 +91,8 @@ struct Inner {
     last: u64,
     events: usize,
     bytes: usize,
+    /// The number of the next cursor.
+    cursors: u64,
 }
 
 #[derive(Default)]
@@ -96,7 +100,39 @@ struct Lane {
     blocks: VecDeque<Arc<Block>>,
     /// The revision of the last change that left.
     left: u64,
-    woken: Arc<Notify>,
+    /// How many cursors go along it, and those of them that wait.
+    cursors: usize,
+    sleepers: Sleepers,
+}
+
+impl Inner {
+    fn next(&self, resource: Option<&Text>, after: u64) -> Next {
+        let lane = match resource {
+            None => Some(&self.all),
+            Some(resource) => self.by_resource.get(resource),
+        };
+        let Some(lane) = lane else {
+            return Next::Nothing(self.last);
+        };
+        if lane.left > after {
+            return Next::Behind;
+        }
+        // A lane's block may end after the lane's own last change in it: then it is skipped by the watch, at no cost.
+        match lane
+            .blocks
+            .get(lane.blocks.partition_point(|block| block.last <= after))
+        {
+            Some(block) => Next::Block(block.clone()),
+            None => Next::Nothing(self.last),
+        }
+    }
+
+    fn lane(&mut self, resource: Option<&Text>) -> &mut Lane {
+        match resource {
+            None => &mut self.all,
+            Some(resource) => self.by_resource.entry(resource.clone()).or_default(),
+        }
+    }
 }
 
 impl Ring {
@@ -105,6 +141,7 @@ impl Ring {
             most_events,
             most_bytes,
             inner: Mutex::default(),
+            pace: Pace::default(),
         };
         ring.restart(view);
         ring
@@ -128,35 +165,32 @@ impl Ring {
                 view.last_change(resource);
         }
         (inner.last, inner.events, inner.bytes) = (view.revision, 0, 0);
-        let lanes: Vec<_> = inner
-            .by_resource
-            .values()
-            .chain([&inner.all])
-            .map(|lane| lane.woken.clone())
-            .collect();
+        let mut woken = std::mem::take(&mut inner.all.sleepers);
+        for lane in inner.by_resource.values_mut() {
+            woken.append(&mut lane.sleepers);
+        }
         drop(guard);
-        lanes.iter().for_each(|woken| woken.notify_waiters());
+        self.pace.wake(woken);
     }
 
     /// Adds a group's events and wakes those who watch for them.
     pub fn push(&self, block: Block) {
         let block = Arc::new(block);
         let mut gone = Vec::new();
-        let mut woken = Vec::with_capacity(block.lanes.len() + 1);
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.last = block.last;
         inner.events += block.events.len();
         inner.bytes += block.bytes;
         inner.all.blocks.push_back(block.clone());
-        woken.push(inner.all.woken.clone());
+        let mut woken = std::mem::take(&mut inner.all.sleepers);
         for (resource, _) in &block.lanes {
             let lane = match inner.by_resource.get_mut(resource) {
                 Some(lane) => lane,
                 None => inner.by_resource.entry(resource.clone()).or_default(),
             };
             lane.blocks.push_back(block.clone());
-            woken.push(lane.woken.clone());
+            woken.append(&mut lane.sleepers);
         }
         while inner.events > self.most_events || inner.bytes > self.most_bytes {
             let Some(oldest) = inner.all.blocks.pop_front() else {
@@ -174,55 +208,49 @@ impl Ring {
             gone.push(oldest);
         }
         drop(guard);
-        woken.iter().for_each(|woken| woken.notify_waiters());
+        self.pace.wake(woken);
         // Freed here, where no one waits for it.
         drop(gone);
     }
 
     /// The first block with something after `after`, of one resource or of all.
-    pub fn next(&self, resource: Option<&str>, after: u64) -> Next {
-        let inner = self.lock();
-        let lane = match resource {
-            None => Some(&inner.all),
-            Some(resource) => inner.by_resource.get(resource),
-        };
-        let Some(lane) = lane else {
-            return Next::Nothing(inner.last);
-        };
-        if lane.left > after {
-            return Next::Behind;
-        }
-        // A lane's block may end after the lane's own last change in it: then it is skipped by the watch, at no cost.
-        match lane
-            .blocks
-            .get(lane.blocks.partition_point(|block| block.last <= after))
-        {
-            Some(block) => Next::Block(block.clone()),
-            None => Next::Nothing(inner.last),
-        }
+    pub fn next(&self, resource: Option<&Text>, after: u64) -> Next {
+        self.lock().next(resource, after)
     }
 
-    /// What wakes the watches of one resource, or of all.
-    pub fn woken(&self, resource: Option<&Text>) -> Arc<Notify> {
+    /// The same; when there is nothing yet, the cursor of this number is woken once there may be.
+    pub fn next_or_wait(
+        &self,
+        resource: Option<&Text>,
+        after: u64,
+        cursor: u64,
+        waker: &Waker,
+    ) -> Next {
         let mut inner = self.lock();
-        match resource {
-            None => inner.all.woken.clone(),
-            Some(resource) => inner
-                .by_resource
-                .entry(resource.clone())
-                .or_default()
-                .woken
-                .clone(),
+        let next = inner.next(resource, after);
+        if matches!(next, Next::Nothing(_)) {
+            let sleepers = &mut inner.lane(resource).sleepers;
+            sleepers.insert(cursor, waker.clone());
         }
+        next
     }
 
-    /// A watch has ended, and dropped what woke it: a lane that no one needs any more goes, for clients may name any resource.
-    pub fn unwatched(&self, resource: &Text) {
+    /// Begins a cursor along the changes of one resource, or of all; its number.
+    pub fn begin(&self, resource: Option<&Text>) -> u64 {
         let mut inner = self.lock();
-        let idle = inner.by_resource.get(resource).is_some_and(|lane| {
-            lane.blocks.is_empty() && lane.left == 0 && Arc::strong_count(&lane.woken) == 1
-        });
-        if idle {
+        inner.lane(resource).cursors += 1;
+        inner.cursors += 1;
+        inner.cursors
+    }
+
+    /// A cursor has ended. A lane that no one needs any more goes, for clients may name any resource.
+    pub fn end(&self, resource: Option<&Text>, cursor: u64) {
+        let mut inner = self.lock();
+        let lane = inner.lane(resource);
+        lane.cursors -= 1;
+        lane.sleepers.remove(&cursor);
+        let idle = lane.cursors == 0 && lane.blocks.is_empty() && lane.left == 0;
+        if let Some(resource) = resource.filter(|_| idle) {
             inner.by_resource.remove(resource);
         }
     }

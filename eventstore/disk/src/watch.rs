@@ -9,9 +9,10 @@ use crate::ring::{Block, Next};
 use crate::store::{Inner, Published};
 use crate::{ReadError, Store, StoreError};
 use eventstore::{Event, Folded, Happened, Key, Object, Text};
+use std::future::poll_fn;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
-use tokio::sync::Notify;
+use std::task::{Poll, Waker};
 
 /// Events and bytes of objects read from the disk at once by a watch that has fallen behind.
 const CATCH_UP_EVENTS: usize = 128;
@@ -95,8 +96,7 @@ pub struct Watch {
     whole: bool,
     /// History that was read and not yet delivered.
     loaded: Option<Arc<Block>>,
-    woken: Arc<Notify>,
-    _open: Open,
+    open: Open,
 }
 
 impl std::fmt::Debug for Watch {
@@ -118,15 +118,16 @@ enum Step {
 impl Watch {
     /// The next changes, one at least and at most `max`; waits until there are some. Cancelling it loses nothing.
     pub async fn next_batch(&mut self, max: usize) -> Result<WatchBatch, ReadError> {
-        let woken = self.woken.clone();
         loop {
-            let notified = woken.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            match self.step(max)? {
-                Step::Deliver(batch) => return Ok(batch),
-                Step::Again => tokio::task::yield_now().await,
-                Step::Wait => notified.await,
+            let next = poll_fn(|context| match self.step(max, Some(context.waker())) {
+                Ok(Step::Deliver(batch)) => Poll::Ready(Ok(Some(batch))),
+                Ok(Step::Again) => Poll::Ready(Ok(None)),
+                Ok(Step::Wait) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            });
+            match next.await? {
+                Some(batch) => return Ok(batch),
+                None => tokio::task::yield_now().await,
             }
         }
     }
@@ -142,7 +143,7 @@ impl Watch {
 
     /// What there is, without waiting: None when nothing is pending in memory. It may say None while it reads history: then ask again.
     pub fn ready(&mut self, max: usize) -> Result<Option<WatchBatch>, ReadError> {
-        match self.step(max)? {
+        match self.step(max, None)? {
             Step::Deliver(batch) => Ok(Some(batch)),
             Step::Again | Step::Wait => Ok(None),
         }
@@ -154,12 +155,7 @@ impl Watch {
             .loaded
             .as_ref()
             .is_some_and(|block| block.last > self.cursor);
-        match self
-            .store
-            .0
-            .ring
-            .next(Some(&self.request.resource), self.cursor)
-        {
+        match self.open.next(self.cursor, None) {
             Next::Nothing(up_to) if !behind => {
                 self.pass(up_to);
                 self.whole.then_some(self.cursor)
@@ -179,17 +175,17 @@ impl Watch {
         }
     }
 
-    fn step(&mut self, max: usize) -> Result<Step, ReadError> {
+    /// `waker`: of the task that waits, should there be nothing.
+    fn step(&mut self, max: usize, waker: Option<&Waker>) -> Result<Step, ReadError> {
         let mut changes = Vec::new();
         let mut read_history = false;
         while changes.len() < max.max(1) {
             let block = match self.loaded.take().filter(|block| block.last > self.cursor) {
                 Some(block) => block,
+                // Who has something to deliver does not wait.
                 None => match self
-                    .store
-                    .0
-                    .ring
-                    .next(Some(&self.request.resource), self.cursor)
+                    .open
+                    .next(self.cursor, waker.filter(|_| changes.is_empty()))
                 {
                     Next::Block(block) => block,
                     Next::Nothing(up_to) => {
@@ -263,47 +259,39 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // What wakes it goes first, so that the lane is seen to be unused.
-        self.woken = Arc::default();
-        self.store.0.ring.unwatched(&self.request.resource);
-    }
-}
-
 /// A cursor over whole events, for projections.
 pub struct Events {
     store: Store,
     cursor: u64,
     loaded: Option<Arc<Block>>,
-    woken: Arc<Notify>,
-    _open: Open,
+    open: Open,
 }
 
 impl Events {
     /// The next events, one at least and at most `max`; waits until there are some. Cancelling it loses nothing.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Arc<Event>>, ReadError> {
-        let woken = self.woken.clone();
-        loop {
-            let notified = woken.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            let events = self.ready(max)?;
-            if !events.is_empty() {
-                return Ok(events);
-            }
-            notified.await;
-        }
+        poll_fn(|context| match self.step(max, Some(context.waker())) {
+            Ok(events) if events.is_empty() => Poll::Pending,
+            other => Poll::Ready(other),
+        })
+        .await
     }
 
     /// What there is, without waiting.
     pub fn ready(&mut self, max: usize) -> Result<Vec<Arc<Event>>, ReadError> {
+        self.step(max, None)
+    }
+
+    fn step(&mut self, max: usize, waker: Option<&Waker>) -> Result<Vec<Arc<Event>>, ReadError> {
         let mut events = Vec::new();
         let mut read_history = false;
         while events.len() < max.max(1) {
             let block = match self.loaded.take().filter(|block| block.last > self.cursor) {
                 Some(block) => block,
-                None => match self.store.0.ring.next(None, self.cursor) {
+                None => match self
+                    .open
+                    .next(self.cursor, waker.filter(|_| events.is_empty()))
+                {
                     Next::Block(block) => block,
                     Next::Behind if !read_history => {
                         read_history = true;
@@ -381,13 +369,21 @@ fn touches(happened: &Happened, resource: &str) -> bool {
         .any(|record| &*record.key.resource == resource)
 }
 
-/// Counts a watch while it is open.
-struct Open(Arc<Inner>);
+/// A cursor while it is open: counted, and known to the ring.
+struct Open {
+    store: Arc<Inner>,
+    resource: Option<Text>,
+    number: u64,
+}
 
 impl Open {
-    fn new(store: &Store) -> Result<Self, StoreError> {
+    fn new(store: &Store, resource: Option<Text>) -> Result<Self, StoreError> {
         let limit = store.0.config.most_waiting;
-        let open = Self(store.0.clone());
+        let open = Self {
+            store: store.0.clone(),
+            number: store.0.ring.begin(resource.as_ref()),
+            resource,
+        };
         // Counted first and looked at after: its drop takes it off again.
         if store.0.counters.watches.fetch_add(1, Relaxed) >= limit as u64 {
             return Err(StoreError::TooMany {
@@ -397,11 +393,21 @@ impl Open {
         }
         Ok(open)
     }
+
+    /// What the ring has after a revision; if it is nothing, `waker` is woken once there may be something.
+    fn next(&self, after: u64, waker: Option<&Waker>) -> Next {
+        let (ring, resource) = (&self.store.ring, self.resource.as_ref());
+        match waker {
+            Some(waker) => ring.next_or_wait(resource, after, self.number, waker),
+            None => ring.next(resource, after),
+        }
+    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.counters.watches.fetch_sub(1, Relaxed);
+        self.store.counters.watches.fetch_sub(1, Relaxed);
+        self.store.ring.end(self.resource.as_ref(), self.number);
     }
 }
 
@@ -409,8 +415,7 @@ impl Store {
     /// Watches a resource from a revision on.
     pub fn watch(&self, request: WatchRequest) -> Result<Watch, ReadError> {
         self.reaches(Some(&request.resource), request.from)?;
-        let open = Open::new(self)?;
-        let woken = self.0.ring.woken(Some(&request.resource));
+        let open = Open::new(self, Some(request.resource.clone()))?;
         let cursor = request.from;
         let whole = cursor == self.published().view.revision;
         Ok(Watch {
@@ -419,21 +424,18 @@ impl Store {
             cursor,
             whole,
             loaded: None,
-            woken,
-            _open: open,
+            open,
         })
     }
 
     /// Whole events after a revision, and as they come. A revision inside an event gets that event whole.
     pub fn all_events(&self, from: u64) -> Result<Events, ReadError> {
         self.reaches(None, from)?;
-        let woken = self.0.ring.woken(None);
         Ok(Events {
             store: self.clone(),
             cursor: from,
             loaded: None,
-            woken,
-            _open: Open::new(self)?,
+            open: Open::new(self, None)?,
         })
     }
 

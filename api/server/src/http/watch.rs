@@ -5,24 +5,27 @@
 
 use super::call::{Call, Target};
 use super::errors;
+use super::metrics::OpenWatch;
 use super::negotiate::{Accept, Form};
 use super::query::options_invalid;
 use super::read;
-use super::respond::{Reply, in_form};
+use super::respond::{Reply, full};
 use super::selection::Selection;
+use crate::core::Core;
 use bytes::{Bytes, BytesMut};
 use eventstore::{Object, View};
 use eventstore_disk::{Change, ReadError, Watch, WatchRequest};
+use futures::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use kinds::error::{FieldError, StatusError};
 use kinds::table::{self, IncludeObject};
 use serde_json::{Value, json};
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 #[cfg(test)]
 mod slow_watchers;
@@ -35,8 +38,6 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const BATCH_CHANGES: usize = 256;
 /// A frame is sent when it has grown to this.
 const FRAME_BYTES: usize = 64 << 10;
-/// Frames that may wait for the client.
-const FRAMES_MAX: usize = 4;
 
 pub(crate) async fn serve(call: &Call, target: &Target) -> Result<Reply, StatusError> {
     let accept = call.accept()?;
@@ -59,6 +60,8 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> Result<Reply, StatusE
         "" => selection.namespace(),
         namespace => Some(namespace),
     };
+    let namespace = namespace.map(str::to_owned);
+    let namespace = namespace.as_deref();
     let request = WatchRequest {
         resource: target.kind.resource().into(),
         namespace: namespace.filter(|_| target.kind.namespaced).map(Into::into),
@@ -71,44 +74,47 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> Result<Reply, StatusE
         include,
         with_columns: true,
     };
-    let (sender, receiver) = mpsc::channel(FRAMES_MAX);
-    let until = Instant::now() + Duration::from_secs(timeout_s);
-    match call.core().store().watch(request) {
+    let body = match call.core().store().watch(request) {
         Ok(watch) => {
-            let initial = plan.initial.then_some(view);
+            let until = Instant::now() + Duration::from_secs(timeout_s);
+            let initial = plan
+                .initial
+                .then(|| what_there_is(&view, target, namespace));
             let feed = Feed {
                 watch,
                 selection,
                 printer,
-                sender,
-                until,
-                bookmarks: plan.bookmarks,
-                marks_end: plan.marks_end,
+                initial: initial.unwrap_or_default().into_iter(),
+                initial_ends: plan.marks_end.then_some(view.revision),
+                taken: Vec::new().into_iter(),
+                bookmark: plan.bookmarks.then(|| Box::pin(sleep(BOOKMARK_EVERY))),
+                ends: Box::pin(ends(call.core().clone(), until)),
+                over: false,
                 core: call.core().clone(),
+                _open: call.api.metrics().watch_opened(),
             };
-            let open = call.api.metrics().watch_opened();
-            tokio::spawn(async move {
-                feed.run(initial).await;
-                drop(open);
-            });
+            StreamBody::new(stream::unfold(feed, Feed::next)).boxed_unsync()
         }
-        Err(error @ ReadError::Compacted { .. }) => {
-            // Kubernetes says this inside the stream, and clients wait for it there.
-            let frame = frame(
-                "ERROR",
-                &expired(&error, from).to_value().to_string().into(),
-            );
-            drop(sender.try_send(frame));
-        }
+        // Kubernetes says this inside the stream, and clients wait for it there.
+        Err(error @ ReadError::Compacted { .. }) => full(error_frame(&expired(&error, from))),
         Err(error) => return Err(errors::past(error)),
+    };
+    Ok(Reply::stream("application/json", body))
+}
+
+/// What a watch begins with, if it begins with what there is.
+fn what_there_is(view: &View, target: &Target, namespace: Option<&str>) -> Vec<Arc<Object>> {
+    view.list(&target.kind.resource(), namespace)
+        .cloned()
+        .collect()
+}
+
+/// A watch's time is up, or this server serves nobody any more.
+async fn ends(core: Core, until: Instant) {
+    tokio::select! {
+        () = sleep_until(until) => {}
+        () = core.fence().stands() => {}
     }
-    let frames = futures::StreamExt::map(ReceiverStream::new(receiver), |bytes| {
-        Ok(Frame::data(bytes))
-    });
-    Ok(Reply::stream(
-        "application/json",
-        StreamBody::new(frames).boxed_unsync(),
-    ))
 }
 
 /// Where a watch begins.
@@ -167,109 +173,95 @@ fn expired(error: &ReadError, from: u64) -> StatusError {
     StatusError::expired(format!("too old resource version: {from} ({horizon})"))
 }
 
-/// One watcher's task.
+/// What one watcher is sent, made as its connection asks for it: without a task or a queue of its own, a thousand of them cost little.
 struct Feed {
     watch: Watch,
     selection: Selection,
     printer: Printer,
-    sender: mpsc::Sender<Bytes>,
-    until: Instant,
-    bookmarks: bool,
-    marks_end: bool,
-    core: crate::core::Core,
+    /// What there is, to be sent as ADDED before anything else.
+    initial: std::vec::IntoIter<Arc<Object>>,
+    /// The revision that a bookmark names behind it.
+    initial_ends: Option<u64>,
+    /// Taken from the store, and not yet sent.
+    taken: std::vec::IntoIter<Arc<Change>>,
+    /// When the next bookmark is due, for those who want them.
+    bookmark: Option<Pin<Box<Sleep>>>,
+    ends: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Its last word is said.
+    over: bool,
+    core: Core,
+    _open: OpenWatch,
 }
 
 impl Feed {
-    async fn run(mut self, initial: Option<View>) {
-        if let Some(view) = initial
-            && self.send_initial(&view).await.is_err()
-        {
-            return;
+    async fn next(mut self) -> Option<(io::Result<Frame<Bytes>>, Self)> {
+        let bytes = self.bytes().await?;
+        Some((Ok(Frame::data(bytes)), self))
+    }
+
+    /// What to send next; None when it is over.
+    async fn bytes(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
         }
-        let mut bookmark_at = Instant::now() + BOOKMARK_EVERY;
         loop {
-            let sent = tokio::select! {
+            let bytes = self.pending();
+            if !bytes.is_empty() {
+                return Some(bytes);
+            }
+            tokio::select! {
                 biased;
-                () = self.sender.closed() => return,
-                () = sleep_until(self.until) => return,
-                () = self.core.fence().stands() => return,
+                () = &mut self.ends => return None,
                 batch = self.watch.next_batch(BATCH_CHANGES) => match batch {
-                    Ok(batch) => self.send_changes(&batch.changes).await,
+                    Ok(batch) => self.taken = batch.changes.into_iter(),
                     Err(error) => {
-                        let status = match &error {
+                        self.over = true;
+                        return Some(error_frame(&match &error {
                             ReadError::Compacted { .. } => expired(&error, self.watch.cursor()),
                             _ => errors::past(error),
-                        };
-                        drop(self.sender.send(frame("ERROR", &status.to_value().to_string().into())).await);
-                        return;
+                        }));
                     }
                 },
-                () = sleep_until(bookmark_at), if self.bookmarks => {
-                    bookmark_at = Instant::now() + BOOKMARK_EVERY;
-                    match self.watch.bookmark() {
-                        Some(revision) => self.send(self.printer.bookmark(revision, false)).await,
-                        None => Ok(()),
+                () = due(&mut self.bookmark) => {
+                    self.bookmark = Some(Box::pin(sleep(BOOKMARK_EVERY)));
+                    if let Some(revision) = self.watch.bookmark() {
+                        return Some(self.printer.bookmark(revision, false));
                     }
                 }
-            };
-            if sent.is_err() {
-                return;
             }
         }
     }
 
-    /// What there is, as ADDED.
-    async fn send_initial(&mut self, view: &View) -> Result<(), Gone> {
-        let namespace =
-            Some(self.printer.target.namespace.clone()).filter(|namespace| !namespace.is_empty());
-        let namespace = namespace.or_else(|| self.selection.namespace().map(str::to_owned));
+    /// A frame of what is there to be sent; empty when nothing is.
+    fn pending(&mut self) -> Bytes {
         let mut pending = BytesMut::new();
-        // The view is a value of its own: what changes meanwhile comes by the watch.
-        for object in view.list(&self.printer.target.kind.resource(), namespace.as_deref()) {
-            if self.selection.matches(object) {
-                pending.extend_from_slice(&self.printer.event(
-                    "ADDED",
-                    object,
-                    self.core.now().ms(),
-                ));
-            }
-            if pending.len() >= FRAME_BYTES {
-                self.send(pending.split().freeze()).await?;
-            }
-        }
-        if self.marks_end {
-            pending.extend_from_slice(&self.printer.bookmark(view.revision, true));
-        }
-        self.send(pending.freeze()).await
-    }
-
-    async fn send_changes(&mut self, changes: &[Arc<Change>]) -> Result<(), Gone> {
-        let mut pending = BytesMut::new();
-        for change in changes {
-            if let Some((what, object)) = seen(&self.selection, change) {
-                pending.extend_from_slice(&self.printer.event(what, &object, self.core.now().ms()));
-            }
-            if pending.len() >= FRAME_BYTES {
-                self.send(pending.split().freeze()).await?;
+        while pending.len() < FRAME_BYTES {
+            if let Some(object) = self.initial.next() {
+                if self.selection.matches(&object) {
+                    self.printer
+                        .event(&mut pending, "ADDED", &object, &self.core);
+                }
+            } else if let Some(revision) = self.initial_ends.take() {
+                pending.extend_from_slice(&self.printer.bookmark(revision, true));
+            } else if let Some(change) = self.taken.next() {
+                if let Some((what, object)) = seen(&self.selection, &change) {
+                    self.printer.event(&mut pending, what, &object, &self.core);
+                }
+            } else {
+                break;
             }
         }
-        self.send(pending.freeze()).await
-    }
-
-    /// Waits until the client has room, or its time is up.
-    async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        match tokio::time::timeout_at(self.until, self.sender.send(bytes)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
-        }
+        pending.freeze()
     }
 }
 
-/// The client is, or its time is up.
-struct Gone;
+/// Waits for a bookmark's time; for ever where none is wanted.
+async fn due(bookmark: &mut Option<Pin<Box<Sleep>>>) {
+    match bookmark {
+        Some(sleep) => sleep.await,
+        None => std::future::pending().await,
+    }
+}
 
 /// What a change looks like through a selection.
 fn seen(selection: &Selection, change: &Change) -> Option<(&'static str, Arc<Object>)> {
@@ -298,22 +290,15 @@ struct Printer {
 }
 
 impl Printer {
-    fn event(&mut self, what: &str, object: &Arc<Object>, now_ms: i64) -> Bytes {
+    fn event(&mut self, into: &mut BytesMut, what: &str, object: &Object, core: &Core) {
         let kind = self.target.kind;
         match self.accept.form {
-            Form::Whole => frame(what, &object.bytes),
-            Form::Partial => frame(
-                what,
-                &in_form(
-                    Form::Partial,
-                    kind,
-                    &object.to_value(),
-                    self.include,
-                    now_ms,
-                )
-                .to_string()
-                .into(),
-            ),
+            Form::Whole => frame(into, what, &object.bytes),
+            Form::Partial => {
+                let value = object.to_value();
+                let partial = table::partial(&value);
+                frame(into, what, partial.to_string().as_bytes());
+            }
             Form::Table => {
                 let value = object.to_value();
                 let columns = std::mem::take(&mut self.with_columns);
@@ -323,9 +308,9 @@ impl Printer {
                     table::single_metadata(&value),
                     self.include,
                     columns,
-                    now_ms,
+                    core.now().ms(),
                 );
-                frame(what, &table.to_string().into())
+                frame(into, what, table.to_string().as_bytes());
             }
         }
     }
@@ -347,19 +332,29 @@ impl Printer {
                 json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": Value::Null, "rows": []})
             }
         };
-        frame("BOOKMARK", &object.to_string().into())
+        one("BOOKMARK", &object)
     }
 }
 
-/// `{"type":"ADDED","object":{…}}` and a line's end.
-fn frame(what: &str, object: &Bytes) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(object.len() + 32);
-    bytes.extend_from_slice(b"{\"type\":\"");
-    bytes.extend_from_slice(what.as_bytes());
-    bytes.extend_from_slice(b"\",\"object\":");
-    bytes.extend_from_slice(object);
-    bytes.extend_from_slice(b"}\n");
+fn error_frame(error: &StatusError) -> Bytes {
+    one("ERROR", &error.to_value())
+}
+
+/// A frame that is sent alone.
+fn one(what: &str, object: &Value) -> Bytes {
+    let mut bytes = BytesMut::new();
+    frame(&mut bytes, what, object.to_string().as_bytes());
     bytes.freeze()
+}
+
+/// `{"type":"ADDED","object":{…}}` and a line's end.
+fn frame(into: &mut BytesMut, what: &str, object: &[u8]) {
+    into.reserve(object.len() + 32);
+    into.extend_from_slice(b"{\"type\":\"");
+    into.extend_from_slice(what.as_bytes());
+    into.extend_from_slice(b"\",\"object\":");
+    into.extend_from_slice(object);
+    into.extend_from_slice(b"}\n");
 }
 
 #[cfg(test)]

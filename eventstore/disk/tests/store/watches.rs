@@ -4,6 +4,8 @@ use crate::folder::{Kept, directory};
 use crate::language::*;
 use eventstore::Key;
 use eventstore_disk::{ChangeKind, ReadError, StoreConfig, StoreError, WatchRequest};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -302,4 +304,55 @@ async fn waiting_for_a_revision_or_an_index() {
     kept.apply(vec![vec![]]);
     assert_eq!(index.await.unwrap(), 4);
     assert_eq!(progress.changed().await, (4, 3));
+}
+
+/// How many of these watches were served, each time that another task had its turn; until all were or the turns are over.
+async fn served_by_turns(paced: bool) -> Vec<usize> {
+    const WATCHES: usize = 500;
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = Kept::open(&directory(folder.path()), StoreConfig::default());
+    let pacing = paced.then(|| {
+        let store = kept.store.clone();
+        tokio::spawn(async move { store.pace_watches().await })
+    });
+    let served = Arc::new(AtomicUsize::new(0));
+    for _ in 0..WATCHES {
+        let mut watch = kept.store.watch(maps(1)).unwrap();
+        let served = served.clone();
+        tokio::spawn(async move {
+            while watch.next_batch(1).await.is_ok() {
+                served.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    tokio::time::sleep(SOON).await;
+    kept.take(objects(2, vec![put(&map("a"), "1")]));
+    let mut turns = Vec::new();
+    while served.load(Relaxed) < WATCHES && turns.len() < 10_000 {
+        tokio::task::yield_now().await;
+        turns.push(served.load(Relaxed));
+    }
+    assert_eq!(served.load(Relaxed), WATCHES);
+    if let Some(pacing) = pacing {
+        // Nobody keeps the pace any more: the rest is not forgotten.
+        kept.take(objects(3, vec![put(&map("a"), "2")]));
+        tokio::task::yield_now().await;
+        pacing.abort();
+        tokio::time::sleep(SOON).await;
+        assert_eq!(served.load(Relaxed), 2 * WATCHES);
+    }
+    turns
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_watches_take_turns_with_everything_else() {
+    let most_at_once = |turns: Vec<usize>| {
+        let before = std::iter::once(0).chain(turns.iter().copied());
+        let most = turns.iter().zip(before).map(|(now, before)| now - before);
+        most.max().unwrap()
+    };
+    let alone = most_at_once(served_by_turns(false).await);
+    assert!(alone > 32, "{alone}: the test can't tell");
+    let paced = most_at_once(served_by_turns(true).await);
+    assert!(paced <= 32, "{paced}");
 }
