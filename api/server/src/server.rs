@@ -3,6 +3,7 @@
 use crate::agents::{AgentIdentity, Hub};
 use crate::archive::restore::{BeginError, begin};
 use crate::authority::{self, Authority, SERVERS_GROUP};
+use crate::coalesce::coalesced;
 use crate::core::{Core, CoreConfig, StartError, Tamper};
 use crate::http::{Api, Caller, Settings};
 use crate::leader::{LeaderError, WaitingFor};
@@ -10,6 +11,7 @@ use crate::log::Log;
 use crate::peers::Peers;
 use crate::tls::{self, TlsError};
 use crate::{Config, archive, divergence, found, leader, level, log, members, retention, room};
+use futures::FutureExt;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -281,11 +283,13 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(15));
-    // A client that goes away is no error.
-    if let Err(error) = server
+    let (stream, sending) = coalesced(stream);
+    let connection = server
         .serve_connection_with_upgrades(TokioIo::new(stream), service)
-        .await
-    {
+        .into_owned()
+        .boxed();
+    // A client that goes away is no error.
+    if let Err(error) = sending.run(connection).await {
         tracing::debug!(%address, %error, "a connection ended");
     }
 }
