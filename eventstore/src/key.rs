@@ -1,10 +1,11 @@
 //! Keys: which object. Ordered by resource, then namespace, then name, as lists are.
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, sync::Arc};
+use std::fmt;
 
-/// A short shared string; cloning copies a pointer.
-pub type Text = Arc<str>;
+/// A short string: up to 23 bytes lie in place, so that most keys are compared and copied without a look elsewhere; a longer one is
+/// shared, and cloning it copies a pointer.
+pub type Text = smol_str::SmolStr;
 
 /// (resource, namespace, name). A resource is group + plural, `apps/deployments`, or the plural alone for the core group.
 /// What is cluster-wide has the namespace `""`. A resource that begins with `~` is hidden from the API: claims.

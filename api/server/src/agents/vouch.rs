@@ -7,10 +7,10 @@
 use super::Hub;
 use super::session::SESSION_TIMEOUT;
 use crate::core::Draft;
-use eventstore::{Act, Actor, Cause, Intent, ProposalId};
+use eventstore::{Act, Actor, Cause, Intent, ProposalId, Text};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -27,11 +27,11 @@ const NO_LEADER_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Vouched {
     term: u64,
     /// node -> (epoch, when it was last vouched for, or first seen by this leader)
-    sessions: BTreeMap<Arc<str>, (u64, Instant)>,
+    sessions: BTreeMap<Text, (u64, Instant)>,
 }
 
 impl Vouched {
-    fn take(&mut self, node: Arc<str>, epoch: u64, now: Instant) {
+    fn take(&mut self, node: Text, epoch: u64, now: Instant) {
         let known = self.sessions.entry(node).or_insert((epoch, now));
         if epoch >= known.0 {
             *known = (epoch, now);
@@ -45,8 +45,8 @@ impl Vouched {
         term: u64,
         now: Instant,
         grace: Duration,
-        open: &BTreeMap<Arc<str>, u64>,
-    ) -> Vec<(Arc<str>, u64)> {
+        open: &BTreeMap<Text, u64>,
+    ) -> Vec<(Text, u64)> {
         if self.term != term {
             self.term = term;
             self.sessions.values_mut().for_each(|(_, last)| *last = now);
@@ -231,7 +231,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(8);
 
-    fn open(epoch: u64) -> BTreeMap<Arc<str>, u64> {
+    fn open(epoch: u64) -> BTreeMap<Text, u64> {
         BTreeMap::from([("node-1".into(), epoch)])
     }
 
