@@ -91,7 +91,8 @@ fn rocks_options(options: &DiskOptions) -> Options {
     // Counters are what is read; timing each operation besides would cost more than they do.
     rocks.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
     rocks.set_block_based_table_factory(&blocks);
-    rocks.set_compression_type(DBCompressionType::Lz4);
+    // What is flushed is soon written again, by a compaction: that is when compressing it pays.
+    rocks.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Lz4]);
     rocks.set_write_buffer_size(options.write_buffer_bytes);
     rocks.set_max_background_jobs(BACKGROUND_JOBS);
     // What is flushed or compacted goes to the disk as it is written: all at once it would hold up the log's next sync.
