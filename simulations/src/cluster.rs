@@ -4,7 +4,7 @@
 
 use crate::invariants::freed::Lives;
 use crate::planted::Planted;
-use crate::sides::{Chance, DiskFaults, InlineRuntime, SimClock, SimDisks, SimNet, SimPlug};
+use crate::sides::{Chance, DiskFaults, SimClock, SimDisks, SimNet, SimPlug, SimRuntime};
 use seams::Seams;
 use server::agents::Hub;
 use server::config::{DiskReserve, HistoryRetention, Joined, Member, Snapshots};
@@ -99,6 +99,7 @@ pub struct SimServer {
     pub name: String,
     pub clock: SimClock,
     pub disks: SimDisks,
+    pub runtime: SimRuntime,
     chance: Chance,
     /// The highest level of the log that its program knows.
     most_level: u32,
@@ -172,6 +173,7 @@ impl SimCluster {
             name,
             clock: SimClock::new(self.started),
             disks: SimDisks::new(Chance::new(self.seed, 100 + index as u64)),
+            runtime: SimRuntime::default(),
             chance: Chance::new(self.seed, 200 + index as u64),
             most_level: eventstore::LEVEL,
             joined,
@@ -268,7 +270,7 @@ impl SimCluster {
             directory: server.disks.directory(),
             network: plug,
             clock: Arc::new(server.clock.clone()),
-            runtime: Arc::new(InlineRuntime),
+            runtime: Arc::new(server.runtime.clone()),
             entropy: Arc::new(server.chance.clone()),
         };
         let tamper: Option<Tamper> = self

@@ -6,6 +6,7 @@ mod cut_off;
 mod disk_full;
 mod diverged;
 mod forwarded;
+mod slow_disk;
 
 use crate::agents;
 use crate::cluster::SimCluster;

@@ -10,4 +10,4 @@ pub use chance::Chance;
 pub use clock::{EPOCH_MS, SimClock};
 pub use disk::{DiskCounts, DiskFaults, EMPTY, SimDisks};
 pub use network::{Fate, NetCounts, SimNet, SimPlug, Weather};
-pub use runtime::InlineRuntime;
+pub use runtime::SimRuntime;
