@@ -2,6 +2,7 @@
 
 use crate::{Store, StoreError};
 use eventstore::{Applied, Digest, Outcome, Position, Time};
+use seams::Statistics;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use uuid::Uuid;
@@ -85,6 +86,11 @@ impl Store {
             rejected: counters.rejected.load(Relaxed),
             history_reads: counters.history_reads.load(Relaxed),
         }
+    }
+
+    /// What the database has counted since it was opened.
+    pub fn disk_statistics(&self) -> Statistics {
+        self.published().history.disk.statistics()
     }
 
     /// Roughly how many bytes the database takes on disk.

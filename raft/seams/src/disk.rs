@@ -295,6 +295,8 @@ pub struct Statistics {
     pub keys_written: u64,
     /// Bytes written to files by flushes.
     pub flush_bytes: u64,
+    /// Bytes written again by compactions.
+    pub compaction_bytes: u64,
 }
 
 /// What went wrong with the disk. `what` says which file, database or key, and what was being done.

@@ -189,6 +189,7 @@ impl Disk for Rocks {
             written_bytes: self.options.get_ticker_count(Ticker::BytesWritten),
             keys_written: self.options.get_ticker_count(Ticker::NumberKeysWritten),
             flush_bytes: self.options.get_ticker_count(Ticker::FlushWriteBytes),
+            compaction_bytes: self.options.get_ticker_count(Ticker::CompactWriteBytes),
         }
     }
 

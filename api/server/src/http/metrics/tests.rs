@@ -137,6 +137,7 @@ async fn writes_move_what_they_should() {
         "reckon_raft_log_sync_duration_seconds_sum",
         "reckon_raft_apply_duration_seconds_sum",
         "reckon_commit_duration_seconds_sum",
+        "reckon_database_written_bytes_total{by=\"log\"}",
     ] {
         assert!(moved(sample) > 0.0, "{sample}");
     }
