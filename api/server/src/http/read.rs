@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 /// Objects looked at between two looks at the store.
 const CHUNK: usize = 1_024;
-/// Objects of the past counted at most for `remainingItemCount`, which is left out beyond.
-const COUNT_PAST_MAX: usize = 2_000;
+/// Objects of the past counted at most for `remainingItemCount`, which is left out beyond: each costs a read of the disk.
+const COUNT_PAST_MAX: usize = 50;
 
 pub(crate) async fn get(
     call: &Call,
@@ -166,9 +166,13 @@ fn page(
         more_after: None,
         remaining: None,
     };
+    let at_once = match limit {
+        1.. if moment.is_past() => limit.saturating_add(COUNT_PAST_MAX + 1).min(CHUNK),
+        _ => CHUNK,
+    };
     let (mut after, mut more) = (after, 0);
     loop {
-        let chunk = moment.chunk(&resource, namespace, after.as_ref(), CHUNK)?;
+        let chunk = moment.chunk(&resource, namespace, after.as_ref(), at_once)?;
         after = chunk
             .objects
             .last()
@@ -184,7 +188,7 @@ fn page(
                 more += 1;
             }
         }
-        // Under a selector it is enough to know that there are more; and counting the past costs the disk.
+        // Under a selector it is enough to know that there are more.
         let enough =
             more > 0 && (!selection.is_empty() || (moment.is_past() && more > COUNT_PAST_MAX));
         if !chunk.more || enough {
