@@ -87,7 +87,7 @@ impl History {
                 let missing = || self.corrupt(OfVersion(key, *revision), "it is missing");
                 let (_, version) = self.read_version(key, disk_key, &value.ok_or_else(missing)?)?;
                 match version {
-                    Versioned::Object(object) => objects.push(Arc::new(object)),
+                    Versioned::Object(object) => objects.push(object),
                     Versioned::Gone => {
                         return Err(self
                             .corrupt(OfVersion(key, *revision), "a deletion stands in its place"));

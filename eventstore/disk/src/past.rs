@@ -351,7 +351,7 @@ impl Published {
 
 fn object_of(version: Versioned) -> Option<Arc<Object>> {
     match version {
-        Versioned::Object(object) => Some(Arc::new(object)),
+        Versioned::Object(object) => Some(object),
         Versioned::Gone => None,
     }
 }

@@ -10,6 +10,7 @@ use eventstore::{
     CodecError, Deletion, Digest, Key, Object, Position, Salt, Stamps, Time, decode, encode,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::sync::Arc;
 use uuid::Uuid;
 
 const SUM_BYTES: usize = 4;
@@ -65,7 +66,7 @@ pub(crate) struct ResourceBooks {
 /// One version of an object, or that it went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Versioned {
-    Object(Object),
+    Object(Arc<Object>),
     Gone,
 }
 
@@ -219,14 +220,14 @@ pub(crate) fn unseal_version(
         created,
         deletion: deleting.then_some(deletion),
     };
-    Ok(Versioned::Object(Object {
+    Ok(Versioned::Object(Arc::new(Object {
         key: key.clone(),
         stamps,
         bytes,
         cut,
         salt,
         hash,
-    }))
+    })))
 }
 
 /// Reads fields of fixed size off the front.
