@@ -116,7 +116,7 @@ async fn written(api: &Api, cluster: &Cluster) -> Result<BTreeMap<String, f64>> 
             *written.entry(what.to_owned()).or_default() += bytes;
         }
         ensure!(
-            written.len() > 0 && (server == 0 || written.len() == before),
+            !written.is_empty() && (server == 0 || written.len() == before),
             "/metrics does not say what was written"
         );
     }
