@@ -165,12 +165,19 @@ impl Ring {
                 view.last_change(resource);
         }
         (inner.last, inner.events, inner.bytes) = (view.revision, 0, 0);
-        let mut woken = std::mem::take(&mut inner.all.sleepers);
+        let projections = std::mem::take(&mut inner.all.sleepers);
+        let mut watches = Sleepers::new();
         for lane in inner.by_resource.values_mut() {
-            woken.append(&mut lane.sleepers);
+            watches.append(&mut lane.sleepers);
         }
         drop(guard);
-        self.pace.wake(woken);
+        self.wake(projections, watches);
+    }
+
+    /// What decides, as the leader's reconcilers do, does not take turns with a thousand who look on.
+    fn wake(&self, projections: Sleepers, watches: Sleepers) {
+        projections.into_values().for_each(Waker::wake);
+        self.pace.wake(watches);
     }
 
     /// Adds a group's events and wakes those who watch for them.
@@ -183,14 +190,15 @@ impl Ring {
         inner.events += block.events.len();
         inner.bytes += block.bytes;
         inner.all.blocks.push_back(block.clone());
-        let mut woken = std::mem::take(&mut inner.all.sleepers);
+        let projections = std::mem::take(&mut inner.all.sleepers);
+        let mut watches = Sleepers::new();
         for (resource, _) in &block.lanes {
             let lane = match inner.by_resource.get_mut(resource) {
                 Some(lane) => lane,
                 None => inner.by_resource.entry(resource.clone()).or_default(),
             };
             lane.blocks.push_back(block.clone());
-            woken.append(&mut lane.sleepers);
+            watches.append(&mut lane.sleepers);
         }
         while inner.events > self.most_events || inner.bytes > self.most_bytes {
             let Some(oldest) = inner.all.blocks.pop_front() else {
@@ -208,7 +216,7 @@ impl Ring {
             gone.push(oldest);
         }
         drop(guard);
-        self.pace.wake(woken);
+        self.wake(projections, watches);
         // Freed here, where no one waits for it.
         drop(gone);
     }
