@@ -45,6 +45,7 @@ impl Store {
         step.all(most)?;
         let Step { batch, pruned, .. } = step;
         if !batch.is_empty() {
+            published.history.disk.reclaim()?;
             self.write_beside(&published, batch)?;
         }
         Ok(pruned)

@@ -331,34 +331,86 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_an_error_that_names_it() {
+        // Values that lie beside their keys, and such that lie in a file of their own.
+        for (value, suffix, at) in [(100, ".sst", 40), (1_000, ".blob", 700)] {
+            let folder = tempfile::tempdir().unwrap();
+            let directory = FileDirectory::open(folder.path()).unwrap();
+            let options = DiskOptions::without_wal();
+            let disk = directory.open("state", &options).unwrap();
+            let mut batch = crate::Batch::new();
+            for number in 0..1_000_u32 {
+                batch.put(number.to_be_bytes().to_vec(), vec![number as u8; value]);
+            }
+            disk.write(batch, crate::Synced::Yes).unwrap();
+            drop(disk);
+            let file = directory
+                .files("state")
+                .unwrap()
+                .into_iter()
+                .find(|file| file.name.ends_with(suffix))
+                .unwrap();
+            let path = folder.path().join("state").join(&file.name);
+            let mut content = fs::read(&path).unwrap();
+            content[at] ^= 0xff;
+            fs::write(&path, content).unwrap();
+            let read = directory.open("state", &options).and_then(|disk| {
+                crate::Reader::scan(&*disk, &crate::Range::all(), crate::Order::Ascending, 100)
+            });
+            let error = read.unwrap_err();
+            assert!(matches!(error, DiskError::Corrupt { .. }), "{error}");
+            assert!(error.to_string().contains(&file.name), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_room_of_what_is_deleted_is_given_back() {
         let folder = tempfile::tempdir().unwrap();
         let directory = FileDirectory::open(folder.path()).unwrap();
         let disk = directory
             .open("state", &DiskOptions::without_wal())
             .unwrap();
-        let mut batch = crate::Batch::new();
-        for number in 0..1_000_u32 {
-            batch.put(number.to_be_bytes().to_vec(), vec![7; 100]);
+        // What can't be compressed; nine of ten go, so that no file goes by itself.
+        let mut random = 7_u64;
+        let mut value = || -> Vec<u8> {
+            std::iter::repeat_with(|| {
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (random >> 56) as u8
+            })
+            .take(4 << 10)
+            .collect()
+        };
+        let (batches, each) = (16_u32, 100_u32);
+        for batch in 0..batches {
+            let mut writes = crate::Batch::new();
+            for number in 0..each {
+                writes.put((batch * each + number).to_be_bytes().to_vec(), value());
+            }
+            disk.write(writes, crate::Synced::Yes).unwrap();
         }
-        disk.write(batch, crate::Synced::Yes).unwrap();
-        drop(disk);
-        let table = directory
-            .files("state")
-            .unwrap()
-            .into_iter()
-            .find(|file| file.name.ends_with(".sst"))
-            .unwrap();
-        let path = folder.path().join("state").join(&table.name);
-        let mut content = fs::read(&path).unwrap();
-        content[40] ^= 0xff;
-        fs::write(&path, content).unwrap();
-        let read = directory
-            .open("state", &DiskOptions::without_wal())
-            .and_then(|disk| {
-                crate::Reader::scan(&*disk, &crate::Range::all(), crate::Order::Ascending, 10)
-            });
-        let error = read.unwrap_err();
-        assert!(matches!(error, DiskError::Corrupt { .. }), "{error}");
-        assert!(error.to_string().contains(&table.name), "{error}");
+        let full = disk.size().unwrap();
+        disk.reclaim().unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let mut number = 0;
+        while disk.size().unwrap() > full / 2 {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{} of {full} bytes are left",
+                disk.size().unwrap()
+            );
+            let mut deletes = crate::Batch::new();
+            for key in (number..batches * each)
+                .take(100)
+                .filter(|key| key % 10 > 0)
+            {
+                deletes.delete(key.to_be_bytes().to_vec());
+            }
+            number += 100;
+            // In the end nothing is deleted any more, and still something is written, as it always is.
+            deletes.put(&b"z"[..], number.to_be_bytes().to_vec());
+            disk.write(deletes, crate::Synced::Yes).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 }

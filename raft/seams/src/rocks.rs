@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
@@ -17,6 +18,7 @@ use rocksdb::{
 };
 use self_cell::self_cell;
 
+mod blobs;
 mod framing;
 
 use crate::directory::sync_folder;
@@ -32,6 +34,12 @@ const BACKGROUND_JOBS: i32 = 2;
 const SYNC_EVERY_BYTES: u64 = 1 << 20;
 /// What RocksDB puts before each key and value of a batch, at most, and before the batch.
 const OPERATION_BYTES: usize = 16;
+/// Buffers full or being filled; past it writers wait for a flush.
+const WRITE_BUFFERS_MAX: i32 = 4;
+/// A value from which on it lies apart from its key.
+const BLOB_BYTES_MIN: u64 = 512;
+/// Which part of the oldest files of large values may be holes.
+const BLOB_HOLES_MAX: f64 = 0.5;
 /// Bits of bloom filter a key; 10 give about 1 % false positives.
 const BLOOM_BITS: f64 = 10.0;
 
@@ -43,6 +51,7 @@ pub(crate) struct Rocks {
     name: String,
     parent: PathBuf,
     wal: bool,
+    reclaims: AtomicBool,
 }
 
 impl Rocks {
@@ -51,7 +60,8 @@ impl Rocks {
         name: &str,
         options: &DiskOptions,
     ) -> Result<Self, DiskError> {
-        let rocks_options = rocks_options(options);
+        let mut rocks_options = rocks_options(options);
+        rocks_options.set_use_direct_io_for_flush_and_compaction(takes_direct_io(parent)?);
         let path = parent.join(name);
         let opening = format!("opening {}", path.display());
         match framing::damage(&path) {
@@ -59,7 +69,8 @@ impl Rocks {
             Ok(Some(damage)) => return Err(DiskError::corrupt(opening, damage)),
             Err(error) => return Err(DiskError::io(opening, error)),
         }
-        let db = DB::open(&rocks_options, &path).map_err(|error| translate(&opening, error))?;
+        let db =
+            DB::open(&rocks_options, &path).map_err(|error| translate(&path, &opening, error))?;
         // RocksDB syncs its own files; that the folder is there at all is for us to make durable.
         sync_folder(parent)?;
         Ok(Self {
@@ -68,14 +79,17 @@ impl Rocks {
             name: name.to_owned(),
             parent: parent.to_owned(),
             wal: options.wal,
+            reclaims: AtomicBool::new(false),
         })
     }
 
+    fn path(&self) -> PathBuf {
+        self.parent.join(&self.name)
+    }
+
     fn failed(&self, doing: &str, error: rocksdb::Error) -> DiskError {
-        translate(
-            &format!("{doing} {}", self.parent.join(&self.name).display()),
-            error,
-        )
+        let path = self.path();
+        translate(&path, &format!("{doing} {}", path.display()), error)
     }
 }
 
@@ -93,7 +107,13 @@ fn rocks_options(options: &DiskOptions) -> Options {
     rocks.set_block_based_table_factory(&blocks);
     // What is flushed is soon written again, by a compaction: that is when compressing it pays.
     rocks.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Lz4]);
+    // Large values lie in files of their own, written once, at the flush; a compaction moves their places. A file goes when all in it is
+    // deleted. One that is half hole is written anew by `reclaim`.
+    rocks.set_enable_blob_files(true);
+    rocks.set_min_blob_size(BLOB_BYTES_MIN);
+    rocks.set_blob_gc_force_threshold(BLOB_HOLES_MAX);
     rocks.set_write_buffer_size(options.write_buffer_bytes);
+    rocks.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
     rocks.set_max_background_jobs(BACKGROUND_JOBS);
     // What is flushed or compacted goes to the disk as it is written: all at once it would hold up the log's next sync.
     rocks.set_bytes_per_sync(SYNC_EVERY_BYTES);
@@ -106,8 +126,33 @@ fn rocks_options(options: &DiskOptions) -> Options {
         rocks.set_recycle_log_file_num(0);
     } else {
         rocks.set_atomic_flush(true);
+        rocks.set_blob_compression_type(DBCompressionType::Lz4);
     }
     rocks
+}
+
+/// Whether files here can be written past the page cache. What is flushed or compacted is read again rarely, and copying it into the
+/// cache costs more than making it; file systems in memory, for one, may not take it.
+fn takes_direct_io(folder: &Path) -> Result<bool, DiskError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let probe = folder.join(".direct-io");
+    let opened = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(nix::fcntl::OFlag::O_DIRECT.bits())
+        .open(&probe);
+    match std::fs::remove_file(&probe) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(DiskError::io(
+                format!("removing {}", probe.display()),
+                error,
+            ));
+        }
+    }
+    Ok(opened.is_ok())
 }
 
 impl Reader for Rocks {
@@ -116,20 +161,18 @@ impl Reader for Rocks {
             .get(key)
             .map(|value| value.map(Bytes::from))
             .map_err(|error| {
-                translate(
-                    &format!("reading key {} of {}", key.escape_ascii(), self.name),
-                    error,
-                )
+                let what = format!("reading key {} of {}", key.escape_ascii(), self.name);
+                translate(&self.path(), &what, error)
             })
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
-        collect(keys, self.db.multi_get(keys), &self.name)
+        collect(keys, self.db.multi_get(keys), &self.path())
     }
 
     fn iterate(&self, range: &Range, order: Order) -> Result<Pairs<'_>, DiskError> {
         let pairs = self.db.iterator_opt(mode(order), bounded(range));
-        Ok(Box::new(pairs.map(|pair| pair_of(pair, &self.name))))
+        Ok(Box::new(pairs.map(|pair| pair_of(pair, &self.path()))))
     }
 }
 
@@ -138,14 +181,14 @@ impl Disk for Rocks {
         let moment = Moment::new(self.db.clone(), |db| db.snapshot());
         Ok(Box::new(View {
             moment,
-            name: self.name.clone(),
+            path: self.path(),
         }))
     }
 
     fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError> {
         let bytes = batch.bytes() + OPERATION_BYTES * (1 + batch.operations().len());
         let mut writes = WriteBatch::with_capacity_bytes(bytes);
-        for operation in batch.into_operations() {
+        for operation in in_order(batch) {
             match operation {
                 Operation::Put { key, value } => writes.put(key, value),
                 Operation::Delete { key } => writes.delete(key),
@@ -182,6 +225,15 @@ impl Disk for Rocks {
         sync_folder(&self.parent)
     }
 
+    fn reclaim(&self) -> Result<(), DiskError> {
+        if self.reclaims.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.db
+            .set_options(&[("enable_blob_garbage_collection", "true")])
+            .map_err(|error| self.failed("reclaiming the room of", error))
+    }
+
     fn statistics(&self) -> Statistics {
         Statistics {
             wal_syncs: self.options.get_ticker_count(Ticker::WalFileSynced),
@@ -196,8 +248,9 @@ impl Disk for Rocks {
     fn size(&self) -> Result<u64, DiskError> {
         let mut bytes = 0;
         for property in [
-            rocksdb::properties::TOTAL_SST_FILES_SIZE,
-            rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES,
+            c"rocksdb.total-sst-files-size",
+            c"rocksdb.total-blob-file-size",
+            c"rocksdb.cur-size-all-mem-tables",
         ] {
             let value = self
                 .db
@@ -207,6 +260,20 @@ impl Disk for Rocks {
         }
         Ok(bytes)
     }
+}
+
+/// By key, for RocksDB finds the place of what comes right behind what it inserted last without a search. Those of one key stay in
+/// their order; so does all of a batch with a range in it, which covers what came before it and not what comes after.
+fn in_order(batch: Batch) -> Vec<Operation> {
+    let mut operations = batch.into_operations();
+    let key = |operation: &Operation| match operation {
+        Operation::Put { key, .. } | Operation::Delete { key } => Some(key.clone()),
+        Operation::DeleteRange { .. } => None,
+    };
+    if operations.iter().all(|operation| key(operation).is_some()) {
+        operations.sort_by_cached_key(key);
+    }
+    operations
 }
 
 self_cell! {
@@ -221,7 +288,7 @@ self_cell! {
 /// The database as it was at one moment.
 struct View {
     moment: Moment,
-    name: String,
+    path: PathBuf,
 }
 
 impl Reader for View {
@@ -231,10 +298,8 @@ impl Reader for View {
             .get(key)
             .map(|value| value.map(Bytes::from))
             .map_err(|error| {
-                translate(
-                    &format!("reading key {} of {}", key.escape_ascii(), self.name),
-                    error,
-                )
+                let what = format!("reading key {} of {}", key.escape_ascii(), name(&self.path));
+                translate(&self.path, &what, error)
             })
     }
 
@@ -242,7 +307,7 @@ impl Reader for View {
         collect(
             keys,
             self.moment.borrow_dependent().multi_get(keys.iter()),
-            &self.name,
+            &self.path,
         )
     }
 
@@ -251,7 +316,7 @@ impl Reader for View {
             .moment
             .borrow_dependent()
             .iterator_opt(mode(order), bounded(range));
-        Ok(Box::new(pairs.map(|pair| pair_of(pair, &self.name))))
+        Ok(Box::new(pairs.map(|pair| pair_of(pair, &self.path))))
     }
 }
 
@@ -274,35 +339,41 @@ fn bounded(range: &Range) -> ReadOptions {
 
 type Raw = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>;
 
-fn pair_of(pair: Raw, name: &str) -> Result<(Bytes, Bytes), DiskError> {
+fn pair_of(pair: Raw, path: &Path) -> Result<(Bytes, Bytes), DiskError> {
     match pair {
         Ok((key, value)) => Ok((Bytes::from(key), Bytes::from(value))),
-        Err(error) => Err(translate(&format!("reading a range of {name}"), error)),
+        Err(error) => {
+            let what = format!("reading a range of {}", name(path));
+            Err(translate(path, &what, error))
+        }
     }
 }
 
 fn collect(
     keys: &[&[u8]],
     values: Vec<Result<Option<Vec<u8>>, rocksdb::Error>>,
-    name: &str,
+    path: &Path,
 ) -> Result<Vec<Option<Bytes>>, DiskError> {
     let mut found = Vec::with_capacity(values.len());
     for (key, value) in keys.iter().zip(values) {
         match value {
             Ok(value) => found.push(value.map(Bytes::from)),
             Err(error) => {
-                return Err(translate(
-                    &format!("reading key {} of {name}", key.escape_ascii()),
-                    error,
-                ));
+                let what = format!("reading key {} of {}", key.escape_ascii(), name(path));
+                return Err(translate(path, &what, error));
             }
         }
     }
     Ok(found)
 }
 
-/// RocksDB's errors are text with a class in front; for corruption the text names the file.
-fn translate(what: &str, error: rocksdb::Error) -> DiskError {
+/// A database's name is its folder's.
+fn name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+/// RocksDB's errors are text with a class in front; for corruption the text names the file, or `blobs` does.
+fn translate(path: &Path, what: &str, error: rocksdb::Error) -> DiskError {
     let text = error.as_ref();
     if text.contains("No space left on device") || text.contains("Disk quota exceeded") {
         return DiskError::Full {
@@ -310,7 +381,11 @@ fn translate(what: &str, error: rocksdb::Error) -> DiskError {
         };
     }
     match error.kind() {
-        ErrorKind::Corruption => DiskError::corrupt(what, text),
+        ErrorKind::Corruption if text.contains(".sst") => DiskError::corrupt(what, text),
+        ErrorKind::Corruption => match blobs::damaged(path) {
+            Some(file) => DiskError::corrupt(what, format!("{text} in {file}")),
+            None => DiskError::corrupt(what, text),
+        },
         ErrorKind::ShutdownInProgress => DiskError::Closed {
             what: what.to_owned(),
         },

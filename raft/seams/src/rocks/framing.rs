@@ -103,9 +103,7 @@ impl Header {
     }
 
     fn is(&self, sum: &Digest) -> bool {
-        // As RocksDB masks it, for logs that hold checksums of their own.
-        let sum = sum.finalize() as u32;
-        sum.rotate_right(15).wrapping_add(0xa282_ead8) == self.checksum
+        super::blobs::mask(sum.finalize() as u32) == self.checksum
     }
 
     fn covers(&self, body: &[u8]) -> bool {
