@@ -8,7 +8,8 @@
 //! | `e` last revision | an event's digest and envelope |
 //! | `b` resource NUL revision | which key began or ceased to live |
 //! | `k` resource NUL revision first | a piece of the set of keys that lived then; `first` is where the piece begins |
-//! | `o` sequence | the outcome of a proposal |
+//! | `q` sequence | the outcomes of one entry's proposals, by the first one's number |
+//! | `o` sequence | the outcome of one proposal, as databases before had each; read, and written no more |
 //! | `s` node | an agent's session |
 //! | `r` resource | its last change, and its last key set |
 //! | `h` | how far back history reaches, and what holds it |
@@ -33,6 +34,7 @@ const EVENT: u8 = b'e';
 const BIRTH: u8 = b'b';
 const KEY_SET: u8 = b'k';
 const OUTCOME: u8 = b'o';
+const OUTCOMES: u8 = b'q';
 const SESSION: u8 = b's';
 const RESOURCE: u8 = b'r';
 
@@ -110,14 +112,25 @@ pub(crate) fn key_set_pieces(resource: &str, revision: u64) -> Range {
     )
 }
 
-pub(crate) fn outcome(sequence: u64) -> Vec<u8> {
-    numbered(OUTCOME, sequence)
+pub(crate) fn outcomes(first: u64) -> Vec<u8> {
+    numbered(OUTCOMES, first)
 }
 
-/// Outcomes from a sequence number on.
-pub(crate) fn outcomes_from(sequence: u64) -> Range {
+/// Records of outcomes that begin with a number of this range.
+pub(crate) fn all_outcomes(from: u64, to: Option<u64>) -> Range {
     Range {
-        from: outcome(sequence),
+        from: outcomes(from),
+        to: match to {
+            Some(to) => Some(outcomes(to)),
+            None => Range::prefix([OUTCOMES]).to,
+        },
+    }
+}
+
+/// Outcomes that are alone in their records, from a sequence number on.
+pub(crate) fn lone_outcomes(from: u64) -> Range {
+    Range {
+        from: numbered(OUTCOME, from),
         to: Range::prefix([OUTCOME]).to,
     }
 }

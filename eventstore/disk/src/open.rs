@@ -1,14 +1,16 @@
 //! A start: the state as the disk has it. It reads what lives and the outcomes kept, never history, so its time follows the living.
 
 use crate::history::History;
-use crate::record::{Meta, ResourceBooks, unseal_coded, unseal_number};
+use crate::record::{Damage, Meta, ResourceBooks, unseal_coded, unseal_number};
 use crate::store::Published;
 use crate::write::Writer;
 use crate::{StoreConfig, StoreError, layout};
+use bytes::Bytes;
 use eventstore::{Kept, LevelTooHigh, Object, Retention, Session, State, Text, View};
-use seams::{Directory, Range};
+use seams::{Directory, Order, Range};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Display;
 use std::sync::Arc;
 
 pub(crate) struct Opened {
@@ -36,7 +38,7 @@ pub(crate) fn open(
             .map_err(|damage| history.corrupt("where it stands", damage))?,
         None if history
             .disk
-            .scan(&Range::all(), seams::Order::Ascending, 1)?
+            .scan(&Range::all(), Order::Ascending, 1)?
             .is_empty() =>
         {
             Meta::default()
@@ -51,26 +53,7 @@ pub(crate) fn open(
         named(&history, &layout::all_resources(), "the books of resource")?;
     let sessions: BTreeMap<Text, Session> =
         named(&history, &layout::all_sessions(), "the session of")?;
-    let mut outcomes = Vec::new();
-    for pair in history.pairs(&*history.disk, &layout::outcomes_from(meta.outcomes_from))? {
-        let (key, value) = pair?;
-        let kept: Kept = unseal_coded(&key, &value).map_err(|damage| {
-            history.corrupt(
-                format_args!("outcome {}", layout::last_number(&key).unwrap_or_default()),
-                damage,
-            )
-        })?;
-        if outcomes
-            .last()
-            .is_some_and(|last: &Kept| last.sequence + 1 != kept.sequence)
-        {
-            return Err(history.corrupt(
-                format_args!("outcome {}", kept.sequence - 1),
-                "it is missing",
-            ));
-        }
-        outcomes.push(kept);
-    }
+    let outcomes = read_outcomes(&history, meta.outcomes_from)?;
     let retention = match history.disk.get(layout::RETENTION)? {
         Some(value) => unseal_coded::<Retention>(layout::RETENTION, &value)
             .map_err(|damage| history.corrupt("how far history reaches back", damage))?,
@@ -89,7 +72,7 @@ pub(crate) fn open(
         living(&history)?,
         last_changes,
         sessions,
-        outcomes,
+        outcomes.kept,
         meta.forgotten_up_to,
     )
     .knowing(knows);
@@ -99,10 +82,70 @@ pub(crate) fn open(
             history,
             meta,
             books,
+            outcomes: outcomes.records,
             few_births: config.few_births,
             broken: None,
         },
     })
+}
+
+#[derive(Default)]
+struct Outcomes {
+    /// In order, without a gap.
+    kept: Vec<Kept>,
+    records: VecDeque<(Bytes, u64)>,
+}
+
+/// The outcomes from a sequence number on.
+fn read_outcomes(history: &History, from: u64) -> Result<Outcomes, StoreError> {
+    let disk = &*history.disk;
+    let mut outcomes = Outcomes::default();
+    for pair in history.pairs(disk, &layout::lone_outcomes(from))? {
+        let (key, value) = pair?;
+        let kept = unseal_coded(&key, &value);
+        outcomes.add(history, from, key, kept.map(|kept| vec![kept]))?;
+    }
+    // The oldest may stand in the middle of a record.
+    let before = layout::all_outcomes(0, Some(from.saturating_add(1)));
+    let first = disk.scan(&before, Order::Descending, 1)?;
+    let first = first.first().and_then(|(key, _)| layout::last_number(key));
+    let records = layout::all_outcomes(first.unwrap_or(from), None);
+    for pair in history.pairs(disk, &records)? {
+        let (key, value) = pair?;
+        let kept = unseal_coded(&key, &value);
+        outcomes.add(history, from, key, kept)?;
+    }
+    Ok(outcomes)
+}
+
+impl Outcomes {
+    fn add(
+        &mut self,
+        history: &History,
+        from: u64,
+        key: Bytes,
+        kept: Result<Vec<Kept>, Damage>,
+    ) -> Result<(), StoreError> {
+        let corrupt =
+            |sequence, why: &dyn Display| history.corrupt(format_args!("outcome {sequence}"), why);
+        let first = layout::last_number(&key).unwrap_or_default();
+        let kept = kept.map_err(|damage| corrupt(first, &damage))?;
+        let Some(last) = kept.last().map(|kept| kept.sequence) else {
+            return Err(corrupt(first, &"its record is empty"));
+        };
+        if last < from {
+            return Ok(());
+        }
+        for kept in kept.into_iter().filter(|kept| kept.sequence >= from) {
+            let expected = self.kept.last().map(|last| last.sequence + 1);
+            if expected.is_some_and(|expected| expected != kept.sequence) {
+                return Err(corrupt(kept.sequence - 1, &"it is missing"));
+            }
+            self.kept.push(kept);
+        }
+        self.records.push_back((key, last));
+        Ok(())
+    }
 }
 
 /// Every object that lives.
@@ -144,4 +187,91 @@ fn named<T: DeserializeOwned>(
         all.insert(name, value);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::seal_coded;
+    use eventstore::{Outcome, ProposalId};
+    use seams::{Batch, FileDirectory, Synced};
+
+    type Sequences = &'static [u64];
+    type Row = (
+        Sequences,
+        &'static [Sequences],
+        u64,
+        Result<Sequences, &'static str>,
+        usize,
+    );
+
+    fn kept(sequence: u64) -> Kept {
+        Kept {
+            sequence,
+            index: sequence,
+            id: ProposalId {
+                uuid: uuid::Uuid::from_u128(sequence.into()),
+                attempt: 0,
+            },
+            outcome: Outcome::Accepted {
+                first: sequence,
+                last: sequence,
+            },
+        }
+    }
+
+    #[test]
+    fn outcomes_come_from_their_records_and_from_those_of_before() {
+        // outcomes alone, outcomes of entries, the oldest kept; those read or what is wrong, and how many records
+        let rows: [Row; 7] = [
+            (&[], &[], 0, Ok(&[]), 0),
+            (&[1, 2, 3], &[], 2, Ok(&[2, 3]), 2),
+            (&[1, 2, 3], &[&[4, 5], &[6]], 2, Ok(&[2, 3, 4, 5, 6]), 4),
+            (&[], &[&[1, 2], &[3, 4, 5], &[6]], 4, Ok(&[4, 5, 6]), 2),
+            (&[], &[&[1, 2], &[3]], 3, Ok(&[3]), 1),
+            (&[1, 3], &[], 1, Err("outcome 2: corrupt: it is missing"), 0),
+            (
+                &[],
+                &[&[1], &[3]],
+                1,
+                Err("outcome 2: corrupt: it is missing"),
+                0,
+            ),
+        ];
+        for (alone, entries, from, expected, records) in rows {
+            let folder = tempfile::tempdir().unwrap();
+            let directory = FileDirectory::open(folder.path()).unwrap();
+            let disk = directory
+                .open("state", &StoreConfig::default().disk)
+                .unwrap();
+            let mut batch = Batch::new();
+            for sequence in alone {
+                let key = layout::lone_outcomes(*sequence).from;
+                let value = seal_coded(&key, &kept(*sequence));
+                batch.put(key, value);
+            }
+            for entry in entries {
+                let key = layout::outcomes(entry[0]);
+                let entry: Vec<Kept> = entry.iter().map(|sequence| kept(*sequence)).collect();
+                let value = seal_coded(&key, &entry);
+                batch.put(key, value);
+            }
+            disk.write(batch, Synced::No).unwrap();
+            let history = History {
+                disk,
+                name: "state".into(),
+            };
+            let read = read_outcomes(&history, from);
+            match (read, expected) {
+                (Ok(read), Ok(expected)) => {
+                    let sequences: Vec<u64> = read.kept.iter().map(|kept| kept.sequence).collect();
+                    assert_eq!((&sequences[..], read.records.len()), (expected, records));
+                }
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{error}");
+                }
+                (read, expected) => panic!("{:?} and not {expected:?}", read.map(|read| read.kept)),
+            }
+        }
+    }
 }

@@ -9,13 +9,15 @@ use crate::{StoreError, key_sets, layout};
 use bytes::Bytes;
 use eventstore::{Applied, Event, Happened, Text, View};
 use seams::{Batch, Range, Synced};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The writing side's own books.
 pub(crate) struct Writer {
     pub history: History,
     pub meta: Meta,
     pub books: BTreeMap<Text, ResourceBooks>,
+    /// Each record of outcomes: its key, and the last sequence number in it.
+    pub outcomes: VecDeque<(Bytes, u64)>,
     /// As configured.
     pub few_births: u64,
     /// Why nothing more may be written.
@@ -138,16 +140,22 @@ impl Writer {
         }
     }
 
+    /// One record an entry: one a proposal would cost a put each, and in the end a deletion, as dear as its event's.
     fn put_outcomes(&mut self, batch: &mut Batch, applied: &Applied) {
-        for kept in &applied.kept {
-            let key = layout::outcome(kept.sequence);
-            let value = seal_coded(&key, kept);
-            batch.put(key, value);
+        if let (Some(first), Some(last)) = (applied.kept.first(), applied.kept.last()) {
+            let key = Bytes::from(layout::outcomes(first.sequence));
+            let value = seal_coded(&key, &applied.kept);
+            batch.put(key.clone(), value);
+            self.outcomes.push_back((key, last.sequence));
         }
-        for forgotten in &applied.forgotten {
-            batch.delete(layout::outcome(forgotten.sequence));
-            self.meta.forgotten_up_to = forgotten.index;
-            self.meta.outcomes_from = forgotten.sequence + 1;
+        let Some(forgotten) = applied.forgotten.last() else {
+            return;
+        };
+        self.meta.forgotten_up_to = forgotten.index;
+        self.meta.outcomes_from = forgotten.sequence + 1;
+        let gone = |(_, last): &mut (Bytes, u64)| *last <= forgotten.sequence;
+        while let Some((key, _)) = self.outcomes.pop_front_if(gone) {
+            batch.delete(key);
         }
     }
 

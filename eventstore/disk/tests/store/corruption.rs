@@ -154,7 +154,7 @@ fn a_flipped_bit_is_an_error_that_names_its_record() {
         ),
         (
             "an outcome",
-            bytes(&[b"o", &3u64.to_be_bytes()]),
+            bytes(&[b"q", &3u64.to_be_bytes()]),
             "outcome 3",
         ),
         ("a session", b"sn1".to_vec(), "the session of n1"),
