@@ -93,11 +93,11 @@ impl State {
 
     fn take(&mut self, slot: u32, proposal: &Proposal, applied: &mut Applied) -> Outcome {
         if let Err(rejection) = self.admits(proposal) {
-            return Outcome::Rejected(rejection);
+            return Outcome::Rejected(Box::new(rejection));
         }
         let (first, round) = (self.view().revision + 1, self.view().round);
         match happen(self.view_mut(), proposal) {
-            Err(rejection) => Outcome::Rejected(rejection),
+            Err(rejection) => Outcome::Rejected(Box::new(rejection)),
             Ok((happened, objects)) => {
                 let view = self.view_mut();
                 // An event owns one number at least, though it changed no object.
@@ -339,15 +339,12 @@ fn change_all(
                 body,
                 delete_grace_s,
             } => {
-                let before = view.get(&change.key).cloned();
-                let stamps = stamps(view, revision, before.as_deref(), *delete_grace_s);
-                let object = Arc::new(Object::stamp(
-                    change.key.clone(),
-                    body,
-                    stamps,
-                    proposal.salt.of_change(index as u32),
-                ));
-                view.put(object.clone());
+                let (cluster, clock) = (view.cluster, view.clock);
+                let (before, object) = view.change(&change.key, |before| {
+                    let stamps = stamps(cluster, clock, revision, before, *delete_grace_s);
+                    let salt = proposal.salt.of_change(index as u32);
+                    Arc::new(Object::stamp(change.key.clone(), body, stamps, salt))
+                });
                 Folded {
                     key: change.key.clone(),
                     revision,
@@ -404,12 +401,13 @@ fn possible(view: &View, changes: &[Change]) -> Result<(), Rejection> {
 
 /// uid and creation carry on from the version before; deletion is the clock plus the grace, and is only shortened later.
 fn stamps(
-    view: &View,
+    cluster: Uuid,
+    clock: Time,
     revision: u64,
     before: Option<&Object>,
     delete_grace_s: Option<i64>,
 ) -> Stamps {
-    let now = Time::from_s(view.clock.s());
+    let now = Time::from_s(clock.s());
     let asked = delete_grace_s.map(|grace_s| Deletion {
         at: Time::from_s(now.s().saturating_add(grace_s.max(0))),
         grace_s: match grace_s {
@@ -433,7 +431,7 @@ fn stamps(
             ..object.stamps
         },
         None => Stamps {
-            uid: uid(view.cluster, revision),
+            uid: uid(cluster, revision),
             revision,
             created: now,
             deletion,

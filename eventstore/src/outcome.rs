@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub enum Outcome {
     /// It is an event: its revisions are `first..=last`.
     Accepted { first: u64, last: u64 },
-    /// Nothing changed.
-    Rejected(Rejection),
+    /// Nothing changed. Apart, for it is rare and large, and 200,000 outcomes lie in memory.
+    Rejected(Box<Rejection>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

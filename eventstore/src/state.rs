@@ -125,15 +125,34 @@ impl View {
     }
 
     pub(crate) fn put(&mut self, object: Arc<Object>) {
-        let table = self
-            .resources
-            .entry(object.key.resource.clone())
-            .or_default();
+        let key = object.key.clone();
+        self.change(&key, |_| object);
+    }
+
+    /// Puts what is made of the version before in its place, with one look for the place. The version before, and the new one.
+    pub(crate) fn change(
+        &mut self,
+        key: &Key,
+        make: impl FnOnce(Option<&Object>) -> Arc<Object>,
+    ) -> (Option<Arc<Object>>, Arc<Object>) {
+        let table = match self.resources.get_mut(&key.resource) {
+            Some(table) => table,
+            None => self.resources.entry(key.resource.clone()).or_default(),
+        };
+        let name = (key.namespace.clone(), key.name.clone());
+        let (before, object) = match table.objects.get_mut(&name) {
+            Some(place) => {
+                let object = make(Some(place));
+                (Some(std::mem::replace(place, object.clone())), object)
+            }
+            None => {
+                let object = make(None);
+                table.objects.insert(name, object.clone());
+                (None, object)
+            }
+        };
         table.revision = table.revision.max(object.revision());
-        table.objects.insert(
-            (object.key.namespace.clone(), object.key.name.clone()),
-            object,
-        );
+        (before, object)
     }
 
     pub(crate) fn remove(&mut self, key: &Key, revision: u64) -> Option<Arc<Object>> {

@@ -399,7 +399,9 @@ fn kept() -> Vec<(&'static str, Kept)> {
         outcome,
     };
     let mut kept = vec![("accepted", keep(Outcome::Accepted { first: 7, last: 9 }))];
-    kept.extend(rejections.map(|(name, rejection)| (name, keep(Outcome::Rejected(rejection)))));
+    kept.extend(
+        rejections.map(|(name, rejection)| (name, keep(Outcome::Rejected(Box::new(rejection))))),
+    );
     kept
 }
 

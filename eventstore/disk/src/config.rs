@@ -24,7 +24,7 @@ impl Default for StoreConfig {
             disk: DiskOptions::without_wal(),
             most_level: LEVEL,
             ring_events: 16_384,
-            ring_bytes: 64 << 20,
+            ring_bytes: 16 << 20,
             few_births: 256,
             most_waiting: 65_536,
         }

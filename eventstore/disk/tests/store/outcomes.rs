@@ -41,7 +41,7 @@ async fn registered_before_during_and_after() {
     };
     assert_eq!(
         (settled.outcome, settled.event.is_none()),
-        (Outcome::Rejected(rejection.clone()), true)
+        (Outcome::Rejected(Box::new(rejection.clone())), true)
     );
     assert_eq!(
         before.settled().await.unwrap().event.unwrap().revision(),
@@ -69,7 +69,10 @@ async fn registered_before_during_and_after() {
             .settled()
             .await
             .unwrap();
-        assert_eq!(settled.outcome, Outcome::Rejected(rejection.clone()));
+        assert_eq!(
+            settled.outcome,
+            Outcome::Rejected(Box::new(rejection.clone()))
+        );
         drop((before, also, refused));
         kept.store.flush().unwrap();
         drop(kept);
