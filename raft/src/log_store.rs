@@ -37,7 +37,7 @@ pub(crate) mod stored;
 mod tests;
 
 /// Entries kept in memory behind the last, for replication and apply to read without touching the disk.
-const CACHE_BYTES_MAX: usize = 32 << 20;
+const CACHE_BYTES_MAX: usize = 8 << 20;
 /// What one batch and one sync may carry. A single write above it goes alone.
 const GROUP_BYTES_MAX: usize = 16 << 20;
 /// What one message of entries to a follower may carry. The largest entry is 9 MiB and goes alone; both stay below
@@ -73,6 +73,8 @@ pub(crate) struct Log {
     pub(crate) vote: Option<Vote>,
     pub(crate) purged: Option<LogId>,
     pub(crate) committed: Option<LogId>,
+    /// What the disk says of it is older.
+    committed_moved: bool,
     /// The last entry, or what was purged where there is none.
     pub(crate) last: Option<LogId>,
     /// The index of the oldest entry, where there is one.
@@ -201,6 +203,22 @@ impl LogStore {
             first_index: None,
             done: Done::Nobody,
         });
+    }
+
+    /// Writes up to where the log is known to be committed, if nothing else is about to.
+    pub(crate) fn write_committed(&self) {
+        let waits = {
+            let log = self.shared.kept.lock();
+            log.committed_moved && !log.writing
+        };
+        if waits {
+            self.shared.enqueue(Write {
+                batch: Batch::new(),
+                synced: Synced::No,
+                first_index: None,
+                done: Done::Nobody,
+            });
+        }
     }
 
     /// Waits until all that was queued before is on the disk.
@@ -332,6 +350,11 @@ impl Kept {
         if group.is_empty() {
             log.writing = false;
             return None;
+        }
+        // Never before the entries that it speaks of, which may still be in the queue.
+        if log.queue.is_empty() && std::mem::take(&mut log.committed_moved) {
+            let committed = codec::encode(&log.committed.map(Position::from));
+            group[0].batch.put(COMMITTED_KEY, committed);
         }
         log.in_flight = group.iter().filter_map(|write| write.first_index).min();
         Some((group, log.failed.clone()))
@@ -520,17 +543,12 @@ impl RaftLogStorage<Types> for LogStore {
         Ok(())
     }
 
-    /// Not synced: a crash of the machine may take it back, which is why nothing is served before the node has recovered.
+    /// Goes to the disk with what is written next, for a write of its own would double their number. A crash may take it back, which is
+    /// why nothing is served before the node has recovered.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        self.shared.kept.lock().committed = committed;
-        let mut batch = Batch::new();
-        batch.put(COMMITTED_KEY, codec::encode(&committed.map(Position::from)));
-        self.shared.enqueue(Write {
-            batch,
-            synced: Synced::No,
-            first_index: None,
-            done: Done::Nobody,
-        });
+        let mut log = self.shared.kept.lock();
+        log.committed = committed;
+        log.committed_moved = true;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::incoming::Raft;
 use crate::log_store::LogStore;
@@ -15,6 +15,9 @@ use crate::types::{Position, StoredMembership};
 
 /// A snapshot that was asked for and did not come is asked for again after this.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
+
+/// What moves with every entry is published this often at most: hardly anybody waits for it, and each that looks is woken.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Publishes the status, and asks for a snapshot when the log has grown enough.
 pub(crate) struct Publisher {
@@ -33,16 +36,25 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) async fn run(mut self) {
+        // Who leads, and who the members are: published at once.
+        let mut place = self.raft.server_metrics();
         loop {
             self.update();
             if self.wants_snapshot() && self.raft.trigger().snapshot().await.is_err() {
                 return;
             }
+            self.log.write_committed();
+            let next = Instant::now() + LOOK_EVERY;
+            let moved = async {
+                sleep_until(next).await;
+                self.metrics.changed().await
+            };
             tokio::select! {
                 biased;
-                changed = self.metrics.changed() => if changed.is_err() { break },
+                changed = place.changed() => if changed.is_err() { break },
                 changed = self.failed.changed() => if changed.is_err() { break },
                 changed = self.refused.changed() => if changed.is_err() { break },
+                changed = moved => if changed.is_err() { break },
             }
         }
         self.update();

@@ -285,6 +285,31 @@ async fn appends_that_come_during_a_sync_share_the_next() {
 }
 
 #[tokio::test]
+async fn how_far_it_is_committed_goes_with_the_next_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = held(&folder);
+    disk.set(|control| control.open = true);
+    let mut log = LogStore::open(disk.clone(), &ThreadRuntime).unwrap();
+    let writes = || disk.control.lock().unwrap().writes;
+    let mark = || disk.get(COMMITTED_KEY).unwrap();
+    append(&mut log, [entry(0)]).await.await.unwrap().unwrap();
+    log.save_committed(Some(entry(0).log_id)).await.unwrap();
+    assert_eq!((writes(), mark()), (1, None), "not by itself");
+    append(&mut log, [entry(1)]).await.await.unwrap().unwrap();
+    let first = mark();
+    assert!(writes() == 2 && first.is_some());
+    log.save_committed(Some(entry(1).log_id)).await.unwrap();
+    // Nothing else comes, so it is asked to.
+    log.write_committed();
+    log.flush().await.unwrap();
+    assert_ne!(mark(), first);
+    let before = writes();
+    log.write_committed();
+    log.flush().await.unwrap();
+    assert_eq!(writes(), before + 1, "the flush alone: it is written");
+}
+
+#[tokio::test]
 async fn after_a_failed_write_nothing_is_written_any_more() {
     let folder = tempfile::tempdir().unwrap();
     let disk = held(&folder);
