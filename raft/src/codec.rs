@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,8 @@ use crate::types::{
 };
 
 const VERSION: u8 = 1;
+/// What the head of a message of entries fits into.
+const USUAL_HEAD_BYTES: usize = 512;
 
 /// Before the body of an entry: version, kind, term, index.
 const ENTRY_HEAD_BYTES: usize = 1 + 1 + 8 + 8;
@@ -194,13 +196,74 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
     Bytes::from(bytes)
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+/// What [`encode`] makes of a struct whose fields are those of `head` and then a list of encoded entries, each copied once.
+pub(crate) fn encode_with_entries<T: Serialize>(head: &T, entries: &[Entry]) -> Bytes {
+    let len: usize = entries.iter().map(|entry| 16 + entry_bytes(entry)).sum();
+    let mut bytes = BytesMut::with_capacity(USUAL_HEAD_BYTES + len);
+    bytes.put_u8(VERSION);
+    put(&mut bytes, head);
+    put(&mut bytes, &(entries.len() as u64));
+    for entry in entries {
+        if let EntryPayload::Membership(_) = entry.payload {
+            put(&mut bytes, &encode_entry(entry));
+        } else {
+            put(&mut bytes, &(entry_bytes(entry) as u64));
+            put_entry(&mut bytes, entry);
+        }
+    }
+    bytes.freeze()
+}
+
+fn put<T: Serialize>(bytes: &mut BytesMut, value: &T) {
+    bincode::serde::encode_into_std_write(value, &mut bytes.writer(), bincode::config::standard())
+        .expect(
+            "flat values have nothing that can't be encoded, and memory doesn't fail to be written",
+        );
+}
+
+/// Such a struct's head and entries, which share the message's bytes.
+pub(crate) fn decode_with_entries<T: DeserializeOwned>(
+    bytes: &Bytes,
+) -> io::Result<(T, Vec<Entry>)> {
+    let mut rest = bytes.slice_ref(body(bytes)?);
+    let head = take(&mut rest)?;
+    let count: u64 = take(&mut rest)?;
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        let len: u64 = take(&mut rest)?;
+        if len > rest.len() as u64 {
+            return Err(malformed("an entry behind the end of a message"));
+        }
+        entries.push(decode_entry(&rest.split_to(len as usize))?);
+    }
+    if rest.is_empty() {
+        Ok((head, entries))
+    } else {
+        Err(malformed("bytes behind the end of a message"))
+    }
+}
+
+/// Reads a value off the front.
+fn take<T: DeserializeOwned>(bytes: &mut Bytes) -> io::Result<T> {
+    let config = bincode::config::standard().with_limit::<{ seams::MESSAGE_BYTES_MAX }>();
+    let (value, read) = bincode::serde::decode_from_slice(bytes, config)
+        .map_err(|error| malformed(error.to_string()))?;
+    bytes.advance(read);
+    Ok(value)
+}
+
+fn body(bytes: &[u8]) -> io::Result<&[u8]> {
     let (version, body) = bytes
         .split_first()
         .ok_or_else(|| malformed("an empty message"))?;
     if *version != VERSION {
         return Err(malformed(format!("a message of version {version}")));
     }
+    Ok(body)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    let body = body(bytes)?;
     let config = bincode::config::standard().with_limit::<{ seams::MESSAGE_BYTES_MAX }>();
     let (value, read) = bincode::serde::decode_from_slice(body, config)
         .map_err(|error| malformed(error.to_string()))?;
@@ -270,6 +333,37 @@ mod tests {
                 decode_entry(&Bytes::copy_from_slice(bytes)).is_err(),
                 "{bytes:?}"
             );
+        }
+    }
+
+    #[test]
+    fn entries_behind_a_head_are_what_a_list_of_them_is() {
+        let entry = |index, payload| Entry {
+            log_id: LogId::from(Position { term: 3, index }),
+            payload,
+        };
+        let normal =
+            |bytes: &'static [u8]| EntryPayload::Normal(Payload(Bytes::from_static(bytes)));
+        let long = EntryPayload::Normal(Payload(vec![7; 70_000].into()));
+        let entries = [
+            entry(1, EntryPayload::Blank),
+            entry(2, normal(b"one")),
+            entry(3, EntryPayload::Membership(membership())),
+            entry(4, normal(b"")),
+            entry(5, long),
+        ];
+        for entries in [&entries[..], &[]] {
+            let head = (7_u64, Some(300_u32));
+            let bytes = encode_with_entries(&head, entries);
+            let list: Vec<Bytes> = entries.iter().map(encode_entry).collect();
+            assert_eq!(bytes, encode(&(head, list)));
+            let (read, back) = decode_with_entries::<(u64, Option<u32>)>(&bytes).unwrap();
+            assert_eq!((read, &back[..]), (head, entries));
+            for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+                assert!(decode_with_entries::<(u64, Option<u32>)>(&bytes.slice(..cut)).is_err());
+            }
+            let more = Bytes::from([&bytes[..], b"x"].concat());
+            assert!(decode_with_entries::<(u64, Option<u32>)>(&more).is_err());
         }
     }
 

@@ -16,7 +16,7 @@ use seams::{ByteStream, Handler, PeerIdentity, Refusal, RefusalCode, Worker};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::codec::{self, FlatVote, decode_entry};
+use crate::codec::{self, FlatVote};
 use crate::machine::Applier;
 use crate::read::ReadIndex;
 use crate::snapshot::{Chunk, Snapshot};
@@ -25,7 +25,7 @@ use crate::transport::{
     SNAPSHOT_CHUNK, SNAPSHOT_END, SnapshotBegin, SnapshotEnd, TRANSFER, Transfer, Transferred,
     VOTE, Voted, Wires,
 };
-use crate::types::{LogId, NodeId, Position, Types, Vote};
+use crate::types::{Entry, LogId, NodeId, Position, Types, Vote};
 
 pub(crate) type Raft = openraft::Raft<Types, Applier>;
 
@@ -85,8 +85,9 @@ impl Handler for Incoming {
     async fn call(&self, from: &PeerIdentity, method: &str, body: Bytes) -> Result<Bytes, Refusal> {
         match method {
             APPEND => {
-                let append = self.open(&body)?;
-                self.append(append).await
+                let (message, entries) =
+                    codec::decode_with_entries::<Message<Append>>(&body).map_err(invalid)?;
+                self.append(self.checked(message)?.1, entries).await
             }
             VOTE | PRE_VOTE => {
                 let (from, ask) = self.open_from(&body)?;
@@ -136,7 +137,10 @@ impl Incoming {
 
     /// The same, with who sent it.
     fn open_from<T: DeserializeOwned>(&self, body: &[u8]) -> Result<(NodeId, T), Refusal> {
-        let message: Message<T> = codec::decode(body).map_err(invalid)?;
+        self.checked(codec::decode(body).map_err(invalid)?)
+    }
+
+    fn checked<T>(&self, message: Message<T>) -> Result<(NodeId, T), Refusal> {
         self.wires
             .acquaintances
             .check(&message.from)
@@ -188,17 +192,11 @@ impl Incoming {
             .ok_or_else(|| Refusal::new(RefusalCode::UnknownMethod, method))
     }
 
-    async fn append(&self, append: Append) -> Result<Bytes, Refusal> {
+    async fn append(&self, append: Append, entries: Vec<Entry>) -> Result<Bytes, Refusal> {
         if let Err(reason) = self.wires.acquaintances.learn_all(&append.known) {
             self.wires.refused.send_replace(Some(reason.clone()));
             return Err(Refusal::new(RefusalCode::Forbidden, reason));
         }
-        let entries = append
-            .entries
-            .iter()
-            .map(decode_entry)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(invalid)?;
         let request = AppendEntriesRequest {
             vote: append.vote.into(),
             prev_log_id: append.previous.map(LogId::from),

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::codec::{self, FlatVote, encode_entry};
+use crate::codec::{self, FlatVote};
 use crate::identity::{Acquaintances, Identity};
 use crate::snapshot::{Chunk, FlatMeta, Snapshot, Snapshots, digest};
 use crate::timekeeper::Timekeeper;
@@ -54,6 +54,7 @@ pub(crate) struct Message<T> {
     pub(crate) body: T,
 }
 
+/// The entries come behind it, each as [`codec::encode_entry`] makes it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Append {
     /// The leader's clock, once it has one.
@@ -63,7 +64,6 @@ pub(crate) struct Append {
     pub(crate) vote: FlatVote,
     pub(crate) previous: Option<Position>,
     pub(crate) committed: Option<Position>,
-    pub(crate) entries: Vec<Bytes>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -153,14 +153,25 @@ impl Wires {
         body: Q,
         deadline: Duration,
     ) -> Result<A, NetworkError> {
-        let message = Message {
+        let message = codec::encode(&self.sealed(body));
+        self.ask_sealed(to, method, message, deadline).await
+    }
+
+    fn sealed<T>(&self, body: T) -> Message<T> {
+        Message {
             from: self.acquaintances.me().clone(),
             body,
-        };
-        let answer = self
-            .network
-            .call(to, method, codec::encode(&message), deadline)
-            .await;
+        }
+    }
+
+    async fn ask_sealed<A: DeserializeOwned>(
+        &self,
+        to: &Peer,
+        method: &'static str,
+        message: Bytes,
+        deadline: Duration,
+    ) -> Result<A, NetworkError> {
+        let answer = self.network.call(to, method, message, deadline).await;
         if let Err(NetworkError::Refused {
             peer,
             code: RefusalCode::Forbidden,
@@ -211,9 +222,19 @@ impl Link {
         body: Q,
         deadline: Duration,
     ) -> Result<A, Unreachable<Types>> {
+        let message = codec::encode(&self.wires.sealed(body));
+        self.ask_sealed(method, message, deadline).await
+    }
+
+    async fn ask_sealed<A: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        message: Bytes,
+        deadline: Duration,
+    ) -> Result<A, Unreachable<Types>> {
         // Every failure counts as unreachable, also a refusal or a timeout: openraft then waits before it tries again.
         self.wires
-            .ask(&self.to, method, body, deadline)
+            .ask_sealed(&self.to, method, message, deadline)
             .await
             .map_err(|error| {
                 tracing::debug!(%error, method, "no answer");
@@ -331,9 +352,9 @@ impl RaftNetworkV2<Types> for Link {
             vote: (&rpc.vote).into(),
             previous: rpc.prev_log_id.map(Position::from),
             committed: rpc.leader_commit.map(Position::from),
-            entries: rpc.entries.iter().map(encode_entry).collect(),
         };
-        let appended: Appended = self.ask(APPEND, body, deadline).await?;
+        let message = codec::encode_with_entries(&self.wires.sealed(body), &rpc.entries);
+        let appended: Appended = self.ask_sealed(APPEND, message, deadline).await?;
         self.wires.time.answered(self.to.id, appended.wall_ms);
         Ok(match appended.outcome {
             AppendOutcome::Success => AppendEntriesResponse::Success,
