@@ -51,6 +51,18 @@ pub enum Act {
 }
 
 impl Act {
+    /// Of all bodies in it.
+    pub fn body_bytes(&self) -> usize {
+        let Self::Objects(changes) = self else {
+            return 0;
+        };
+        let bodies = changes.iter().map(|change| match &change.what {
+            What::Put { body, .. } => body.len(),
+            What::Remove => 0,
+        });
+        bodies.sum()
+    }
+
     /// The level of the log from which on it can be said.
     pub fn level(&self) -> u32 {
         match self {

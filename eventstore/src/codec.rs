@@ -30,7 +30,12 @@ pub enum CodecError {
 
 /// Encodes; cannot fail for this crate's types, which hold no maps of unknown length and no unsupported shapes.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    encode_large(value, 0)
+}
+
+/// The same, of what has about so many bytes above the usual.
+pub fn encode_large<T: Serialize>(value: &T, more_bytes: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(USUAL_BYTES + more_bytes);
     bytes.extend_from_slice(&[MAGIC, FORMAT]);
     write(&mut bytes, value);
     bytes

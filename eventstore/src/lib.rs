@@ -23,7 +23,7 @@ mod time;
 pub use act::{Act, Change, Round, What};
 pub use apply::{Applied, LevelTooHigh, namespace_of};
 pub use body::{Body, BodyError};
-pub use codec::{CodecError, DECODE_LIMIT, decode, encode};
+pub use codec::{CodecError, DECODE_LIMIT, decode, encode, encode_large};
 pub use digest::{Digest, Salt};
 pub use entry::{Entry, Position};
 pub use event::{ChangeRecord, Envelope, Event, Fold, Folded, Happened};

@@ -218,7 +218,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .block_on(async {
             let stop = super::asked_to_stop()?;
             let config = config(args).await?;
-            server::run(config, stop).await?;
+            // Not here, on the thread that waits for it: whatever it follows would wake this one and then one of the runtime's.
+            tokio::spawn(server::run(config, stop)).await??;
             Ok(ExitCode::SUCCESS)
         })
 }

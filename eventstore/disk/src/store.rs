@@ -225,6 +225,11 @@ impl Store {
         self.published().view.clone()
     }
 
+    /// The last entry applied.
+    pub fn position(&self) -> Position {
+        self.published().view.position
+    }
+
     /// What came of a proposal, as far as it is kept, and published.
     pub(crate) fn known_outcome(&self, id: ProposalId) -> Option<Outcome> {
         let published = self.published().view.position.index;

@@ -24,6 +24,13 @@ impl Draw {
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 
+    /// Random behind the time (RFC 9562 version 7): what comes one after another lies side by side where it is kept in order.
+    pub fn uuid_at(&self, now_ms: u64) -> Uuid {
+        let mut bytes = [0; 10];
+        self.0.fill(&mut bytes);
+        uuid::Builder::from_unix_timestamp_millis(now_ms, &bytes).into_uuid()
+    }
+
     pub fn salt(&self) -> Salt {
         let mut bytes = [0; 16];
         self.0.fill(&mut bytes);

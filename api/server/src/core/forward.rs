@@ -9,14 +9,18 @@ use super::Core;
 use super::propose::SendFailure;
 use super::queue::{QueueLimits, SendError};
 use bytes::Bytes;
-use eventstore::{Entry, Proposal, decode, encode};
+use eventstore::{Entry, Proposal, decode, encode, encode_large};
+use futures::task::AtomicWaker;
 use raft::{Node, NodeId};
 use seams::{NetworkError, Peer, Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// The peers' method that forwards proposals to the leader.
 pub(crate) const METHOD_PROPOSE_ALL: &str = "propose.all";
@@ -41,7 +45,7 @@ pub(crate) struct Forward {
 
 /// How far a proposal came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+enum Sent {
     /// The leader has it in its queue.
     Queued,
     Committed,
@@ -50,7 +54,7 @@ pub(super) enum Sent {
 struct Waiting {
     to: Peer,
     encoded: Bytes,
-    reply: oneshot::Sender<Result<Sent, SendFailure>>,
+    teller: Teller,
     _bytes: OwnedSemaphorePermit,
 }
 
@@ -102,24 +106,25 @@ impl Forward {
         }
     }
 
-    /// Sends a proposal, encoded, to the leader; returns when that has taken it.
-    pub(super) async fn send(&self, to: &Peer, encoded: Bytes) -> Result<Sent, SendFailure> {
+    /// Sends a proposal, encoded, to the leader. Returns when it was not taken, or when a leader of an earlier release has committed it.
+    /// Of one that was taken the log tells: whoever waits here for it waits until then, and is not woken before.
+    pub(super) async fn send(&self, to: &Peer, encoded: Bytes) -> Result<(), SendFailure> {
         let permit = self
             .bytes
             .clone()
             .try_acquire_many_owned(encoded.len() as u32);
         let permit = permit.map_err(|_| SendFailure::Busy)?;
-        let (reply, answer) = oneshot::channel();
+        let (teller, fate) = fate();
         let waiting = Waiting {
             to: to.clone(),
             encoded,
-            reply,
+            teller,
             _bytes: permit,
         };
         self.lane(to.id)
             .try_send(waiting)
             .map_err(|_| SendFailure::Busy)?;
-        answer.await.unwrap_or(Err(SendFailure::Lost))
+        fate.await
     }
 
     fn lane(&self, to: NodeId) -> mpsc::Sender<Waiting> {
@@ -130,6 +135,74 @@ impl Forward {
             sender
         };
         lanes.entry(to).or_insert_with(begin).clone()
+    }
+}
+
+/// Tells whoever sent a proposal what became of it on its way.
+struct Teller {
+    told: Arc<Told>,
+    done: bool,
+}
+
+/// Resolves when there is something to tell.
+struct Fate(Arc<Told>);
+
+#[derive(Default)]
+struct Told {
+    became: Mutex<Option<Result<(), SendFailure>>>,
+    waker: AtomicWaker,
+}
+
+fn fate() -> (Teller, Fate) {
+    let told = Arc::<Told>::default();
+    let fate = Fate(told.clone());
+    (Teller { told, done: false }, fate)
+}
+
+impl Teller {
+    /// Nobody waits any more: its outcome may be known already, or its caller gone.
+    fn is_forsaken(&self) -> bool {
+        Arc::strong_count(&self.told) == 1
+    }
+
+    fn tell(mut self, became: Result<Sent, SendFailure>) {
+        self.done = true;
+        match became {
+            Ok(Sent::Queued) => {}
+            Ok(Sent::Committed) => self.told.set(Ok(())),
+            Err(failure) => self.told.set(Err(failure)),
+        }
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        if !self.done {
+            self.told.set(Err(SendFailure::Lost));
+        }
+    }
+}
+
+impl Told {
+    fn lock(&self) -> MutexGuard<'_, Option<Result<(), SendFailure>>> {
+        self.became.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, became: Result<(), SendFailure>) {
+        *self.lock() = Some(became);
+        self.waker.wake();
+    }
+}
+
+impl Future for Fate {
+    type Output = Result<(), SendFailure>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.waker.register(context.waker());
+        match self.0.lock().take() {
+            Some(became) => Poll::Ready(became),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -157,7 +230,7 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>) {
             group.push(next);
         }
         // Whoever went away before it was sent need not be served.
-        group.retain(|waiting| !waiting.reply.is_closed());
+        group.retain(|waiting| !waiting.teller.is_forsaken());
         let Some(to) = group.first().map(|waiting| waiting.to.clone()) else {
             continue;
         };
@@ -169,8 +242,7 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>) {
                 .collect();
             let became = ask(&node, &to, encoded).await;
             for (waiting, became) in group.into_iter().zip(became) {
-                // Its outcome may be known already, or its caller gone.
-                let _ = waiting.reply.send(became);
+                waiting.teller.tell(became);
             }
             drop(permit);
         });
@@ -180,7 +252,8 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>) {
 /// One result for each, in order.
 async fn ask(node: &Node, to: &Peer, proposals: Vec<Bytes>) -> Vec<Result<Sent, SendFailure>> {
     let count = proposals.len();
-    let message = encode(&proposals).into();
+    let len = proposals.iter().map(Bytes::len).sum();
+    let message = encode_large(&proposals, len).into();
     let answer = node
         .call(to, METHOD_PROPOSE_ALL, message, FORWARD_TIMEOUT)
         .await;

@@ -213,11 +213,11 @@ impl Core {
     /// Opens a caller's request: its id, and where the log stood when it came.
     pub fn request(&self, actor: Actor, cause: Cause) -> Request {
         Request {
-            audit_id: self.0.draw.uuid(),
+            audit_id: self.0.draw.uuid_at(self.0.node.clock_estimate_ms()),
             actor,
             cause,
             attempt: 0,
-            first_sent: self.0.store.view().position.index,
+            first_sent: self.0.store.position().index,
         }
     }
 

@@ -3,10 +3,9 @@
 //! The outcome never travels back by itself: it is in the log, and this server folds the log. So a reply that is lost, a leader that
 //! dies and a server that forwarded and died cost nothing but time, and sending the same id again is always right.
 
-use super::forward::Sent;
 use super::queue::SendError;
 use super::{Core, Draft, ProposeError, Request};
-use eventstore::{Event, Outcome, Proposal, ProposalId, encode};
+use eventstore::{Event, Outcome, Proposal, ProposalId, encode_large};
 use eventstore_disk::{ReadError, Settled};
 use raft::NodeId;
 use std::sync::Arc;
@@ -53,7 +52,7 @@ impl Core {
             (Outcome::Accepted { .. }, None) => Err(ProposeError::Unknown(id.uuid)),
             (Outcome::Rejected(rejection), _) => {
                 request.attempt += 1;
-                Err(ProposeError::Rejected(rejection))
+                Err(ProposeError::Rejected(*rejection))
             }
         });
         self.outcomes().count(&result);
@@ -65,7 +64,7 @@ impl Core {
             return Err(ProposeError::Unavailable(why.to_string()));
         }
         let id = proposal.id;
-        let encoded = encode(&proposal);
+        let encoded = encode_large(&proposal, proposal.act.body_bytes());
         if encoded.len() > Proposal::MOST_BYTES {
             return Err(ProposeError::TooLarge {
                 bytes: encoded.len(),
@@ -137,16 +136,9 @@ impl Core {
             let submitted = self.queue().submit(proposal, encoded.clone()).await;
             return submitted.map_err(SendFailure::from);
         }
-        let committed = async {
-            match self.forward().send(&leader, encoded.clone()).await? {
-                Sent::Committed => Ok(()),
-                // What comes of it is folded here, and whoever waits for it is told.
-                Sent::Queued => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
-            committed = committed => committed,
+            sent = self.forward().send(&leader, encoded.clone()) => sent,
             () = self.given_up(term, leader.id) => Err(SendFailure::Lost),
         }
     }
