@@ -7,6 +7,7 @@
 pub mod agents;
 pub mod archive;
 pub mod authority;
+mod calls;
 mod coalesce;
 pub mod config;
 pub mod core;

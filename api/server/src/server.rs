@@ -3,6 +3,7 @@
 use crate::agents::{AgentIdentity, Hub};
 use crate::archive::restore::{BeginError, begin};
 use crate::authority::{self, Authority, SERVERS_GROUP};
+use crate::calls::{Calls, Connection};
 use crate::coalesce::coalesced;
 use crate::core::{Core, CoreConfig, StartError, Tamper};
 use crate::http::{Api, Caller, Settings};
@@ -16,7 +17,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use raft::WhoseDisk;
 use seams::{
@@ -268,9 +269,16 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
         address,
         certificate,
     };
-    // Boxed by kind: hyper moves a request's future to a task of its own, and the API's is large.
-    let service = service_fn(move |request| route(&listen, caller.clone(), request));
-    let mut server = auto::Builder::new(TokioExecutor::new());
+    let calls = Calls::default();
+    let begun = calls.clone();
+    // Boxed by kind: hyper moves a request's future, and the API's is large.
+    let service = service_fn(move |request: Request<Incoming>| {
+        if is_small(request.uri().path()) {
+            begun.small();
+        }
+        route(&listen, caller.clone(), request)
+    });
+    let mut server = auto::Builder::new(calls.clone());
     server
         .http1()
         .timer(TokioTimer::new())
@@ -288,6 +296,7 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
         .serve_connection_with_upgrades(TokioIo::new(stream), service)
         .into_owned()
         .boxed();
+    let connection = Connection::new(connection, calls);
     // A client that goes away is no error.
     if let Err(error) = sending.run(connection).await {
         tracing::debug!(%address, %error, "a connection ended");
@@ -297,6 +306,11 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
 type Answer = Response<crate::http::Body>;
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+/// What waits for the log and hardly computes.
+fn is_small(path: &str) -> bool {
+    path.starts_with(seams::PEER_PATH_PREFIX) || path.starts_with(log::PATH_PREFIX)
+}
 
 /// Agents, peers and the plain log have paths of their own; everything else is the API.
 fn route(listen: &Listen, caller: Caller, mut request: Request<Incoming>) -> Answering {
