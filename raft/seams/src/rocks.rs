@@ -215,7 +215,8 @@ impl Reader for Rocks {
 
     fn iterate(&self, range: &Range, order: Order) -> Result<Pairs<'_>, DiskError> {
         let pairs = self.db.iterator_opt(mode(order), bounded(range));
-        Ok(Box::new(pairs.map(|pair| pair_of(pair, &self.path()))))
+        let path = self.path();
+        Ok(Box::new(pairs.map(move |pair| pair_of(pair, &path))))
     }
 }
 

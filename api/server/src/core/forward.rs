@@ -15,7 +15,6 @@ use raft::{Node, NodeId};
 use seams::{NetworkError, Peer, Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
