@@ -21,9 +21,9 @@ use crate::machine::Applier;
 use crate::read::ReadIndex;
 use crate::snapshot::{Chunk, Snapshot};
 use crate::transport::{
-    APPEND, Append, AppendOutcome, Appended, AskVote, Message, PRE_VOTE, READ, SNAPSHOT_BEGIN,
-    SNAPSHOT_CHUNK, SNAPSHOT_END, SnapshotBegin, SnapshotEnd, TRANSFER, Transfer, Transferred,
-    VOTE, Voted, Wires,
+    APPEND, Append, AppendOutcome, Appended, AskVote, Message, PRE_VOTE, READ, READ_BY,
+    SNAPSHOT_BEGIN, SNAPSHOT_CHUNK, SNAPSHOT_END, SnapshotBegin, SnapshotEnd, TRANSFER, Transfer,
+    Transferred, VOTE, Voted, Wires,
 };
 use crate::types::{Entry, LogId, NodeId, Position, Types, Vote};
 
@@ -102,6 +102,11 @@ impl Handler for Incoming {
                 let (): () = self.open(&body)?;
                 let index = self.reads.as_leader().await.map_err(unavailable)?;
                 Ok(self.seal(index))
+            }
+            READ_BY => {
+                let (member, vote) = self.open_from::<FlatVote>(&body)?;
+                let index = self.reads.asked_by(member, vote.into()).await;
+                Ok(self.seal(index.map_err(unavailable)?))
             }
             SNAPSHOT_BEGIN => {
                 let begin = self.open(&body)?;

@@ -135,6 +135,11 @@ impl LogStore {
         log.vote.is_some() || log.last.is_some()
     }
 
+    /// What was last voted, durable before anyone was told.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.shared.kept.lock().vote
+    }
+
     /// The disk's own counters.
     pub(crate) fn statistics(&self) -> seams::Statistics {
         self.shared.kept.disk.statistics()

@@ -197,7 +197,13 @@ impl Node {
         .map_err(|error| StartError::Raft(error.to_string()))?;
         wires.time.follow(raft.metrics());
 
-        let reads = ReadIndex::new(config.id, raft.clone(), wires.clone(), machine.applied());
+        let reads = ReadIndex::new(
+            config.id,
+            raft.clone(),
+            log.clone(),
+            wires.clone(),
+            machine.applied(),
+        );
         let handlers = Handlers::default();
         let door = Door::to(Incoming {
             raft: raft.clone(),

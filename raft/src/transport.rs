@@ -35,6 +35,8 @@ pub(crate) const VOTE: &str = "raft.vote";
 pub(crate) const PRE_VOTE: &str = "raft.pre-vote";
 pub(crate) const TRANSFER: &str = "raft.transfer";
 pub(crate) const READ: &str = "raft.read";
+/// The same, with the vote of the member that asks.
+pub(crate) const READ_BY: &str = "raft.read-by";
 pub(crate) const SNAPSHOT_BEGIN: &str = "raft.snapshot-begin";
 pub(crate) const SNAPSHOT_CHUNK: &str = "raft.snapshot-chunk";
 pub(crate) const SNAPSHOT_END: &str = "raft.snapshot-end";

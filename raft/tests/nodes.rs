@@ -7,9 +7,11 @@ mod cluster;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use cluster::{Cluster, Keeper, eventually, peer};
 use raft::{AppendError, ENTRY_BYTES_MAX, Machine, Role, TransferError};
+use seams::{ByteStream, Handler, Network, NetworkError, Peer, RefusalCode};
 
 fn payload(number: usize) -> Bytes {
     Bytes::from(format!("payload {number}"))
@@ -238,6 +240,58 @@ async fn a_read_on_any_server_sees_what_was_acknowledged() {
     let node = cluster.node(1);
     let reads = futures::future::join_all((0..1_000).map(|_| node.read_index())).await;
     assert!(reads.iter().all(Result::is_ok));
+}
+
+/// A network of the release before, in which nobody said how he voted when he asked for a read index.
+struct Earlier(Arc<dyn Network>);
+
+#[async_trait]
+impl Network for Earlier {
+    async fn call(
+        &self,
+        to: &Peer,
+        method: &'static str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, NetworkError> {
+        if method == "raft.read-by" {
+            return Err(NetworkError::Refused {
+                peer: to.to_string(),
+                code: RefusalCode::UnknownMethod,
+                message: method.to_owned(),
+            });
+        }
+        self.0.call(to, method, body, deadline).await
+    }
+
+    async fn stream(
+        &self,
+        to: &Peer,
+        method: &'static str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<ByteStream, NetworkError> {
+        self.0.stream(to, method, body, deadline).await
+    }
+
+    fn serve(&self, handler: Arc<dyn Handler>) {
+        self.0.serve(handler);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_askers_vote_does_not_do_the_leader_asks_the_others() {
+    type Between = fn(Arc<dyn Network>) -> Arc<dyn Network>;
+    let earlier: Between = |network| Arc::new(Earlier(network));
+    let rows: [(u64, Between); 2] = [(3, earlier), (5, |network| network)];
+    for (size, between) in rows {
+        let cluster = Cluster::start_between(size, |_| {}, between).await;
+        let position = cluster.append(payload(0)).await;
+        for (id, node) in &cluster.nodes {
+            let index = eventually(async || node.read_index().await.ok()).await;
+            assert!(index >= position.index, "server {id} of {size}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft::{AppendError, Node, NodeConfig, NodeId, Position, StartError, Status};
-use seams::{FileDirectory, MemoryHub, Peer, Seams, SystemClock, SystemEntropy, ThreadRuntime};
+use seams::{
+    FileDirectory, MemoryHub, Network, Peer, Seams, SystemClock, SystemEntropy, ThreadRuntime,
+};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -22,6 +24,8 @@ pub struct Cluster {
     pub folders: BTreeMap<NodeId, TempDir>,
     pub nodes: BTreeMap<NodeId, Node>,
     pub seen: BTreeMap<NodeId, Seen>,
+    /// What stands between a server and the others.
+    pub between: fn(Arc<dyn Network>) -> Arc<dyn Network>,
     configure: fn(&mut NodeConfig),
 }
 
@@ -36,11 +40,20 @@ pub fn peer(id: NodeId) -> Peer {
 impl Cluster {
     /// Servers 1 to `size`, as first members.
     pub async fn start(size: u64, configure: fn(&mut NodeConfig)) -> Self {
+        Self::start_between(size, configure, |network| network).await
+    }
+
+    pub async fn start_between(
+        size: u64,
+        configure: fn(&mut NodeConfig),
+        between: fn(Arc<dyn Network>) -> Arc<dyn Network>,
+    ) -> Self {
         let mut cluster = Self {
             hub: MemoryHub::default(),
             folders: BTreeMap::new(),
             nodes: BTreeMap::new(),
             seen: BTreeMap::new(),
+            between,
             configure,
         };
         for id in 1..=size {
@@ -77,7 +90,7 @@ impl Cluster {
         let machine = Keeper::open(directory.clone(), seen.clone());
         let seams = Seams {
             directory,
-            network: self.hub.plug(&peer(id).name),
+            network: (self.between)(self.hub.plug(&peer(id).name)),
             clock: Arc::new(SystemClock),
             runtime: Arc::new(ThreadRuntime),
             entropy: Arc::new(SystemEntropy),
