@@ -46,6 +46,13 @@ const REPLICATION_BYTES_MAX: usize = 6 << 20;
 /// What is read at once to be applied.
 const APPLY_ENTRIES_MAX: u64 = 1_000;
 
+/// What stays behind a snapshot: no more entries than this, and no more bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
 /// The log; clones are handles on the same.
 #[derive(Clone)]
 pub(crate) struct LogStore {
@@ -168,6 +175,11 @@ impl LogStore {
             _ => log.bytes_purged,
         };
         total - upto
+    }
+
+    /// The last entry that may go when there is a snapshot up to this index. None: nothing has to.
+    pub(crate) fn purgeable(&self, snapshot: u64, keep: Keep) -> Option<u64> {
+        self.shared.kept.lock().purgeable(snapshot, keep)
     }
 
     /// Which disk each server was first seen with.
@@ -427,6 +439,21 @@ impl Log {
         if self.last.is_some_and(|id| id.index >= keep_to) {
             self.last = last.or(self.purged);
         }
+    }
+
+    fn purgeable(&self, snapshot: u64, keep: Keep) -> Option<u64> {
+        let covered = (snapshot + 1).checked_sub(self.first)?;
+        let covered = self.bytes_up_to.len().min(usize::try_from(covered).ok()?);
+        let total = *self.bytes_up_to.get(covered.checked_sub(1)?)?;
+        let by_count = covered.saturating_sub(usize::try_from(keep.entries).unwrap_or(usize::MAX));
+        let by_bytes = if total - self.bytes_purged <= keep.bytes {
+            0
+        } else {
+            let too_far = |upto: &u64| total - upto.min(&total) > keep.bytes;
+            self.bytes_up_to.partition_point(too_far) + 1
+        };
+        let gone = by_count.max(by_bytes) as u64;
+        Some(self.first + gone.checked_sub(1)?)
     }
 
     fn purge(&mut self, upto: LogId) {

@@ -18,7 +18,7 @@ use crate::append::Limits;
 use crate::durations::Counted;
 use crate::identity::{Acquaintances, Identity, refused};
 use crate::incoming::{Door, Handlers, Incoming, Raft};
-use crate::log_store::LogStore;
+use crate::log_store::{Keep, LogStore};
 use crate::machine::{self, Applier, Machine};
 use crate::publisher::Publisher;
 use crate::read::{ReadError, ReadIndex};
@@ -35,8 +35,6 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(3);
 const REPLICATION_ENTRIES_MAX: u64 = 1_000;
 /// The first of the first members forms the cluster; each after it does so this much later, if nobody has by then.
 const FORM_DELAY: Duration = Duration::from_secs(2);
-/// Purged at a time.
-const PURGE_ENTRIES_MIN: u64 = 256;
 /// openraft's own wait between tries to reach a server that does not answer.
 const BACKOFF: &str = "20ms 50ms 100ms ...500ms";
 
@@ -53,8 +51,9 @@ pub struct NodeConfig {
     pub timings: Timings,
     /// A snapshot is taken when so many bytes of log have come since the last.
     pub snapshot_log_bytes: u64,
-    /// Entries kept behind a snapshot, for followers that are a little late.
+    /// What is kept behind a snapshot, for followers that are a little late: so many entries, and of them the newest of so many bytes.
     pub keep_entries: u64,
+    pub keep_bytes: u64,
 }
 
 impl NodeConfig {
@@ -66,6 +65,7 @@ impl NodeConfig {
             timings: Timings::default(),
             snapshot_log_bytes: 64 << 20,
             keep_entries: 5_000,
+            keep_bytes: 32 << 20,
         }
     }
 }
@@ -223,7 +223,12 @@ impl Node {
             log: log.clone(),
             publish: publish.clone(),
             snapshot_log_bytes: config.snapshot_log_bytes,
+            keep: Keep {
+                entries: config.keep_entries,
+                bytes: config.keep_bytes,
+            },
             asked: None,
+            cut: None,
         };
         let mut tasks = vec![
             tokio::spawn(publisher.run()),
@@ -553,8 +558,7 @@ fn raft_config(config: &NodeConfig, cluster: &str) -> Result<Config, StartError>
         max_payload_entries: REPLICATION_ENTRIES_MAX,
         // By bytes, which openraft can't count; see Publisher.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: config.keep_entries,
-        purge_batch_size: PURGE_ENTRIES_MIN.min(config.keep_entries.max(1)),
+        max_in_snapshot_log_to_keep: u64::MAX,
         backoff: BACKOFF.to_owned(),
         enable_pre_vote: Some(true),
         // A leader that comes back is elected anew: what it had committed last may not be on its disk.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::incoming::Raft;
-use crate::log_store::LogStore;
+use crate::log_store::{Keep, LogStore};
 use crate::status::Status;
 use crate::timekeeper::Metrics;
 use crate::types::{Position, StoredMembership};
@@ -19,7 +19,7 @@ const SNAPSHOT_RETRY: Duration = Duration::from_secs(60);
 /// What moves with every entry is published this often at most: hardly anybody waits for it, and each that looks is woken.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Publishes the status, and asks for a snapshot when the log has grown enough.
+/// Publishes the status, asks for a snapshot when the log has grown enough, and then for the log to be cut off below.
 pub(crate) struct Publisher {
     pub(crate) raft: Raft,
     pub(crate) metrics: Metrics,
@@ -30,6 +30,9 @@ pub(crate) struct Publisher {
     pub(crate) snapshot_log_bytes: u64,
     /// The snapshot that was the newest when another was asked for, and when that was.
     pub(crate) asked: Option<(Option<Position>, Instant)>,
+    pub(crate) keep: Keep,
+    /// The snapshot behind which the log was cut off last: openraft waits with it until nobody is being sent what goes.
+    pub(crate) cut: Option<Position>,
     /// What the published members were made of: openraft publishes at each heartbeat, and the members hardly ever change.
     pub(crate) membership: Option<Arc<StoredMembership>>,
 }
@@ -41,6 +44,11 @@ impl Publisher {
         loop {
             self.update();
             if self.wants_snapshot() && self.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+            if let Some(upto) = self.wants_purge()
+                && self.raft.trigger().purge_log(upto).await.is_err()
+            {
                 return;
             }
             self.log.write_committed();
@@ -107,5 +115,14 @@ impl Publisher {
         }
         self.asked = Some((snapshot, Instant::now()));
         true
+    }
+
+    /// Up to where, once for each snapshot.
+    fn wants_purge(&mut self) -> Option<u64> {
+        let snapshot = self.publish.borrow().snapshot?;
+        if self.cut.replace(snapshot) == Some(snapshot) {
+            return None;
+        }
+        self.log.purgeable(snapshot.index, self.keep)
     }
 }

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep};
 const SNAPSHOTS: Snapshots = Snapshots {
     log_bytes: 128 << 10,
     keep_entries: 50,
+    keep_bytes: 64 << 10,
 };
 
 /// The servers' front doors by name: what agents dial and clients call, as long as the server lives.

@@ -91,6 +91,8 @@ pub struct Snapshots {
     pub log_bytes: u64,
     /// Entries kept behind a snapshot: a server that lags by more is rebuilt from the snapshot.
     pub keep_entries: u64,
+    /// The same in bytes: the lesser of both is kept.
+    pub keep_bytes: u64,
 }
 
 impl Default for Snapshots {
@@ -98,11 +100,13 @@ impl Default for Snapshots {
         let NodeConfig {
             snapshot_log_bytes,
             keep_entries,
+            keep_bytes,
             ..
         } = NodeConfig::new(0, "");
         Self {
             log_bytes: snapshot_log_bytes,
             keep_entries,
+            keep_bytes,
         }
     }
 }
@@ -168,6 +172,7 @@ impl Config {
         Ok(NodeConfig {
             snapshot_log_bytes: self.snapshots.log_bytes,
             keep_entries: self.snapshots.keep_entries,
+            keep_bytes: self.snapshots.keep_bytes,
             ..node
         })
     }

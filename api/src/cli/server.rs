@@ -112,6 +112,9 @@ pub struct TunableArgs {
     /// Log entries to keep behind a snapshot: a server that lags by more is rebuilt from the snapshot
     #[arg(long, value_name = "ENTRIES", default_value_t = Snapshots::default().keep_entries)]
     pub snapshot_keep_entries: u64,
+    /// And of them no more bytes than this
+    #[arg(long, value_name = "BYTES", default_value_t = Snapshots::default().keep_bytes)]
+    pub snapshot_keep_bytes: u64,
     /// What is to stay free of the disk: below it users' writes are refused, with 507, and everything else goes on
     #[arg(long, value_name = "PERCENT|BYTES", default_value = "5%", value_parser = reserve)]
     pub disk_reserve: DiskReserve,
@@ -138,6 +141,10 @@ impl TunableArgs {
             (
                 "--snapshot-keep-entries",
                 self.snapshot_keep_entries.to_string(),
+            ),
+            (
+                "--snapshot-keep-bytes",
+                self.snapshot_keep_bytes.to_string(),
             ),
             ("--disk-reserve", reserve_text(self.disk_reserve)),
         ];
@@ -295,6 +302,7 @@ async fn config(args: Args) -> Result<Config> {
         snapshots: Snapshots {
             log_bytes: args.tunables.snapshot_log_bytes,
             keep_entries: args.tunables.snapshot_keep_entries,
+            keep_bytes: args.tunables.snapshot_keep_bytes,
         },
         archive: args.tunables.archive,
         queue: QueueLimits::default(),

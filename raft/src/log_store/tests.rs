@@ -150,6 +150,46 @@ async fn it_comes_back_as_it_was() {
     assert_eq!(again.known_disks().unwrap(), BTreeMap::from([(2, 77)]));
 }
 
+#[test]
+fn what_stays_behind_a_snapshot_is_bounded_by_count_and_by_bytes() {
+    // first entry, bytes of each, snapshot's index, entries and bytes to keep; the last that goes
+    type Row = (u64, &'static [u64], u64, u64, u64, Option<u64>);
+    let rows: [Row; 13] = [
+        (1, &[], 9, 0, 0, None),
+        (1, &[10, 10, 10], 3, 5, 100, None),
+        (1, &[10, 10, 10], 3, 3, 30, None),
+        (1, &[10, 10, 10], 3, 2, 30, Some(1)),
+        (1, &[10, 10, 10], 3, 3, 29, Some(1)),
+        (1, &[10, 10, 10], 3, 3, 20, Some(1)),
+        (1, &[10, 10, 10], 3, 3, 19, Some(2)),
+        (1, &[10, 10, 10], 3, 3, 0, Some(3)),
+        (1, &[10, 10, 10], 3, 0, 100, Some(3)),
+        // What the snapshot does not cover neither goes nor counts.
+        (1, &[10, 10, 10], 2, 1, 100, Some(1)),
+        (1, &[10, 10, 90], 2, 9, 20, None),
+        (100, &[10, 20, 30, 40], 102, 9, 50, Some(100)),
+        (100, &[10, 20, 30, 40], 99, 0, 0, None),
+    ];
+    for (first, sizes, snapshot, entries, bytes, goes) in rows {
+        // Some went before.
+        let mut log = Log {
+            first,
+            bytes_purged: 1_000,
+            ..Log::default()
+        };
+        let mut total = log.bytes_purged;
+        for size in sizes {
+            total += size;
+            log.bytes_up_to.push_back(total);
+        }
+        let purgeable = log.purgeable(snapshot, Keep { entries, bytes });
+        assert_eq!(
+            purgeable, goes,
+            "from {first}, {sizes:?}, snapshot {snapshot}, keep {entries} and {bytes}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_longer_in_memory_is_read_from_the_disk() {
     let folder = tempfile::tempdir().unwrap();
