@@ -197,7 +197,7 @@ impl Leader {
             .collect();
         let Ok(mut settled) = ids
             .iter()
-            .map(|id| self.core.store().expect_outcome(*id))
+            .map(|id| self.core.store().expect_new_outcome(*id))
             .collect::<Result<Vec<_>, _>>()
         else {
             // Too many wait for outcomes already: what was decided is decided again.

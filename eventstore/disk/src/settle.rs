@@ -151,6 +151,15 @@ impl Drop for Expecting {
 impl Store {
     /// Registers for a proposal's outcome; to be called before the proposal is sent. One that is known already is told at once.
     pub fn expect_outcome(&self, id: ProposalId) -> Result<Expecting, StoreError> {
+        let mut expecting = self.expect_new_outcome(id)?;
+        // Looked up after registering: what is applied in between is told by the one or the other.
+        expecting.known = self.known_outcome(id);
+        Ok(expecting)
+    }
+
+    /// The same of a proposal that was never sent: nothing can be known of it, and to look would be to wait for the entry that is being
+    /// applied.
+    pub fn expect_new_outcome(&self, id: ProposalId) -> Result<Expecting, StoreError> {
         let limit = self.0.config.most_waiting;
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.0.outcomes.lock();
@@ -163,14 +172,11 @@ impl Store {
         waiting.next += 1;
         let place = (id, waiting.next);
         waiting.by_id.insert(place, sender);
-        drop(waiting);
-        // Looked up after registering: what is applied in between is told by the one or the other.
-        let known = self.known_outcome(id);
         Ok(Expecting {
             store: self.clone(),
             place,
             receiver,
-            known,
+            known: None,
         })
     }
 }

@@ -217,6 +217,7 @@ impl Core {
             actor,
             cause,
             attempt: 0,
+            is_new: true,
             first_sent: self.0.store.position().index,
         }
     }

@@ -45,13 +45,15 @@ impl Core {
             expectations: draft.expectations,
             act: draft.act,
         };
-        let settled = self.settle(proposal, deadline).await;
+        let is_new = std::mem::replace(&mut request.is_new, false);
+        let settled = self.settle(proposal, is_new, deadline).await;
         let result = settled.and_then(|settled| match (settled.outcome, settled.event) {
             (Outcome::Accepted { .. }, Some(event)) => Ok(event),
             // The event is older than what history keeps: it was done, and no more can be said.
             (Outcome::Accepted { .. }, None) => Err(ProposeError::Unknown(id.uuid)),
             (Outcome::Rejected(rejection), _) => {
                 request.attempt += 1;
+                request.is_new = true;
                 Err(ProposeError::Rejected(*rejection))
             }
         });
@@ -59,7 +61,12 @@ impl Core {
         result
     }
 
-    async fn settle(&self, proposal: Proposal, deadline: Instant) -> Result<Settled, ProposeError> {
+    async fn settle(
+        &self,
+        proposal: Proposal,
+        is_new: bool,
+        deadline: Instant,
+    ) -> Result<Settled, ProposeError> {
         if let Some(why) = self.fenced() {
             return Err(ProposeError::Unavailable(why.to_string()));
         }
@@ -72,12 +79,14 @@ impl Core {
             });
         }
         let encoded = bytes::Bytes::from(encoded);
-        let mut expecting = self
-            .store()
-            .expect_outcome(id)
-            .map_err(|_| ProposeError::TooBusy {
-                retry_after_s: RETRY_AFTER_S,
-            })?;
+        let expecting = if is_new {
+            self.store().expect_new_outcome(id)
+        } else {
+            self.store().expect_outcome(id)
+        };
+        let mut expecting = expecting.map_err(|_| ProposeError::TooBusy {
+            retry_after_s: RETRY_AFTER_S,
+        })?;
         // Whether it may stand in some leader's log already.
         let mut sent = false;
         let mut pause = RETRY_MIN;

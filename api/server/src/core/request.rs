@@ -12,6 +12,8 @@ pub struct Request {
     pub cause: Cause,
     /// Which try: raised after each rejection, so that a repetition is a proposal of its own.
     pub(crate) attempt: u32,
+    /// Whether this try was never sent.
+    pub(crate) is_new: bool,
     /// The index that this server had applied when it first sent the id.
     pub(crate) first_sent: u64,
 }
