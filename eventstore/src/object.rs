@@ -3,7 +3,12 @@
 use crate::{Body, Digest, Key, Salt, Time};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::fmt::{self, Write};
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
+
+/// What the stamps of an object that is not being deleted fit into.
+const STAMPS_BYTES: usize = 160;
 
 /// One version of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,19 +110,31 @@ impl Object {
 impl Stamps {
     /// `,"uid":"…","resourceVersion":"…","creationTimestamp":"…"`, and the deletion's one or two when there is one.
     pub fn to_json(&self) -> String {
-        let mut json = format!(
-            r#","uid":"{}","resourceVersion":"{}","creationTimestamp":"{}""#,
-            self.uid, self.revision, self.created
-        );
+        let mut json = String::with_capacity(STAMPS_BYTES);
+        // Writing into a string does not fail.
+        let _ = self.write_json(&mut json);
+        json
+    }
+
+    fn write_json(&self, json: &mut String) -> fmt::Result {
+        let mut uid = [0; Hyphenated::LENGTH];
+        json.push_str(r#","uid":""#);
+        json.push_str(self.uid.as_hyphenated().encode_lower(&mut uid));
+        json.push_str(r#"","resourceVersion":""#);
+        write!(json, "{}", self.revision)?;
+        json.push_str(r#"","creationTimestamp":""#);
+        write!(json, "{}", self.created)?;
+        json.push('"');
         if let Some(deletion) = self.deletion {
-            json.push_str(&format!(r#","deletionTimestamp":"{}""#, deletion.at));
+            write!(json, r#","deletionTimestamp":"{}""#, deletion.at)?;
             if deletion.grace_s != Deletion::WITHOUT_GRACE {
-                json.push_str(&format!(
+                write!(
+                    json,
                     r#","deletionGracePeriodSeconds":{}"#,
                     deletion.grace_s
-                ));
+                )?;
             }
         }
-        json
+        Ok(())
     }
 }

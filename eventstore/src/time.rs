@@ -1,6 +1,6 @@
 //! Points in time: milliseconds since 1970 in UTC. Read from the log's clock, never from a wall clock.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -64,8 +64,26 @@ impl Time {
 }
 
 impl fmt::Display for Time {
+    /// Each object that is written is stamped with its creation, and chrono's own way to this text is dearer than all else in a stamp.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.chrono().to_rfc3339_opts(SecondsFormat::Secs, true))
+        let time = self.chrono();
+        let Ok(year @ 0..=9999) = u32::try_from(time.year()) else {
+            return f.write_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true));
+        };
+        let mut text = *b"0000-00-00T00:00:00Z";
+        for (at, number) in [
+            (0, year / 100),
+            (2, year % 100),
+            (5, time.month()),
+            (8, time.day()),
+            (11, time.hour()),
+            (14, time.minute()),
+            (17, time.second()),
+        ] {
+            text[at] += (number / 10) as u8;
+            text[at + 1] += (number % 10) as u8;
+        }
+        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -95,6 +113,14 @@ mod tests {
                 (ms, printed),
                 "{text}"
             );
+        }
+        for ms in (-62_200_000_000_000..=253_500_000_000_000_i64)
+            .step_by(86_399_999 * 97)
+            .chain([i64::MIN, i64::MAX])
+        {
+            let time = Time::from_ms(ms);
+            let chronos = time.chrono().to_rfc3339_opts(SecondsFormat::Secs, true);
+            assert_eq!(time.to_string(), chronos, "{ms}");
         }
         for bad in [
             "",
