@@ -9,21 +9,23 @@ use crate::pace::{Pace, Sleepers};
 use crate::watch::Change;
 use eventstore::{Event, Text, View};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
 /// What one group brought, or what was read of history at one time.
 pub(crate) struct Block {
     pub last: u64,
     pub events: Vec<Arc<Event>>,
-    /// By resource, in the order of resources; each in the order of revisions.
-    lanes: Vec<(Text, Vec<Arc<Change>>)>,
+    /// The last change of each resource in it, in the order of resources.
+    resources: BTreeMap<Text, u64>,
+    /// Changes by resource; each in the order of revisions. Made for the first watch that takes the block: most blocks nobody watches.
+    lanes: OnceLock<BTreeMap<Text, Vec<Arc<Change>>>>,
     bytes: usize,
 }
 
 impl Block {
     pub fn new(last: u64, events: Vec<Arc<Event>>) -> Self {
-        let mut lanes: BTreeMap<Text, Vec<Arc<Change>>> = BTreeMap::new();
+        let mut resources = BTreeMap::new();
         let mut bytes = 0;
         for event in &events {
             bytes += EVENT_BYTES;
@@ -34,6 +36,35 @@ impl Block {
                     .flatten()
                     .map(|object| object.bytes.len())
                     .sum::<usize>();
+                match resources.get_mut(&folded.key.resource) {
+                    Some(last) => *last = folded.revision,
+                    None => {
+                        resources.insert(folded.key.resource.clone(), folded.revision);
+                    }
+                }
+            }
+        }
+        Self {
+            last,
+            events,
+            resources,
+            lanes: OnceLock::new(),
+            bytes,
+        }
+    }
+
+    /// A resource's changes after a revision.
+    pub fn changes(&self, resource: &str, after: u64) -> &[Arc<Change>] {
+        let Some(changes) = self.lanes.get_or_init(|| self.by_resource()).get(resource) else {
+            return &[];
+        };
+        &changes[changes.partition_point(|change| change.revision <= after)..]
+    }
+
+    fn by_resource(&self) -> BTreeMap<Text, Vec<Arc<Change>>> {
+        let mut lanes: BTreeMap<Text, Vec<Arc<Change>>> = BTreeMap::new();
+        for event in &self.events {
+            for folded in &event.objects {
                 let change = Arc::new(Change::new(folded, event.clone()));
                 match lanes.get_mut(&folded.key.resource) {
                     Some(lane) => lane.push(change),
@@ -43,24 +74,7 @@ impl Block {
                 }
             }
         }
-        Self {
-            last,
-            events,
-            lanes: lanes.into_iter().collect(),
-            bytes,
-        }
-    }
-
-    /// A resource's changes after a revision.
-    pub fn changes(&self, resource: &str, after: u64) -> &[Arc<Change>] {
-        let Ok(at) = self
-            .lanes
-            .binary_search_by(|(lane, _)| (**lane).cmp(resource))
-        else {
-            return &[];
-        };
-        let changes = &self.lanes[at].1;
-        &changes[changes.partition_point(|change| change.revision <= after)..]
+        lanes
     }
 }
 
@@ -192,7 +206,7 @@ impl Ring {
         inner.all.blocks.push_back(block.clone());
         let projections = std::mem::take(&mut inner.all.sleepers);
         let mut watches = Sleepers::new();
-        for (resource, _) in &block.lanes {
+        for resource in block.resources.keys() {
             let lane = match inner.by_resource.get_mut(resource) {
                 Some(lane) => lane,
                 None => inner.by_resource.entry(resource.clone()).or_default(),
@@ -207,10 +221,10 @@ impl Ring {
             inner.events -= oldest.events.len();
             inner.bytes -= oldest.bytes;
             inner.all.left = oldest.last;
-            for (resource, changes) in &oldest.lanes {
+            for (resource, last) in &oldest.resources {
                 if let Some(lane) = inner.by_resource.get_mut(resource) {
                     lane.blocks.pop_front();
-                    lane.left = changes.last().map_or(lane.left, |change| change.revision);
+                    lane.left = *last;
                 }
             }
             gone.push(oldest);
