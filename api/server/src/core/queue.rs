@@ -11,15 +11,20 @@ use raft::{AppendError, Counted, Durations, Node};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// Entries under way at once: more than one, so that disk and network overlap.
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// What has to wait before another entry goes beside one that is under way.
 const GATHER_PROPOSALS: usize = 64;
 const GATHER_BYTES: usize = 256 << 10;
+/// Those whose proposals an entry carried are waited for again, if there were so many,
+const COME_AGAIN_MIN: usize = 4;
+/// and for twice as long as that entry took, for what it brought has to reach them first; but no longer than this.
+const COME_AGAIN_WAIT_MAX: Duration = Duration::from_millis(5);
 
 /// What may wait or be under way; past either, callers are told to come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,12 +218,18 @@ fn entry(node: &Node, proposals: &[Bytes]) -> Bytes {
 
 /// Makes entries of what waits. With none under way one goes at once; while one is, those that come wait for it together, or until
 /// there are so many that another is worth what an entry costs: a message to each follower and a sync on each disk.
+///
+/// Clients that propose again as soon as they are answered would so fall into two groups, each of which waits for the other's entry: twice
+/// as many entries as there need be. So the next one waits a little for those whom the last one answered.
 async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, meters: Arc<Meters>) {
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
     let mut under_way = JoinSet::new();
+    let mut again = ComeAgain::default();
     loop {
-        if may_go(&waiting, under_way.len()) {
+        let now = Instant::now();
+        if may_go(&waiting, under_way.len()) && !again.expected(waiting.len(), under_way.len(), now)
+        {
             let group = take(&mut waiting);
             if !group.is_empty() {
                 under_way.spawn(append(node.clone(), group, meters.clone()));
@@ -228,7 +239,13 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, meters: Arc<M
         let room = Entry::MOST_PROPOSALS.saturating_sub(waiting.len());
         tokio::select! {
             biased;
-            Some(_) = under_way.join_next() => {}
+            Some(done) = under_way.join_next() => {
+                // One that panicked says nothing of itself.
+                if let Ok((count, took)) = done {
+                    again = ComeAgain::after(count, took, waiting.len(), Instant::now());
+                }
+            }
+            () = sleep_until(again.until), if again.until > now && !waiting.is_empty() => {}
             count = receiver.recv_many(&mut received, room), if room > 0 => match count {
                 0 => {
                     // Nobody asks any more; what is under way goes on.
@@ -238,6 +255,40 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, meters: Arc<M
                 _ => waiting.extend(received.drain(..)),
             },
         }
+    }
+}
+
+/// Who is likely to propose again at once.
+struct ComeAgain {
+    /// So many wait once they have.
+    together: usize,
+    until: Instant,
+}
+
+impl Default for ComeAgain {
+    fn default() -> Self {
+        Self {
+            together: 0,
+            until: Instant::now(),
+        }
+    }
+}
+
+impl ComeAgain {
+    /// An entry of `count` proposals was answered, while so many others waited.
+    fn after(count: usize, took: Duration, waiting: usize, now: Instant) -> Self {
+        if count < COME_AGAIN_MIN {
+            return Self::default();
+        }
+        Self {
+            together: (waiting + count).min(Entry::MOST_PROPOSALS),
+            until: now + (2 * took).min(COME_AGAIN_WAIT_MAX),
+        }
+    }
+
+    /// Whether to wait for more than wait already. While an entry is under way there is time anyway.
+    fn expected(&self, waiting: usize, under_way: usize, now: Instant) -> bool {
+        under_way == 0 && waiting < self.together && now < self.until
     }
 }
 
@@ -270,7 +321,9 @@ fn take(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     group
 }
 
-async fn append(node: Node, group: Vec<Waiting>, meters: Arc<Meters>) {
+/// How many proposals it appended, and how long that took.
+async fn append(node: Node, group: Vec<Waiting>, meters: Arc<Meters>) -> (usize, Duration) {
+    let (count, started) = (group.len(), Instant::now());
     let proposals: Vec<_> = group
         .iter()
         .map(|waiting| waiting.encoded.clone())
@@ -293,6 +346,7 @@ async fn append(node: Node, group: Vec<Waiting>, meters: Arc<Meters>) {
             let _ = reply.send(result.clone());
         }
     }
+    (count, started.elapsed())
 }
 
 #[cfg(test)]
@@ -335,6 +389,45 @@ mod tests {
                 may_go(&waiting, under_way),
                 goes,
                 "{count} of {bytes}, {under_way} under way"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_were_answered_are_waited_for_a_little() {
+        let ms = Duration::from_millis;
+        // proposals of the last entry, ms it took, waiting then; waiting now, under way, ms since; whether more are waited for
+        for (count, took, others, waiting, under_way, since, expected) in [
+            // A lone writer waits for nobody.
+            (1, 9, 0, 1, 0, 0, false),
+            (COME_AGAIN_MIN - 1, 9, 0, 1, 0, 0, false),
+            (COME_AGAIN_MIN, 9, 0, 1, 0, 0, true),
+            (COME_AGAIN_MIN, 9, 0, COME_AGAIN_MIN, 0, 0, false),
+            (10, 9, 30, 39, 0, 0, true),
+            (10, 9, 30, 40, 0, 0, false),
+            (10, 9, 30, 39, 1, 0, false),
+            // Not for longer than twice what the entry took, nor than 5 ms.
+            (10, 2, 30, 39, 0, 3, true),
+            (10, 2, 30, 39, 0, 4, false),
+            (10, 90, 30, 39, 0, 4, true),
+            (10, 90, 30, 39, 0, 5, false),
+            // No entry has room for more.
+            (
+                Entry::MOST_PROPOSALS,
+                9,
+                30,
+                Entry::MOST_PROPOSALS,
+                0,
+                0,
+                false,
+            ),
+        ] {
+            let now = Instant::now();
+            let again = ComeAgain::after(count, ms(took), others, now);
+            assert_eq!(
+                again.expected(waiting, under_way, now + ms(since)),
+                expected,
+                "{count} in {took} ms, {others}; {waiting}, {under_way}, {since} ms"
             );
         }
     }
