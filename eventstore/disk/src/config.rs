@@ -14,6 +14,8 @@ pub struct StoreConfig {
     pub ring_bytes: usize,
     /// Creations and deletions of a resource that never make a new key set worth while: so many are read quickly.
     pub few_births: u64,
+    /// Changes whose keys' records of what lives are not written yet; a start reads their events.
+    pub most_warm: usize,
     /// Callers that may wait at once for outcomes; as many again for revisions, and for indexes; and watches open at once.
     pub most_waiting: usize,
 }
@@ -26,6 +28,7 @@ impl Default for StoreConfig {
             ring_events: 16_384,
             ring_bytes: 16 << 20,
             few_births: 256,
+            most_warm: 16_384,
             most_waiting: 65_536,
         }
     }

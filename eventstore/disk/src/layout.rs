@@ -3,7 +3,8 @@
 //! | key | value |
 //! |---|---|
 //! | `m` | position, clock, chain, and Raft's own metadata: where this database stands |
-//! | `c` key | the revision of the living version |
+//! | `c` key | the revision of the living version, unless a later event says otherwise |
+//! | `u` | up to which revision all records `c` are right |
 //! | `v` key NUL revision | a version of an object, or that it went |
 //! | `e` last revision | an event's digest and envelope |
 //! | `b` resource NUL revision | which key began or ceased to live |
@@ -27,6 +28,7 @@ pub(crate) type Birth = (Name, bool);
 
 pub(crate) const META: &[u8] = b"m";
 pub(crate) const RETENTION: &[u8] = b"h";
+pub(crate) const CURRENT_UP_TO: &[u8] = b"u";
 pub(crate) const PRUNED: &[u8] = b"p";
 const CURRENT: u8 = b'c';
 const VERSION: u8 = b'v';

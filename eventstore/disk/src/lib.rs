@@ -13,6 +13,7 @@
 pub mod backup;
 mod blocking;
 mod config;
+mod current;
 mod error;
 mod history;
 mod key_sets;

@@ -1,12 +1,12 @@
 //! A start: the state as the disk has it. It reads what lives and the outcomes kept, never history, so its time follows the living.
 
 use crate::history::History;
-use crate::record::{Damage, Meta, ResourceBooks, unseal_coded, unseal_number};
+use crate::record::{Damage, Meta, ResourceBooks, unseal_coded};
 use crate::store::Published;
 use crate::write::Writer;
-use crate::{StoreConfig, StoreError, layout};
+use crate::{StoreConfig, StoreError, current, layout};
 use bytes::Bytes;
-use eventstore::{Kept, LevelTooHigh, Object, Retention, Session, State, Text, View};
+use eventstore::{Kept, LevelTooHigh, Retention, Session, State, Text, View};
 use seams::{Directory, Order, Range};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, VecDeque};
@@ -67,9 +67,12 @@ pub(crate) fn open(
     let last_changes = books
         .iter()
         .map(|(resource, books)| (resource.clone(), books.last_change));
+    let current = current::read(&history, &*history.disk, meta.revision, config.most_warm)?;
+    let wanted: Vec<_> = current.living.into_iter().collect();
+    let living = history.objects(&wanted)?;
     let state = State::restore(
         view,
-        living(&history)?,
+        living.into_iter().map(Arc::unwrap_or_clone),
         last_changes,
         sessions,
         outcomes.kept,
@@ -83,6 +86,7 @@ pub(crate) fn open(
             meta,
             books,
             outcomes: outcomes.records,
+            warm: current.warm,
             few_births: config.few_births,
             broken: None,
         },
@@ -146,26 +150,6 @@ impl Outcomes {
         self.records.push_back((key, last));
         Ok(())
     }
-}
-
-/// Every object that lives.
-fn living(history: &History) -> Result<Vec<Object>, StoreError> {
-    let mut wanted = Vec::new();
-    for pair in history.pairs(&*history.disk, &layout::all_current())? {
-        let (disk_key, value) = pair?;
-        let key = layout::current_key(&disk_key).ok_or_else(|| {
-            history.corrupt(
-                format_args!("current {}", disk_key.escape_ascii()),
-                "it names no object",
-            )
-        })?;
-        let revision = unseal_number(&disk_key, &value).map_err(|damage| {
-            history.corrupt(format_args!("the current revision of {key}"), damage)
-        })?;
-        wanted.push((key, revision));
-    }
-    let objects = history.objects(&wanted)?;
-    Ok(objects.into_iter().map(Arc::unwrap_or_clone).collect())
 }
 
 fn named<T: DeserializeOwned>(

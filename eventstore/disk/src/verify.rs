@@ -5,12 +5,13 @@
 
 use crate::blocking::blocking;
 use crate::history::{History, OfVersion, Recorded};
-use crate::record::{Versioned, unseal_number};
+use crate::record::{Meta, Versioned, unseal_coded};
 use crate::store::Published;
-use crate::{Store, StoreError, key_sets, layout};
+use crate::{Store, StoreError, current, key_sets, layout};
 use bytes::Bytes;
 use eventstore::{ChangeRecord, Digest, Happened, Key, Object};
 use seams::Reader;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 /// Events read at once.
@@ -229,17 +230,9 @@ impl Published {
     /// On the disk, as of one moment: what is current is the newest version of its key; in memory: the same.
     fn current(&self) -> Result<(), VerifyError> {
         let moment = self.history.disk.view().map_err(StoreError::from)?;
+        let current = self.current_at(&*moment).map_err(at(0))?;
         let mut living = self.view.objects().peekable();
-        for pair in self.history.pairs(&*moment, &layout::all_current())? {
-            let (disk_key, value) = pair?;
-            let Some(key) = layout::current_key(&disk_key) else {
-                return Err(wrong(
-                    0,
-                    format!("current {} names no object", disk_key.escape_ascii()),
-                ));
-            };
-            let revision = unseal_number(&disk_key, &value)
-                .map_err(|damage| wrong(0, format!("the current revision of {key}: {damage}")))?;
+        for (key, revision) in current {
             if newest_version(&self.history, &*moment, &key)? != Some(revision) {
                 return Err(wrong(
                     revision,
@@ -260,6 +253,15 @@ impl Published {
             }
         }
         living.try_for_each(|object| self.went(&*moment, object))
+    }
+
+    fn current_at(&self, moment: &dyn Reader) -> Result<BTreeMap<Key, u64>, StoreError> {
+        let meta = match moment.get(layout::META)? {
+            Some(value) => unseal_coded::<Meta>(layout::META, &value)
+                .map_err(|damage| self.history.corrupt("where it stands", damage))?,
+            None => Meta::default(),
+        };
+        Ok(current::read(&self.history, moment, meta.revision, 0)?.living)
     }
 
     /// What lives by births and deaths is what is current.

@@ -1,8 +1,9 @@
 //! One group of entries as one batch: events, versions, what lives, births, outcomes, sessions, and where the database stands then.
 
+use crate::current::Warm;
 use crate::history::History;
 use crate::record::{
-    Meta, ResourceBooks, seal_birth, seal_coded, seal_event, seal_gone, seal_number, seal_object,
+    Meta, ResourceBooks, seal_birth, seal_coded, seal_event, seal_gone, seal_object,
 };
 use crate::store::Published;
 use crate::{StoreError, key_sets, layout};
@@ -16,6 +17,7 @@ pub(crate) struct Writer {
     pub history: History,
     pub meta: Meta,
     pub books: BTreeMap<Text, ResourceBooks>,
+    pub warm: Warm,
     /// Each record of outcomes: its key, and the last sequence number in it.
     pub outcomes: VecDeque<(Bytes, u64)>,
     /// As configured.
@@ -83,6 +85,7 @@ impl Writer {
             self.put_outcomes(&mut batch, applied);
             self.meta.events += applied.events.len() as u64;
         }
+        self.warm.cool(&mut batch, view.retention.horizon());
         for resource in resources {
             self.put_books(&mut batch, view, resource);
         }
@@ -111,21 +114,19 @@ impl Writer {
         for folded in &event.objects {
             let resource = &folded.key.resource;
             resources.insert(resource);
-            let current = layout::current(&folded.key);
             let version = layout::version(&folded.key, folded.revision);
             match &folded.after {
                 Some(object) => {
                     let value = seal_object(&version, object);
                     batch.put(version, value);
-                    let value = seal_number(&current, folded.revision);
-                    batch.put(current, value);
                 }
                 None => {
                     let value = seal_gone(&version);
                     batch.put(version, value);
-                    batch.delete(current);
                 }
             }
+            let lives = folded.after.is_some();
+            self.warm.changed(&folded.key, folded.revision, lives);
             if folded.before.is_none() || folded.after.is_none() {
                 let key = layout::birth(resource, folded.revision);
                 let value = seal_birth(

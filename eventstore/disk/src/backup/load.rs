@@ -82,6 +82,7 @@ impl Loader {
             let key = layout::event(beginning.revision);
             let value = seal_event(&key, beginning.digest, &page.head.event);
             batch.put(key, value);
+            self.writer.warm.begin(&mut batch, beginning.revision);
             self.end_base(&mut batch);
         }
         let disk = &self.writer.history.disk;
@@ -172,6 +173,10 @@ impl Loader {
 
     /// Makes it durable. What was left out can be read from here on only.
     pub fn finish(mut self) -> Result<View, LoadError> {
+        let mut batch = Batch::new();
+        // A start must not take from the events what was left out.
+        let all = self.view().revision + 1;
+        self.writer.warm.cool(&mut batch, all);
         if !self.left_out.is_empty() {
             let view = self.state.view();
             let horizons = Horizons {
@@ -183,13 +188,11 @@ impl Loader {
                     .collect(),
             };
             let retention = Retention::reaching(&horizons);
-            let mut batch = Batch::new();
             batch.put(layout::RETENTION, seal_coded(layout::RETENTION, &retention));
-            let disk = &self.writer.history.disk;
-            disk.write(batch, Synced::No).map_err(StoreError::from)?;
             self.state.set_retention(retention);
         }
         let disk = &self.writer.history.disk;
+        disk.write(batch, Synced::No).map_err(StoreError::from)?;
         disk.flush().map_err(StoreError::from)?;
         Ok(self.state.view().clone())
     }

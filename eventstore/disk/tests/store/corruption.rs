@@ -22,6 +22,14 @@ fn history(kept: &mut Kept) {
     kept.store.flush().unwrap();
 }
 
+/// What is current is written with each change.
+fn all_records() -> StoreConfig {
+    StoreConfig {
+        most_warm: 0,
+        ..StoreConfig::default()
+    }
+}
+
 fn bytes(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
@@ -45,7 +53,7 @@ fn a_flipped_bit_is_an_error_that_names_its_record() {
     // So many births make no key set, and the smallest ring keeps one group.
     let config = StoreConfig {
         ring_events: 1,
-        ..StoreConfig::default()
+        ..all_records()
     };
     let mut kept = Kept::open(&faulty, config.clone());
     history(&mut kept);
@@ -146,6 +154,11 @@ fn a_flipped_bit_is_an_error_that_names_its_record() {
             "what is current",
             bytes(&[b"c", &a.to_bytes()]),
             "the current revision of configmaps/default/a",
+        ),
+        (
+            "how far that is so",
+            b"u".to_vec(),
+            "up to where what is current was written",
         ),
         (
             "the current version",
@@ -256,7 +269,7 @@ fn verify_finds_what_no_checksum_can() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let directory = directory(folder.path());
-        let mut kept = Kept::open(&directory, StoreConfig::default());
+        let mut kept = Kept::open(&directory, all_records());
         history(&mut kept);
         let before = kept.store.verify(0..=u64::MAX, |_| {}).unwrap();
         assert_eq!((before.events, before.versions, before.revision), (7, 6, 8));
@@ -269,7 +282,7 @@ fn verify_finds_what_no_checksum_can() {
                 &how,
             );
         }
-        let store = Store::open(directory, "state", StoreConfig::default()).unwrap();
+        let store = Store::open(directory, "state", all_records()).unwrap();
         let mut told = Vec::new();
         let verified = match store.verify(0..=u64::MAX, |revision| told.push(revision)) {
             Ok(_) => "fine".to_owned(),
@@ -283,7 +296,7 @@ fn verify_finds_what_no_checksum_can() {
 #[test]
 fn verify_goes_by_ranges() {
     let folder = tempfile::tempdir().unwrap();
-    let mut kept = Kept::open(&directory(folder.path()), StoreConfig::default());
+    let mut kept = Kept::open(&directory(folder.path()), all_records());
     history(&mut kept);
     // (range, events, versions, up to): an event that holds the start is verified whole; one that reaches behind the end is not.
     for (range, events, versions, revision) in [
@@ -309,7 +322,7 @@ fn verify_goes_by_ranges() {
 fn a_database_without_its_position_is_not_opened() {
     let folder = tempfile::tempdir().unwrap();
     let directory = directory(folder.path());
-    let mut kept = Kept::open(&directory, StoreConfig::default());
+    let mut kept = Kept::open(&directory, all_records());
     history(&mut kept);
     assert_eq!(kept.store.applied().0, Position { term: 1, index: 7 });
     drop(kept);
@@ -324,7 +337,7 @@ fn a_database_without_its_position_is_not_opened() {
             .is_empty()
     );
     drop(disk);
-    let error = Store::open(directory, "state", StoreConfig::default())
+    let error = Store::open(directory, "state", all_records())
         .err()
         .unwrap();
     assert_eq!(

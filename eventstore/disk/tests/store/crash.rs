@@ -17,9 +17,13 @@ fn change(number: u64) -> Proposal {
 
 #[test]
 fn a_crash_goes_back_to_the_last_flush_and_the_log_replays_the_rest() {
-    for flush_after in [0, 1, 17, 40] {
+    for (flush_after, most_warm) in [(0, 5), (1, 5), (17, 0), (17, 5), (17, 99), (40, 5)] {
         let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let kept = Kept::open(&directory(before.path()), StoreConfig::default());
+        let config = StoreConfig {
+            most_warm,
+            ..StoreConfig::default()
+        };
+        let kept = Kept::open(&directory(before.path()), config.clone());
         let mut log = Vec::new();
         let mut flushed = Position::default();
         for number in 1..=40 {
@@ -35,7 +39,7 @@ fn a_crash_goes_back_to_the_last_flush_and_the_log_replays_the_rest() {
             assert_eq!(kept.store.flushed(), flushed);
         }
         crash_image(before.path(), after.path());
-        let again = Store::open(directory(after.path()), "state", StoreConfig::default()).unwrap();
+        let again = Store::open(directory(after.path()), "state", config).unwrap();
         let (position, metadata) = again.applied();
         assert_eq!(
             (position, again.flushed()),

@@ -11,6 +11,7 @@ mod language;
 mod backup;
 mod corruption;
 mod crash;
+mod current;
 mod damaged_files;
 mod folder;
 mod model;

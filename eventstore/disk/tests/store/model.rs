@@ -205,10 +205,11 @@ fn drain(watch: &mut Watch, batch: usize, store: &Store, model: &Model) -> Vec<(
 
 fn run(script: &Script) {
     let folder = tempfile::tempdir().unwrap();
-    // A small ring, and key sets often, so that both ways are gone.
+    // A small ring, key sets often, and few changes without their records, so that all ways are gone.
     let config = StoreConfig {
         ring_events: 7,
         few_births: 5,
+        most_warm: 7,
         ..StoreConfig::default()
     };
     let opened = directory(folder.path());

@@ -1,0 +1,143 @@
+//! Which version of each key lives: the records `c`, and the events behind them.
+//!
+//! A record written with each change would be a third of all that is inserted, at a random place, and for a key that changes often
+//! nearly all of it in vain. So a key's record is written once the key has cooled: when it has not changed for some thousand
+//! changes. `u` says up to which revision that was done; a start reads the records and then the events after it, of which there are no
+//! more than stay warm. What `u` says may be too low: what an event says of a key is so however often it is read.
+
+use crate::history::History;
+use crate::record::{seal_number, unseal_number};
+use crate::{StoreError, layout};
+use bytes::Bytes;
+use eventstore::Key;
+use seams::{Batch, Reader};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// `u` is written once it has moved by this part of what stays warm: with every group it would be one more insert.
+const MOVES: u64 = 16;
+
+/// Changes whose keys' records are not written yet.
+#[derive(Debug, Default)]
+pub(crate) struct Warm {
+    /// How many stay so.
+    most: usize,
+    /// Oldest first.
+    changes: VecDeque<(u64, Key)>,
+    /// The last change of each of their keys, and whether it lives since.
+    last: HashMap<Key, (u64, bool)>,
+    /// All up to here has cooled.
+    up_to: u64,
+    /// What `u` says; None: there is no such record.
+    written: Option<u64>,
+}
+
+impl Warm {
+    pub fn changed(&mut self, key: &Key, revision: u64, lives: bool) {
+        self.changes.push_back((revision, key.clone()));
+        self.last.insert(key.clone(), (revision, lives));
+    }
+
+    /// Writes what has cooled, and what changed before the horizon, for its events are about to go.
+    pub fn cool(&mut self, batch: &mut Batch, horizon: u64) {
+        while let Some((revision, key)) = self.next(horizon) {
+            self.up_to = revision;
+            // A later change of the key is warm still.
+            if self.last.get(&key).is_none_or(|last| last.0 != revision) {
+                continue;
+            }
+            let lives = self.last.remove(&key).is_some_and(|last| last.1);
+            let record = layout::current(&key);
+            if lives {
+                let value = seal_number(&record, revision);
+                batch.put(record, value);
+            } else {
+                batch.delete(record);
+            }
+        }
+        let gone = horizon.saturating_sub(1);
+        self.up_to = self.up_to.max(gone);
+        let late = |written| written < gone || self.up_to - written > self.most as u64 / MOVES;
+        if self.written.is_none_or(late) {
+            self.write(batch);
+        }
+    }
+
+    fn next(&mut self, horizon: u64) -> Option<(u64, Key)> {
+        let over = self.changes.len() > self.most;
+        self.changes
+            .pop_front_if(|(revision, _)| over || *revision < horizon)
+    }
+
+    /// The records of all that lived at this revision were written otherwise.
+    pub fn begin(&mut self, batch: &mut Batch, up_to: u64) {
+        self.up_to = up_to;
+        self.write(batch);
+    }
+
+    fn write(&mut self, batch: &mut Batch) {
+        let value = seal_number(layout::CURRENT_UP_TO, self.up_to);
+        batch.put(layout::CURRENT_UP_TO, value);
+        self.written = Some(self.up_to);
+    }
+}
+
+/// What lives, as a database says.
+pub(crate) struct Current {
+    /// Each key's living version.
+    pub living: BTreeMap<Key, u64>,
+    pub warm: Warm,
+}
+
+/// As of a reader's moment, at which the last event was `revision`.
+pub(crate) fn read(
+    history: &History,
+    reader: &(impl Reader + ?Sized),
+    revision: u64,
+    most_warm: usize,
+) -> Result<Current, StoreError> {
+    let mut living = BTreeMap::new();
+    for pair in history.pairs(reader, &layout::all_current())? {
+        let (record, value) = pair?;
+        let (key, revision) = read_record(history, &record, &value)?;
+        living.insert(key, revision);
+    }
+    let written = reader.get(layout::CURRENT_UP_TO)?;
+    let written = written
+        .map(|value| unseal_number(layout::CURRENT_UP_TO, &value))
+        .transpose()
+        .map_err(|damage| history.corrupt("up to where what is current was written", damage))?;
+    // A database of before has each change's record.
+    let up_to = written.unwrap_or(revision);
+    let mut warm = Warm {
+        most: most_warm,
+        up_to,
+        written,
+        ..Warm::default()
+    };
+    for pair in history.pairs(reader, &layout::events(up_to + 1, revision))? {
+        let (disk_key, value) = pair?;
+        let event = history.read_event(&disk_key, &value)?;
+        for record in event.envelope.happened.changes() {
+            let lives = record.hash.is_some();
+            warm.changed(&record.key, record.revision, lives);
+            if lives {
+                living.insert(record.key.clone(), record.revision);
+            } else {
+                living.remove(&record.key);
+            }
+        }
+    }
+    Ok(Current { living, warm })
+}
+
+fn read_record(history: &History, record: &Bytes, value: &Bytes) -> Result<(Key, u64), StoreError> {
+    let key = layout::current_key(record).ok_or_else(|| {
+        history.corrupt(
+            format_args!("current {}", record.escape_ascii()),
+            "it names no object",
+        )
+    })?;
+    let revision = unseal_number(record, value)
+        .map_err(|damage| history.corrupt(format_args!("the current revision of {key}"), damage))?;
+    Ok((key, revision))
+}
