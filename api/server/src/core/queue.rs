@@ -23,8 +23,10 @@ const GATHER_PROPOSALS: usize = 64;
 const GATHER_BYTES: usize = 256 << 10;
 /// Those whose proposals an entry carried are waited for again, if there were so many,
 const COME_AGAIN_MIN: usize = 4;
-/// and for twice as long as that entry took, for what it brought has to reach them first; but no longer than this.
-const COME_AGAIN_WAIT_MAX: Duration = Duration::from_millis(5);
+/// and for no longer than this, in which what it brought has to reach them and what they say next to come back.
+const COME_AGAIN_WAIT: Duration = Duration::from_millis(5);
+/// Entries that go at once when they did not come, at most.
+const COME_AGAIN_PAUSE_MAX: u32 = 31;
 
 /// What may wait or be under way; past either, callers are told to come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,11 +227,12 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, meters: Arc<M
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
     let mut under_way = JoinSet::new();
-    let mut again = ComeAgain::default();
+    let mut again = ComeAgain::new();
     loop {
         let now = Instant::now();
         if may_go(&waiting, under_way.len()) && !again.expected(waiting.len(), under_way.len(), now)
         {
+            again.goes(waiting.len());
             let group = take(&mut waiting);
             if !group.is_empty() {
                 under_way.spawn(append(node.clone(), group, meters.clone()));
@@ -241,9 +244,7 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, meters: Arc<M
             biased;
             Some(done) = under_way.join_next() => {
                 // One that panicked says nothing of itself.
-                if let Ok((count, took)) = done {
-                    again = ComeAgain::after(count, took, waiting.len(), Instant::now());
-                }
+                again.answered(done.unwrap_or_default(), waiting.len(), Instant::now());
             }
             () = sleep_until(again.until), if again.until > now && !waiting.is_empty() => {}
             count = receiver.recv_many(&mut received, room), if room > 0 => match count {
@@ -258,37 +259,59 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, meters: Arc<M
     }
 }
 
-/// Who is likely to propose again at once.
+/// Whether those whom an entry answered propose again at once, as clients do that have nothing else to do.
 struct ComeAgain {
-    /// So many wait once they have.
+    /// When the last entry was answered: how many waited, and how many will if all come.
+    before: usize,
     together: usize,
     until: Instant,
-}
-
-impl Default for ComeAgain {
-    fn default() -> Self {
-        Self {
-            together: 0,
-            until: Instant::now(),
-        }
-    }
+    /// Entries before it is tried again, and how many it was the last time: twice as many each time that they did not come.
+    pause: u32,
+    paused: u32,
 }
 
 impl ComeAgain {
-    /// An entry of `count` proposals was answered, while so many others waited.
-    fn after(count: usize, took: Duration, waiting: usize, now: Instant) -> Self {
-        if count < COME_AGAIN_MIN {
-            return Self::default();
-        }
+    fn new() -> Self {
         Self {
-            together: (waiting + count).min(Entry::MOST_PROPOSALS),
-            until: now + (2 * took).min(COME_AGAIN_WAIT_MAX),
+            before: 0,
+            together: 0,
+            until: Instant::now(),
+            pause: 0,
+            paused: 0,
+        }
+    }
+
+    /// An entry of `count` proposals was answered, while so many others waited.
+    fn answered(&mut self, count: usize, waiting: usize, now: Instant) {
+        self.together = 0;
+        if self.pause > 0 {
+            self.pause -= 1;
+        } else if count >= COME_AGAIN_MIN {
+            self.before = waiting;
+            self.together = (waiting + count).min(Entry::MOST_PROPOSALS);
+            self.until = now + COME_AGAIN_WAIT;
         }
     }
 
     /// Whether to wait for more than wait already. While an entry is under way there is time anyway.
     fn expected(&self, waiting: usize, under_way: usize, now: Instant) -> bool {
         under_way == 0 && waiting < self.together && now < self.until
+    }
+
+    /// The next entry goes, with so many that waited.
+    fn goes(&mut self, waiting: usize) {
+        if self.together == 0 {
+            return;
+        }
+        let wanted = self.together - self.before;
+        let came = waiting.saturating_sub(self.before);
+        self.paused = if 4 * came >= 3 * wanted {
+            0
+        } else {
+            (2 * self.paused + 1).min(COME_AGAIN_PAUSE_MAX)
+        };
+        self.pause = self.paused;
+        self.together = 0;
     }
 }
 
@@ -321,9 +344,9 @@ fn take(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     group
 }
 
-/// How many proposals it appended, and how long that took.
-async fn append(node: Node, group: Vec<Waiting>, meters: Arc<Meters>) -> (usize, Duration) {
-    let (count, started) = (group.len(), Instant::now());
+/// How many proposals it appended.
+async fn append(node: Node, group: Vec<Waiting>, meters: Arc<Meters>) -> usize {
+    let count = group.len();
     let proposals: Vec<_> = group
         .iter()
         .map(|waiting| waiting.encoded.clone())
@@ -346,7 +369,7 @@ async fn append(node: Node, group: Vec<Waiting>, meters: Arc<Meters>) -> (usize,
             let _ = reply.send(result.clone());
         }
     }
-    (count, started.elapsed())
+    count
 }
 
 #[cfg(test)]
@@ -395,41 +418,53 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_were_answered_are_waited_for_a_little() {
-        let ms = Duration::from_millis;
-        // proposals of the last entry, ms it took, waiting then; waiting now, under way, ms since; whether more are waited for
-        for (count, took, others, waiting, under_way, since, expected) in [
+        const FULL: usize = Entry::MOST_PROPOSALS;
+        let wait = COME_AGAIN_WAIT.as_millis() as u64;
+        // proposals of the last entry, others waiting then; waiting now, under way, ms since; whether more are waited for
+        for (count, others, waiting, under_way, since, expected) in [
             // A lone writer waits for nobody.
-            (1, 9, 0, 1, 0, 0, false),
-            (COME_AGAIN_MIN - 1, 9, 0, 1, 0, 0, false),
-            (COME_AGAIN_MIN, 9, 0, 1, 0, 0, true),
-            (COME_AGAIN_MIN, 9, 0, COME_AGAIN_MIN, 0, 0, false),
-            (10, 9, 30, 39, 0, 0, true),
-            (10, 9, 30, 40, 0, 0, false),
-            (10, 9, 30, 39, 1, 0, false),
-            // Not for longer than twice what the entry took, nor than 5 ms.
-            (10, 2, 30, 39, 0, 3, true),
-            (10, 2, 30, 39, 0, 4, false),
-            (10, 90, 30, 39, 0, 4, true),
-            (10, 90, 30, 39, 0, 5, false),
+            (1, 0, 1, 0, 0, false),
+            (COME_AGAIN_MIN - 1, 0, 1, 0, 0, false),
+            (COME_AGAIN_MIN, 0, 1, 0, 0, true),
+            (COME_AGAIN_MIN, 0, COME_AGAIN_MIN, 0, 0, false),
+            (10, 30, 39, 0, 0, true),
+            (10, 30, 40, 0, 0, false),
+            (10, 30, 39, 1, 0, false),
+            (10, 30, 39, 0, wait - 1, true),
+            (10, 30, 39, 0, wait, false),
             // No entry has room for more.
-            (
-                Entry::MOST_PROPOSALS,
-                9,
-                30,
-                Entry::MOST_PROPOSALS,
-                0,
-                0,
-                false,
-            ),
+            (FULL, 30, FULL, 0, 0, false),
         ] {
-            let now = Instant::now();
-            let again = ComeAgain::after(count, ms(took), others, now);
+            let (mut again, now) = (ComeAgain::new(), Instant::now());
+            again.answered(count, others, now);
             assert_eq!(
-                again.expected(waiting, under_way, now + ms(since)),
+                again.expected(waiting, under_way, now + Duration::from_millis(since)),
                 expected,
-                "{count} in {took} ms, {others}; {waiting}, {under_way}, {since} ms"
+                "{count}, {others}; {waiting}, {under_way}, {since} ms"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn those_who_do_not_come_again_are_waited_for_less_and_less() {
+        let (mut again, now) = (ComeAgain::new(), Instant::now());
+        // Which of so many entries of ten, behind which so many come again, were waited for.
+        let mut waits = |entries: usize, came: usize| -> Vec<usize> {
+            let mut waited = Vec::new();
+            for entry in 0..entries {
+                again.answered(10, 5, now);
+                if again.expected(6, 0, now) {
+                    waited.push(entry);
+                }
+                again.goes(5 + came);
+            }
+            waited
+        };
+        assert_eq!(waits(80, 2), [0, 2, 6, 14, 30, 62]);
+        // One more is tried within the longest pause, and as they come, each is.
+        let waited = waits(40, 8);
+        assert_eq!(waited, (waited[0]..40).collect::<Vec<_>>());
+        assert!(waited[0] <= COME_AGAIN_PAUSE_MAX as usize);
     }
 
     #[tokio::test]
