@@ -3,7 +3,10 @@
 //! its disk has.
 
 use crate::agents::{Hub, METHOD_LOGS, METHOD_VOUCH, WeakHub};
-use crate::core::{Core, METHOD_HAND_OVER, METHOD_PROPOSE, METHOD_PROPOSE_ALL, METHOD_STANDING};
+use crate::core::{
+    Core, METHOD_HAND_OVER, METHOD_PROPOSE, METHOD_PROPOSE_ALL, METHOD_PROPOSE_ONCE,
+    METHOD_STANDING,
+};
 use crate::divergence::{self, METHOD_DIGEST};
 use crate::level::{self, METHOD_LEVEL};
 use crate::room::{self, METHOD_ROOM};
@@ -26,6 +29,7 @@ impl Peers {
         let methods = [
             METHOD_PROPOSE,
             METHOD_PROPOSE_ALL,
+            METHOD_PROPOSE_ONCE,
             METHOD_VOUCH,
             METHOD_LOGS,
             METHOD_LEVEL,
@@ -55,7 +59,9 @@ impl Handler for Peers {
     ) -> Result<Bytes, Refusal> {
         let hub = self.hub()?;
         match method {
-            METHOD_PROPOSE | METHOD_PROPOSE_ALL => hub.core().forwarded(method, body).await,
+            METHOD_PROPOSE | METHOD_PROPOSE_ALL | METHOD_PROPOSE_ONCE => {
+                hub.core().forwarded(method, body).await
+            }
             METHOD_LEVEL => Ok(level::answer(hub.core())),
             METHOD_ROOM => Ok(room::answer(hub.core())),
             METHOD_DIGEST => divergence::answer(hub.core(), &body)

@@ -4,6 +4,9 @@
 //! each leader there was, so that what hangs on the way to one that died holds up nobody who goes to the next. The answer comes as soon
 //! as all of a message is queued, and says of each proposal whether it was taken: what comes of it is in the log, which this server
 //! folds, and messages are under way for as long as the way takes and no longer.
+//!
+//! A message is read once: whoever was told that nothing was taken must not find it done because the message came a second time. So it
+//! names the term whose leader it is for, which no other server and no later life of that one leads, and a number of its own in that term.
 
 use super::Core;
 use super::propose::SendFailure;
@@ -14,7 +17,7 @@ use futures::task::AtomicWaker;
 use raft::{Node, NodeId};
 use seams::{NetworkError, Peer, Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -22,14 +25,19 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// The peers' method that forwards proposals to the leader.
+pub(crate) const METHOD_PROPOSE_ONCE: &str = "propose.once";
+/// The same without a number, as servers before this one ask it; asked of those that do not know the other.
 pub(crate) const METHOD_PROPOSE_ALL: &str = "propose.all";
-/// The same for one alone, as servers before this one ask it; asked of those that do not know the other.
+/// The same for one alone, as servers before those ask it.
 pub(crate) const METHOD_PROPOSE: &str = "propose";
 
 /// Messages under way at once to one leader: few, so that proposals gather; more than one, so that the way there is never idle.
 const MESSAGES_IN_FLIGHT_MAX: usize = 2;
 /// One message's proposals together; one alone may have more than that.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Servers whose numbers are remembered, and numbers of each: far more than are under way at once.
+const SENDERS_MAX: usize = 64;
+const NUMBERS_MAX: u64 = 1_024;
 /// One try to forward: past it the leader is asked again, under the same ids.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -39,7 +47,54 @@ pub(crate) struct Forward {
     node: Node,
     limits: QueueLimits,
     bytes: Arc<Semaphore>,
-    lanes: Arc<Mutex<BTreeMap<NodeId, mpsc::Sender<Waiting>>>>,
+    /// By the term and its leader; those of earlier terms end when one of a later begins.
+    lanes: Arc<Mutex<BTreeMap<(u64, NodeId), mpsc::Sender<Waiting>>>>,
+    /// What tells this life of this server from all others.
+    life: u64,
+    read: Arc<Mutex<Read>>,
+}
+
+/// Ahead of a message's proposals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Once {
+    /// In which it is to be read.
+    term: u64,
+    /// The sender, since it was started.
+    life: u64,
+    /// Of its messages in this lane.
+    number: u64,
+}
+
+/// The messages read in one term, by sender.
+#[derive(Default)]
+struct Read {
+    term: u64,
+    numbers: BTreeMap<u64, BTreeSet<u64>>,
+}
+
+impl Read {
+    /// False: it was read before, or so long ago that it can't be told.
+    fn is_first(&mut self, once: Once) -> bool {
+        if once.term != self.term {
+            *self = Self {
+                term: once.term,
+                ..Self::default()
+            };
+        }
+        if self.numbers.len() >= SENDERS_MAX && !self.numbers.contains_key(&once.life) {
+            // One that ended long since, most likely; what it sent is not under way any more.
+            self.numbers.pop_first();
+        }
+        let numbers = self.numbers.entry(once.life).or_default();
+        let newest = numbers.last().copied().unwrap_or_default();
+        if once.number + NUMBERS_MAX <= newest || !numbers.insert(once.number) {
+            return false;
+        }
+        if numbers.len() as u64 > NUMBERS_MAX {
+            numbers.pop_first();
+        }
+        true
+    }
 }
 
 /// How far a proposal came.
@@ -96,18 +151,30 @@ impl From<Became> for Result<Sent, SendFailure> {
 }
 
 impl Forward {
-    pub(crate) fn new(node: Node, limits: QueueLimits) -> Self {
+    pub(crate) fn new(node: Node, limits: QueueLimits, life: u64) -> Self {
         Self {
             node,
             limits,
             bytes: Arc::new(Semaphore::new(limits.bytes)),
             lanes: Arc::default(),
+            life,
+            read: Arc::default(),
         }
     }
 
-    /// Sends a proposal, encoded, to the leader. Returns when it was not taken, or when a leader of an earlier release has committed it.
+    fn is_first(&self, once: Once) -> bool {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.is_first(once)
+    }
+
+    /// Sends a proposal, encoded, to the leader of this term. Returns when it was not taken, or when a leader of an earlier release has committed it.
     /// Of one that was taken the log tells: whoever waits here for it waits until then, and is not woken before.
-    pub(super) async fn send(&self, to: &Peer, encoded: Bytes) -> Result<(), SendFailure> {
+    pub(super) async fn send(
+        &self,
+        term: u64,
+        to: &Peer,
+        encoded: Bytes,
+    ) -> Result<(), SendFailure> {
         let permit = self
             .bytes
             .clone()
@@ -120,20 +187,28 @@ impl Forward {
             teller,
             _bytes: permit,
         };
-        self.lane(to.id)
+        self.lane(term, to.id)
             .try_send(waiting)
             .map_err(|_| SendFailure::Busy)?;
         fate.await
     }
 
-    fn lane(&self, to: NodeId) -> mpsc::Sender<Waiting> {
+    fn lane(&self, term: u64, to: NodeId) -> mpsc::Sender<Waiting> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = || {
             let (sender, receiver) = mpsc::channel(self.limits.proposals);
-            tokio::spawn(gather(self.node.clone(), receiver));
+            let first = Once {
+                term,
+                life: self.life,
+                number: 1,
+            };
+            tokio::spawn(gather(self.node.clone(), receiver, first));
             sender
         };
-        lanes.entry(to).or_insert_with(begin).clone()
+        let lane = lanes.entry((term, to)).or_insert_with(begin).clone();
+        // What waits in the others is sent yet: they end when they are empty.
+        lanes.retain(|(of, _), _| *of >= term);
+        lane
     }
 }
 
@@ -205,7 +280,7 @@ impl Future for Fate {
     }
 }
 
-async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>) {
+async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, mut once: Once) {
     let in_flight = Arc::new(Semaphore::new(MESSAGES_IN_FLIGHT_MAX));
     let mut held: Option<Waiting> = None;
     loop {
@@ -234,12 +309,17 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>) {
             continue;
         };
         let node = node.clone();
+        let once = {
+            let this = once;
+            once.number += 1;
+            this
+        };
         tokio::spawn(async move {
             let encoded = group
                 .iter()
                 .map(|waiting| waiting.encoded.clone())
                 .collect();
-            let became = ask(&node, &to, encoded).await;
+            let became = ask(&node, &to, once, encoded).await;
             for (waiting, became) in group.into_iter().zip(became) {
                 waiting.teller.tell(became);
             }
@@ -249,22 +329,32 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>) {
 }
 
 /// One result for each, in order.
-async fn ask(node: &Node, to: &Peer, proposals: Vec<Bytes>) -> Vec<Result<Sent, SendFailure>> {
+async fn ask(
+    node: &Node,
+    to: &Peer,
+    once: Once,
+    proposals: Vec<Bytes>,
+) -> Vec<Result<Sent, SendFailure>> {
     let count = proposals.len();
     let len = proposals.iter().map(Bytes::len).sum();
-    let message = encode_large(&proposals, len).into();
-    let answer = node
-        .call(to, METHOD_PROPOSE_ALL, message, FORWARD_TIMEOUT)
+    let message = (once, proposals);
+    let encoded = encode_large(&message, len).into();
+    let mut answer = node
+        .call(to, METHOD_PROPOSE_ONCE, encoded, FORWARD_TIMEOUT)
         .await;
+    let (_, proposals) = message;
+    if is_unknown_method(&answer) {
+        let message = encode_large(&proposals, len).into();
+        answer = node
+            .call(to, METHOD_PROPOSE_ALL, message, FORWARD_TIMEOUT)
+            .await;
+    }
     match answer {
         Ok(answer) => match decode::<Vec<Became>>(&answer) {
             Ok(became) if became.len() == count => became.into_iter().map(Into::into).collect(),
             Ok(_) | Err(_) => (0..count).map(|_| Err(SendFailure::Lost)).collect(),
         },
-        Err(NetworkError::Refused {
-            code: RefusalCode::UnknownMethod,
-            ..
-        }) => {
+        Err(_) if is_unknown_method(&answer) => {
             let each = proposals
                 .into_iter()
                 .map(|proposal| ask_alone(node, to, proposal));
@@ -272,6 +362,11 @@ async fn ask(node: &Node, to: &Peer, proposals: Vec<Bytes>) -> Vec<Result<Sent, 
         }
         Err(error) => (0..count).map(|_| Err(failure(error.clone()))).collect(),
     }
+}
+
+fn is_unknown_method(answer: &Result<Bytes, NetworkError>) -> bool {
+    let unknown = RefusalCode::UnknownMethod;
+    matches!(answer, Err(NetworkError::Refused { code, .. }) if *code == unknown)
 }
 
 /// As a server of an earlier release is asked, which answers once it has committed.
@@ -303,7 +398,7 @@ fn failure(error: NetworkError) -> SendFailure {
     }
 }
 
-/// The leader's side of both methods. It decodes and bounds a proposal before it appends it: what is in the log can be applied.
+/// The leader's side of these methods. It decodes and bounds a proposal before it appends it: what is in the log can be applied.
 impl Core {
     pub(crate) async fn forwarded(&self, method: &str, body: Bytes) -> Result<Bytes, Refusal> {
         if method == METHOD_PROPOSE {
@@ -311,24 +406,35 @@ impl Core {
             let submitted = self.queue().submit(&proposal, body).await;
             return submitted.map(|()| Bytes::new()).map_err(refusal);
         }
-        let proposals: Vec<Bytes> = decode(&body).map_err(|error| invalid(error.to_string()))?;
+        let (once, proposals): (Option<Once>, Vec<Bytes>) = if method == METHOD_PROPOSE_ONCE {
+            let (once, proposals) = decode(&body).map_err(|error| invalid(error.to_string()))?;
+            (Some(once), proposals)
+        } else {
+            let proposals = decode(&body).map_err(|error| invalid(error.to_string()))?;
+            (None, proposals)
+        };
         if proposals.len() > Entry::MOST_PROPOSALS {
             let (count, most) = (proposals.len(), Entry::MOST_PROPOSALS);
             return Err(invalid(format!(
                 "{count} proposals at once, the most is {most}"
             )));
         }
-        let leads = self
-            .node()
-            .led()
-            .is_some_and(|(_, leader)| leader.id == self.node().id());
-        if !leads {
+        let led = self.node().led();
+        let leads = led.filter(|(_, leader)| leader.id == self.node().id());
+        let Some((term, _)) = leads else {
+            return Err(refusal(SendError::NotLeader));
+        };
+        if once.is_some_and(|once| once.term != term) {
             return Err(refusal(SendError::NotLeader));
         }
         let proposals: Vec<(Proposal, Bytes)> = proposals
             .into_iter()
             .map(|encoded| Ok((read(&encoded)?, encoded)))
             .collect::<Result<_, Refusal>>()?;
+        if once.is_some_and(|once| !self.forward().is_first(once)) {
+            // Whoever sent it has its answer, or will ask again.
+            return Err(refusal(SendError::Unknown));
+        }
         let became: Vec<Became> = proposals
             .into_iter()
             .map(|(proposal, encoded)| self.queue().push(&proposal, encoded, None).into())
@@ -399,9 +505,13 @@ mod tests {
             .iter()
             .partition(|server| server.core().node().status().leads());
         let (leader, follower) = (leaders[0].core(), followers[0].core());
-        for earlier in [false, true] {
-            if earlier {
-                leader.node().handle(METHOD_PROPOSE_ALL, Arc::new(Earlier));
+        for (earlier, unknown) in [
+            (0, None),
+            (1, Some(METHOD_PROPOSE_ONCE)),
+            (2, Some(METHOD_PROPOSE_ALL)),
+        ] {
+            if let Some(method) = unknown {
+                leader.node().handle(method, Arc::new(Earlier));
             }
             let asked = (0..50).map(|number| async move {
                 let actor = Actor::Server {
@@ -425,5 +535,109 @@ mod tests {
                 assert!(follower.view().revision >= event.revision());
             }
         }
+    }
+
+    #[test]
+    fn a_number_is_read_once_in_its_term() {
+        let mut read = Read::default();
+        let last = 2 * NUMBERS_MAX;
+        // term, sender, number; whether it is read
+        for (term, life, number, first) in [
+            (1, 7, 1, true),
+            (1, 7, 1, false),
+            (1, 7, 3, true),
+            (1, 7, 2, true),
+            (1, 7, 2, false),
+            (1, 8, 2, true),
+            (1, 7, last, true),
+            // Too long ago to tell.
+            (1, 7, last - NUMBERS_MAX, false),
+            (1, 7, last - NUMBERS_MAX + 1, true),
+            (1, 7, last, false),
+            (2, 7, 1, true),
+            (2, 7, 1, false),
+        ] {
+            let once = Once { term, life, number };
+            assert_eq!(read.is_first(once), first, "{once:?}");
+        }
+        for life in 0..1_000 {
+            for number in 1..10 {
+                let once = Once {
+                    term: 2,
+                    life,
+                    number,
+                };
+                read.is_first(once);
+            }
+        }
+        assert_eq!(read.numbers.len(), SENDERS_MAX);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_message_that_comes_again_is_not_read() {
+        let servers = cluster(3).await;
+        let (leaders, followers): (Vec<_>, Vec<_>) = servers
+            .iter()
+            .partition(|server| server.core().node().status().leads());
+        let (leader, follower) = (leaders[0].core(), followers[0].core());
+        let (term, peer) = leader.node().led().unwrap();
+        let proposal = |name: &str| {
+            let proposal = Proposal {
+                id: eventstore::ProposalId {
+                    uuid: leader.draw().uuid(),
+                    attempt: 0,
+                },
+                actor: Actor::Server {
+                    name: "test".into(),
+                },
+                cause: Cause::default(),
+                intent: Intent::Hold,
+                first_sent: leader.store().position().index,
+                salt: leader.draw().salt(),
+                expectations: Vec::new(),
+                act: Act::Hold {
+                    name: name.into(),
+                    revision: 1,
+                },
+            };
+            Bytes::from(encode(&proposal))
+        };
+        let send = async |term, number, proposal: Bytes| {
+            let once = Once {
+                term,
+                life: 7,
+                number,
+            };
+            let message = encode(&(once, vec![proposal])).into();
+            let answer = follower
+                .node()
+                .call(&peer, METHOD_PROPOSE_ONCE, message, FORWARD_TIMEOUT)
+                .await;
+            answer.map(|answer| decode::<Vec<Became>>(&answer).unwrap())
+        };
+        assert_eq!(send(term, 1, proposal("a")).await, Ok(vec![Became::Queued]));
+        // Whatever it says: another proposal here, so that nothing but the number tells.
+        for (term, number) in [(term, 1), (term - 1, 2), (term + 1, 2)] {
+            let refused = send(term, number, proposal("b")).await;
+            assert!(
+                matches!(refused, Err(NetworkError::Refused { .. })),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(send(term, 2, proposal("c")).await, Ok(vec![Became::Queued]));
+        let holds = |core: &Core| -> Vec<String> {
+            let retention = core.view().retention;
+            retention
+                .holds()
+                .map(|(name, _)| name.to_string())
+                .collect()
+        };
+        for _ in 0..1_000 {
+            if holds(leader).contains(&"c".to_owned()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(holds(leader), ["a", "c"]);
     }
 }

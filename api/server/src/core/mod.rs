@@ -22,7 +22,7 @@ pub(crate) use machine::current_database;
 pub(crate) use members::{METHOD_HAND_OVER, METHOD_STANDING};
 pub use queue::QueueLimits;
 
-pub(crate) use forward::{METHOD_PROPOSE, METHOD_PROPOSE_ALL};
+pub(crate) use forward::{METHOD_PROPOSE, METHOD_PROPOSE_ALL, METHOD_PROPOSE_ONCE};
 pub(crate) use queue::Queue;
 
 use crate::config::DiskReserve;
@@ -92,7 +92,7 @@ impl Core {
         let fence = Fence::read(&*seams.directory).map_err(eventstore_disk::StoreError::from)?;
         let rooms = Rooms::new(&config.name, config.disk_reserve, seams.directory.clone());
         let queue = Queue::start(node.clone(), config.queue, fence.clone(), rooms.clone());
-        let forward = Forward::new(node.clone(), config.queue);
+        let forward = Forward::new(node.clone(), config.queue, seams.entropy.next_u64());
         let draw = Draw::new(seams.entropy.clone());
         Ok(Self(Arc::new(Inner {
             name: config.name,

@@ -147,7 +147,7 @@ impl Core {
         }
         tokio::select! {
             biased;
-            sent = self.forward().send(&leader, encoded.clone()) => sent,
+            sent = self.forward().send(term, &leader, encoded.clone()) => sent,
             () = self.given_up(term, leader.id) => Err(SendFailure::Lost),
         }
     }
