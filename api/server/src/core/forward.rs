@@ -38,8 +38,8 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Servers whose numbers are remembered, and numbers of each: far more than are under way at once.
 const SENDERS_MAX: usize = 64;
 const NUMBERS_MAX: u64 = 1_024;
-/// One try to forward: past it the leader is asked again, under the same ids.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// One try to forward, which is answered as soon as it is queued: past it the leader is asked again, under the same ids.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Cheap to clone; its lanes end with the last clone.
 #[derive(Clone)]
