@@ -29,7 +29,7 @@ use crate::types::{LogId, NodeId, Position, Types, Vote};
 /// How long a read waits in all, for the round and for this server to apply.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the leader is given for one round.
-const ROUND_DEADLINE: Duration = Duration::from_secs(2);
+const ROUND_DEADLINE: Duration = Duration::from_secs(1);
 /// Reads that may wait at once.
 const READS_MAX: usize = 100_000;
 

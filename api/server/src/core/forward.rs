@@ -39,7 +39,11 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const SENDERS_MAX: usize = 64;
 const NUMBERS_MAX: u64 = 1_024;
 /// One try to forward, which is answered as soon as it is queued: past it the leader is asked again, under the same ids.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(2);
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same of a server that answers once it has committed.
+const ALONE_TIMEOUT: Duration = Duration::from_secs(5);
+/// So much of a message may take as long again.
+const FORWARD_BYTES_A_TIMEOUT: usize = 1 << 20;
 
 /// Cheap to clone; its lanes end with the last clone.
 #[derive(Clone)]
@@ -336,18 +340,15 @@ async fn ask(
     proposals: Vec<Bytes>,
 ) -> Vec<Result<Sent, SendFailure>> {
     let count = proposals.len();
-    let len = proposals.iter().map(Bytes::len).sum();
+    let len: usize = proposals.iter().map(Bytes::len).sum();
+    let timeout = FORWARD_TIMEOUT * (1 + len / FORWARD_BYTES_A_TIMEOUT) as u32;
     let message = (once, proposals);
     let encoded = encode_large(&message, len).into();
-    let mut answer = node
-        .call(to, METHOD_PROPOSE_ONCE, encoded, FORWARD_TIMEOUT)
-        .await;
+    let mut answer = node.call(to, METHOD_PROPOSE_ONCE, encoded, timeout).await;
     let (_, proposals) = message;
     if is_unknown_method(&answer) {
         let message = encode_large(&proposals, len).into();
-        answer = node
-            .call(to, METHOD_PROPOSE_ALL, message, FORWARD_TIMEOUT)
-            .await;
+        answer = node.call(to, METHOD_PROPOSE_ALL, message, timeout).await;
     }
     match answer {
         Ok(answer) => match decode::<Vec<Became>>(&answer) {
@@ -371,9 +372,7 @@ fn is_unknown_method(answer: &Result<Bytes, NetworkError>) -> bool {
 
 /// As a server of an earlier release is asked, which answers once it has committed.
 async fn ask_alone(node: &Node, to: &Peer, proposal: Bytes) -> Result<Sent, SendFailure> {
-    let answer = node
-        .call(to, METHOD_PROPOSE, proposal, FORWARD_TIMEOUT)
-        .await;
+    let answer = node.call(to, METHOD_PROPOSE, proposal, ALONE_TIMEOUT).await;
     answer.map(|_| Sent::Committed).map_err(failure)
 }
 
