@@ -52,11 +52,13 @@ pub(crate) struct Forward {
     limits: QueueLimits,
     bytes: Arc<Semaphore>,
     /// By the term and its leader; those of earlier terms end when one of a later begins.
-    lanes: Arc<Mutex<BTreeMap<(u64, NodeId), mpsc::Sender<Waiting>>>>,
+    lanes: Arc<Mutex<Lanes>>,
     /// What tells this life of this server from all others.
     life: u64,
     read: Arc<Mutex<Read>>,
 }
+
+type Lanes = BTreeMap<(u64, NodeId), mpsc::Sender<Waiting>>;
 
 /// Ahead of a message's proposals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
