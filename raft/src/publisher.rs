@@ -44,12 +44,12 @@ impl Publisher {
         loop {
             self.update();
             if self.wants_snapshot() && self.raft.trigger().snapshot().await.is_err() {
-                return;
+                break;
             }
             if let Some(upto) = self.wants_purge()
                 && self.raft.trigger().purge_log(upto).await.is_err()
             {
-                return;
+                break;
             }
             self.log.write_committed();
             let next = Instant::now() + LOOK_EVERY;
