@@ -19,7 +19,7 @@ use futures::Stream;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use seams::{Batch, Disk, DiskError, Order, Range, Runtime, Synced, Worker};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::codec::{self, FlatVote, entry_bytes};
@@ -73,6 +73,8 @@ struct Kept {
     log: Mutex<Log>,
     /// How long each write took that was synced.
     syncs: Durations,
+    /// Why nothing is written any more. Told at once: of some writes nobody waits for the end.
+    failed: watch::Sender<Option<String>>,
 }
 
 #[derive(Default)]
@@ -99,7 +101,6 @@ pub(crate) struct Log {
     writing: bool,
     /// The lowest index in the group that is being written.
     in_flight: Option<u64>,
-    failed: Option<String>,
 }
 
 struct Write {
@@ -125,6 +126,7 @@ impl LogStore {
             disk,
             log: Mutex::new(log),
             syncs: Durations::default(),
+            failed: watch::Sender::new(None),
         };
         let shared = Shared {
             kept: Arc::new(kept),
@@ -150,6 +152,11 @@ impl LogStore {
     /// The disk's own counters.
     pub(crate) fn statistics(&self) -> seams::Statistics {
         self.shared.kept.disk.statistics()
+    }
+
+    /// Why nothing can be written any more, once something could not.
+    pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.shared.kept.failed.subscribe()
     }
 
     /// How long synced writes took.
@@ -330,13 +337,13 @@ impl Kept {
                 None if batch.is_empty() && synced == Synced::No => Ok(()),
                 None => self.write(batch, synced).map_err(|error| error.to_string()),
             };
+            if let Err(reason) = &result {
+                self.has_failed(reason);
+            }
             {
                 let mut log = self.lock();
                 log.in_flight = None;
                 log.evict();
-                if let Err(reason) = &result {
-                    log.failed.get_or_insert_with(|| reason.clone());
-                }
             }
             for done in done {
                 done.complete(&result);
@@ -374,15 +381,20 @@ impl Kept {
             group[0].batch.put(COMMITTED_KEY, committed);
         }
         log.in_flight = group.iter().filter_map(|write| write.first_index).min();
-        Some((group, log.failed.clone()))
+        Some((group, self.failed.borrow().clone()))
+    }
+
+    fn has_failed(&self, reason: &str) {
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert_with(|| reason.to_owned());
+            first
+        });
     }
 
     fn fail(&self, reason: &str) {
-        let queue = {
-            let mut log = self.lock();
-            log.failed.get_or_insert_with(|| reason.to_owned());
-            std::mem::take(&mut log.queue)
-        };
+        self.has_failed(reason);
+        let queue = std::mem::take(&mut self.lock().queue);
         for write in queue {
             write.done.complete(&Err(reason.to_owned()));
         }

@@ -219,6 +219,7 @@ impl Node {
             membership: None,
             metrics: raft.metrics(),
             failed: machine.failed(),
+            unwritten: log.failed(),
             refused: wires.refused.subscribe(),
             log: log.clone(),
             publish: publish.clone(),

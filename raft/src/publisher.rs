@@ -23,7 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) struct Publisher {
     pub(crate) raft: Raft,
     pub(crate) metrics: Metrics,
+    /// Why the machine can't go on, and why the log can't be written, which raft learns with its next append only.
     pub(crate) failed: watch::Receiver<Option<String>>,
+    pub(crate) unwritten: watch::Receiver<Option<String>>,
     pub(crate) refused: watch::Receiver<Option<String>>,
     pub(crate) log: LogStore,
     pub(crate) publish: watch::Sender<Status>,
@@ -61,6 +63,7 @@ impl Publisher {
                 biased;
                 changed = place.changed() => if changed.is_err() { break },
                 changed = self.failed.changed() => if changed.is_err() { break },
+                changed = self.unwritten.changed() => if changed.is_err() { break },
                 changed = self.refused.changed() => if changed.is_err() { break },
                 changed = moved => if changed.is_err() { break },
             }
@@ -71,6 +74,7 @@ impl Publisher {
     fn update(&mut self) {
         let metrics = self.metrics.borrow_and_update();
         let failed = self.failed.borrow_and_update().clone();
+        let unwritten = self.unwritten.borrow_and_update().clone();
         let refused = self.refused.borrow_and_update().clone();
         let membership = &metrics.membership_config;
         let moved = self
@@ -82,7 +86,7 @@ impl Publisher {
             if moved {
                 changed |= status.take_members(membership);
             }
-            if let Some(reason) = failed.or(refused)
+            if let Some(reason) = failed.or(unwritten).or(refused)
                 && status.failed.as_ref() != Some(&reason)
             {
                 status.failed = Some(reason);

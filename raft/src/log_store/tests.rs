@@ -1,6 +1,7 @@
 //! The log store under openraft's own suite, on a damaged disk, on one that fails, and on one that is slow.
 
 use std::sync::{Condvar, Mutex as StdMutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::StorageError;
@@ -347,6 +348,27 @@ async fn how_far_it_is_committed_goes_with_the_next_write() {
     log.write_committed();
     log.flush().await.unwrap();
     assert_eq!(writes(), before + 1, "the flush alone: it is written");
+}
+
+#[tokio::test]
+async fn a_write_that_nobody_waits_for_is_told_when_it_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = held(&folder);
+    disk.set(|control| control.open = true);
+    let mut log = LogStore::open(disk.clone(), &ThreadRuntime).unwrap();
+    append(&mut log, (0..3).map(entry))
+        .await
+        .await
+        .unwrap()
+        .unwrap();
+    let mut failed = log.failed();
+    assert_eq!(*failed.borrow(), None);
+    disk.set(|control| control.fail = true);
+    log.purge(entry(1).log_id).await.unwrap();
+    let told = failed.wait_for(Option::is_some);
+    let told = tokio::time::timeout(Duration::from_secs(10), told).await;
+    let told = told.unwrap().unwrap().clone().unwrap();
+    assert!(told.contains("no space left"), "{told}");
 }
 
 #[tokio::test]
