@@ -11,7 +11,6 @@
 //! It must never read a clock, draw randomness, or serve a record whose checksum is wrong.
 
 pub mod backup;
-mod blocking;
 mod config;
 mod current;
 mod error;

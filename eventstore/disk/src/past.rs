@@ -3,7 +3,6 @@
 //! All of them go by revision. A revision inside an event is a moment that never was for anyone: `event_end` gives the one that was.
 //! These functions read the disk and move other tasks out of their way first.
 
-use crate::blocking::blocking;
 use crate::history::Recorded;
 use crate::key_sets;
 use crate::layout::Name;
@@ -11,6 +10,7 @@ use crate::record::Versioned;
 use crate::store::Published;
 use crate::{ReadError, Store, StoreError};
 use eventstore::{Event, Key, Object, Text, Time};
+use seams::blocking;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Outcomes for those who proposed: registered before a proposal is sent, told when it is applied here.
 
-use crate::blocking::blocking;
 use crate::{ReadError, Store, StoreError};
 use eventstore::{Applied, Event, Outcome, ProposalId};
+use seams::blocking;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;

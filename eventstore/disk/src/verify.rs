@@ -3,7 +3,6 @@
 //! Recomputes the chain over the events, checks each version against the event that made it, and each body against its salted hash;
 //! then that what is current is the newest of each key. It stops at the first revision that is wrong and names it.
 
-use crate::blocking::blocking;
 use crate::history::{History, OfVersion, Recorded};
 use crate::record::{Meta, Versioned, unseal_coded};
 use crate::store::Published;
@@ -11,6 +10,7 @@ use crate::{Store, StoreError, current, key_sets, layout};
 use bytes::Bytes;
 use eventstore::{ChangeRecord, Digest, Happened, Key, Object};
 use seams::Reader;
+use seams::blocking;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 

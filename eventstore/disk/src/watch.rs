@@ -4,11 +4,11 @@
 //! block of history at a time, so a slow one costs memory to no one. Cancelling a read loses nothing: the cursor moves only when a batch
 //! is handed out. Selectors, encodings and bookmarks are for the API; here is only what they need: where an event ends.
 
-use crate::blocking::blocking;
 use crate::ring::{Block, Next};
 use crate::store::{Inner, Published};
 use crate::{ReadError, Store, StoreError};
 use eventstore::{Event, Folded, Happened, Key, Object, Text};
+use seams::blocking;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};

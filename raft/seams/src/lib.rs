@@ -33,7 +33,9 @@ pub use network::{
     ByteStream, Handler, MESSAGE_BYTES_MAX, Network, NetworkError, Peer, PeerIdentity, Refusal,
     RefusalCode,
 };
-pub use runtime::{Job, Runtime, ThreadRuntime, WORKER_JOBS_MAX, Worker, WorkerError, run};
+pub use runtime::{
+    Job, Runtime, ThreadRuntime, WORKER_JOBS_MAX, Worker, WorkerError, blocking, run,
+};
 pub use tonic::{PEER_PATH_PREFIX, PeerService, PeerTls, TonicNetwork};
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@
 use std::sync::mpsc;
 use std::thread;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 /// How many jobs may wait at one worker. Callers bound what they have in flight far below this.
@@ -52,6 +53,17 @@ where
         let _ = sender.send(work());
     }))?;
     receiver.await.map_err(|_| WorkerError::Ended)
+}
+
+/// Runs work that takes long, a read of the disk or much that is computed, where it is, out of the others' way: on a runtime of many
+/// threads their tasks are moved to another thread first, on the simulation's single one they wait. Moving costs some ten microseconds.
+pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(work)
+        }
+        Ok(_) | Err(_) => work(),
+    }
 }
 
 /// Real threads.
@@ -113,6 +125,7 @@ impl Worker for Thread {
 mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     #[tokio::test]
     async fn jobs_run_in_order_and_hand_back_their_results() {
@@ -126,6 +139,22 @@ mod tests {
         }
         assert_eq!(run(&*worker, || 7).await, Ok(7));
         assert_eq!(*seen.lock().unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    /// With one thread of its own, the runtime would stand still here for good if the others' tasks were not moved.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn others_go_on_while_one_blocks() {
+        let (other_ran, wait) = mpsc::channel();
+        let blocked = tokio::spawn(async move {
+            tokio::spawn(async move { other_ran.send(7) });
+            blocking(move || wait.recv_timeout(Duration::from_secs(10)))
+        });
+        assert_eq!(blocked.await.unwrap(), Ok(7));
+    }
+
+    #[tokio::test]
+    async fn on_a_single_thread_work_runs_where_it_is() {
+        assert_eq!(blocking(thread::current).id(), thread::current().id());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventstore::{Object, Time, View};
 use kinds::error::{FieldError, StatusError};
+use seams::blocking;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -139,6 +140,22 @@ fn page(
     limit: usize,
 ) -> Result<Page, StatusError> {
     let resource = target.kind.resource();
+    let work = || page_of(moment, target, &resource, selection, after, limit);
+    if moment.has_many(&resource) {
+        blocking(work)
+    } else {
+        work()
+    }
+}
+
+fn page_of(
+    moment: &Moment,
+    target: &Target,
+    resource: &str,
+    selection: &Selection,
+    after: Option<Place>,
+    limit: usize,
+) -> Result<Page, StatusError> {
     let namespace = match target.namespace.as_str() {
         "" if target.kind.namespaced => selection.namespace(),
         "" => None,
@@ -172,7 +189,7 @@ fn page(
     };
     let (mut after, mut more) = (after, 0);
     loop {
-        let chunk = moment.chunk(&resource, namespace, after.as_ref(), at_once)?;
+        let chunk = moment.chunk(resource, namespace, after.as_ref(), at_once)?;
         after = chunk
             .objects
             .last()

@@ -5,6 +5,7 @@
 
 use super::negotiate::{Accept, Encoding, Form};
 use super::pretty::Indenter;
+use crate::timetravel::MANY;
 use bytes::{Bytes, BytesMut};
 use eventstore::Object;
 use flate2::{Compression, write::GzEncoder};
@@ -14,6 +15,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kinds::error::StatusError;
 use kinds::kind::Kind;
 use kinds::table::{self, IncludeObject};
+use seams::blocking;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::sync::Arc;
@@ -155,13 +157,17 @@ impl Reply {
                 warnings: Vec::new(),
             };
         }
-        let values: Vec<Value> = objects.iter().map(|object| object.to_value()).collect();
-        let list = match accept.form {
-            Form::Table => table::table(kind, &values, metadata, include, true, now_ms),
-            Form::Partial => table::partial_list(&values, metadata),
-            Form::Whole => list_value(kind, metadata, values),
+        let many = objects.len() > MANY;
+        let made = || {
+            let values: Vec<Value> = objects.iter().map(|object| object.to_value()).collect();
+            let list = match accept.form {
+                Form::Table => table::table(kind, &values, metadata, include, true, now_ms),
+                Form::Partial => table::partial_list(&values, metadata),
+                Form::Whole => list_value(kind, metadata, values),
+            };
+            Self::value(accept, 200, &list)
         };
-        Self::value(accept, 200, &list)
+        if many { blocking(made) } else { made() }
     }
 
     pub fn error(error: &StatusError) -> Self {
@@ -206,12 +212,12 @@ impl Reply {
         let body = match self.content {
             Content::Bytes(bytes) if gzip && bytes.len() > GZIP_FROM_BYTES => {
                 insert(&mut headers, header::CONTENT_ENCODING.as_str(), "gzip");
-                full(compress([bytes]))
+                full(blocking(|| compress([bytes])))
             }
             Content::Bytes(bytes) => full(bytes),
             Content::List(pieces) if gzip && pieces.len() > GZIP_FROM_BYTES => {
                 insert(&mut headers, header::CONTENT_ENCODING.as_str(), "gzip");
-                full(compress(pieces))
+                full(blocking(|| compress(pieces)))
             }
             Content::List(pieces) => StreamBody::new(futures::stream::iter(
                 pieces.map(|piece| Ok(Frame::data(piece))),

@@ -9,6 +9,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 use tokio::time::Instant;
 
+/// Objects that are gone through, or made another form of, out of other calls' way if there are more: each takes some microseconds.
+pub(crate) const MANY: usize = 500;
+
 #[derive(Clone)]
 pub(crate) enum Moment {
     Now(View),
@@ -106,6 +109,14 @@ impl Moment {
         match self {
             Self::Now(view) => view.revision,
             Self::Past { revision, .. } => *revision,
+        }
+    }
+
+    /// Whether to go through all of a resource takes so long that other calls should not wait for it.
+    pub fn has_many(&self, resource: &str) -> bool {
+        match self {
+            Self::Now(view) => view.count(resource) > MANY,
+            Self::Past { .. } => true,
         }
     }
 

@@ -2,11 +2,11 @@
 
 use super::FileError;
 use super::file::{self, Builder};
-use crate::blocking::blocking;
 use crate::history::Recorded;
 use crate::store::Published;
 use crate::{ReadError, Store, StoreError};
 use eventstore::{Archived, Digest, Retention, Text, Time, bodies_of};
+use seams::blocking;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use uuid::Uuid;
