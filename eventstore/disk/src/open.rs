@@ -1,4 +1,5 @@
-//! A start: the state as the disk has it. It reads what lives and the outcomes kept, never history, so its time follows the living.
+//! A start: the state as the disk has it. It reads what lives, the outcomes kept, and of history the last events only (`current`), so its
+//! time follows the living.
 
 use crate::history::History;
 use crate::record::{Damage, Meta, ResourceBooks, unseal_coded};

@@ -17,7 +17,7 @@ use futures::task::AtomicWaker;
 use raft::{Node, NodeId};
 use seams::{NetworkError, Peer, Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -71,11 +71,11 @@ struct Once {
     number: u64,
 }
 
-/// The messages read in one term, by sender.
+/// The messages read in one term, by sender; who sent last stands last.
 #[derive(Default)]
 struct Read {
     term: u64,
-    numbers: BTreeMap<u64, BTreeSet<u64>>,
+    senders: VecDeque<(u64, BTreeSet<u64>)>,
 }
 
 impl Read {
@@ -87,19 +87,20 @@ impl Read {
                 ..Self::default()
             };
         }
-        if self.numbers.len() >= SENDERS_MAX && !self.numbers.contains_key(&once.life) {
-            // One that ended long since, most likely; what it sent is not under way any more.
-            self.numbers.pop_first();
-        }
-        let numbers = self.numbers.entry(once.life).or_default();
+        let known = self.senders.iter().position(|(life, _)| *life == once.life);
+        let known = known.and_then(|at| self.senders.remove(at));
+        let (_, mut numbers) = known.unwrap_or_default();
         let newest = numbers.last().copied().unwrap_or_default();
-        if once.number + NUMBERS_MAX <= newest || !numbers.insert(once.number) {
-            return false;
-        }
+        let is_first = once.number + NUMBERS_MAX > newest && numbers.insert(once.number);
         if numbers.len() as u64 > NUMBERS_MAX {
             numbers.pop_first();
         }
-        true
+        self.senders.push_back((once.life, numbers));
+        if self.senders.len() > SENDERS_MAX {
+            // It ended long since: a cluster has few servers.
+            self.senders.pop_front();
+        }
+        is_first
     }
 }
 
@@ -173,8 +174,8 @@ impl Forward {
         read.is_first(once)
     }
 
-    /// Sends a proposal, encoded, to the leader of this term. Returns when it was not taken, or when a leader of an earlier release has committed it.
-    /// Of one that was taken the log tells: whoever waits here for it waits until then, and is not woken before.
+    /// Sends a proposal, encoded, to the leader of this term. Returns when it was not taken, or when a leader of an earlier release has
+    /// committed it. Of one that was taken the log tells: whoever waits here for it waits until then, and is not woken before.
     pub(super) async fn send(
         &self,
         term: u64,
@@ -315,17 +316,14 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, mut once: Onc
             continue;
         };
         let node = node.clone();
-        let once = {
-            let this = once;
-            once.number += 1;
-            this
-        };
+        let this = once;
+        once.number += 1;
         tokio::spawn(async move {
             let encoded = group
                 .iter()
                 .map(|waiting| waiting.encoded.clone())
                 .collect();
-            let became = ask(&node, &to, once, encoded).await;
+            let became = ask(&node, &to, this, encoded).await;
             for (waiting, became) in group.into_iter().zip(became) {
                 waiting.teller.tell(became);
             }
@@ -344,10 +342,8 @@ async fn ask(
     let count = proposals.len();
     let len: usize = proposals.iter().map(Bytes::len).sum();
     let timeout = FORWARD_TIMEOUT * (1 + len / FORWARD_BYTES_A_TIMEOUT) as u32;
-    let message = (once, proposals);
-    let encoded = encode_large(&message, len).into();
-    let mut answer = node.call(to, METHOD_PROPOSE_ONCE, encoded, timeout).await;
-    let (_, proposals) = message;
+    let message = encode_large(&(once, &proposals), len).into();
+    let mut answer = node.call(to, METHOD_PROPOSE_ONCE, message, timeout).await;
     if is_unknown_method(&answer) {
         let message = encode_large(&proposals, len).into();
         answer = node.call(to, METHOD_PROPOSE_ALL, message, timeout).await;
@@ -571,7 +567,7 @@ mod tests {
                 read.is_first(once);
             }
         }
-        assert_eq!(read.numbers.len(), SENDERS_MAX);
+        assert_eq!(read.senders.len(), SENDERS_MAX);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,19 @@ fn keeping_warm(most_warm: usize) -> StoreConfig {
     }
 }
 
+/// Closes the store, does something to what it left, and opens it again.
+fn reopened(
+    kept: Kept,
+    directory: &Arc<dyn Directory>,
+    most_warm: usize,
+    between: impl FnOnce(&dyn Directory),
+) -> Kept {
+    kept.store.flush().unwrap();
+    drop(kept);
+    between(&**directory);
+    Kept::open(directory, keeping_warm(most_warm))
+}
+
 fn living(kept: &Kept) -> Vec<Arc<Object>> {
     kept.store.view().objects().cloned().collect()
 }
@@ -46,13 +59,11 @@ fn a_key_is_written_once_it_has_cooled() {
     }
     let before = living(&kept);
     assert_eq!(before.len(), 21);
-    kept.store.flush().unwrap();
-    drop(kept);
-    // The last eight changes are warm: four of them of the key that changes often.
-    let cold: Vec<String> = (0..16).map(|number| format!("cold-{number:02}")).collect();
-    assert_eq!(records(&*directory), cold);
-
-    let mut kept = Kept::open(&directory, keeping_warm(8));
+    let mut kept = reopened(kept, &directory, 8, |directory| {
+        // The last eight changes are warm: four of them of the key that changes often.
+        let cold: Vec<String> = (0..16).map(|number| format!("cold-{number:02}")).collect();
+        assert_eq!(records(directory), cold);
+    });
     assert_eq!(living(&kept), before);
     // One that has cooled goes, one that is warm goes, and both are warm again.
     for (number, name) in [(100, "cold-00"), (101, "hot")] {
@@ -60,18 +71,17 @@ fn a_key_is_written_once_it_has_cooled() {
     }
     let before = living(&kept);
     assert_eq!(before.len(), 19);
-    kept.store.flush().unwrap();
-    drop(kept);
-    assert!(records(&*directory).contains(&"cold-00".to_owned()));
-    let mut kept = Kept::open(&directory, keeping_warm(8));
+    let mut kept = reopened(kept, &directory, 8, |directory| {
+        assert!(records(directory).contains(&"cold-00".to_owned()));
+    });
     assert_eq!(living(&kept), before);
     for number in 0..20 {
         kept.take(objects(200 + number, vec![put(&map("other"), "")]));
     }
-    kept.store.flush().unwrap();
-    drop(kept);
-    let cold: Vec<String> = (1..20).map(|number| format!("cold-{number:02}")).collect();
-    assert_eq!(records(&*directory), cold);
+    reopened(kept, &directory, 8, |directory| {
+        let cold: Vec<String> = (1..20).map(|number| format!("cold-{number:02}")).collect();
+        assert_eq!(records(directory), cold);
+    });
 }
 
 #[test]
@@ -92,9 +102,7 @@ fn what_events_are_needed_for_is_written_before_they_go() {
     kept.take(of(proposal(100, Act::Prune(horizons)), server()));
     while kept.store.prune(7).unwrap().more {}
     let before = living(&kept);
-    kept.store.flush().unwrap();
-    drop(kept);
-    let kept = Kept::open(&directory, keeping_warm(1_000));
+    let kept = reopened(kept, &directory, 1_000, |_| {});
     assert_eq!(living(&kept), before);
     kept.store.verify(0..=u64::MAX, |_| {}).unwrap();
 }
@@ -109,23 +117,19 @@ fn a_database_of_before_has_a_record_for_each_change() {
         kept.take(objects(2 + number, vec![put(&map(&name), "")]));
     }
     let before = living(&kept);
-    kept.store.flush().unwrap();
-    drop(kept);
-    let disk = directory
-        .open("state", &DiskOptions::without_wal())
-        .unwrap();
-    let mut batch = Batch::new();
-    batch.delete(b"u".to_vec());
-    disk.write(batch, Synced::Yes).unwrap();
-    drop(disk);
-    let mut kept = Kept::open(&directory, keeping_warm(8));
+    let mut kept = reopened(kept, &directory, 8, |directory| {
+        let disk = directory
+            .open("state", &DiskOptions::without_wal())
+            .unwrap();
+        let mut batch = Batch::new();
+        batch.delete(b"u".to_vec());
+        disk.write(batch, Synced::Yes).unwrap();
+    });
     assert_eq!(living(&kept), before);
     kept.take(objects(100, vec![remove(&map("map-1"))]));
     kept.take(objects(101, vec![put(&map("map-2"), "")]));
     let before = living(&kept);
-    kept.store.flush().unwrap();
-    drop(kept);
-    let kept = Kept::open(&directory, keeping_warm(8));
+    let kept = reopened(kept, &directory, 8, |_| {});
     assert_eq!(living(&kept), before);
     kept.store.verify(0..=u64::MAX, |_| {}).unwrap();
 }
