@@ -6,14 +6,14 @@
 //! what stands behind the damage may have been acknowledged; `framing` finds the damage that RocksDB would not.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Env, ErrorKind, IteratorMode,
     Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
@@ -32,6 +32,7 @@ const DIARY_FILE_BYTES: usize = 1 << 20;
 /// Threads for flushes and compactions of one database.
 const BACKGROUND_JOBS: i32 = 2;
 const SYNC_EVERY_BYTES: u64 = 1 << 20;
+const WRITTEN_AT_ONCE: u64 = 64 << 10;
 /// What RocksDB puts before each key and value of a batch, at most, and before the batch.
 const OPERATION_BYTES: usize = 16;
 /// Buffers full or being filled; past it writers wait for a flush.
@@ -100,12 +101,28 @@ impl Rocks {
     }
 }
 
+/// The threads that flush and compact, which all databases share. They come after those that somebody waits for: buffers take what is
+/// written meanwhile, and once these are full nobody else has anything to do.
+fn background() -> Option<&'static Env> {
+    static ENV: OnceLock<Option<Env>> = OnceLock::new();
+    let made = || {
+        let mut env = Env::new().ok()?;
+        env.lower_thread_pool_cpu_priority();
+        env.lower_high_priority_thread_pool_cpu_priority();
+        Some(env)
+    };
+    ENV.get_or_init(made).as_ref()
+}
+
 fn rocks_options(options: &DiskOptions) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&Cache::new_lru_cache(options.cache_bytes));
     blocks.set_bloom_filter(BLOOM_BITS, false);
 
     let mut rocks = Options::default();
+    if let Some(env) = background() {
+        rocks.set_env(env);
+    }
     rocks.create_if_missing(true);
     rocks.set_paranoid_checks(true);
     rocks.enable_statistics();
@@ -126,8 +143,9 @@ fn rocks_options(options: &DiskOptions) -> Options {
     rocks.set_level_zero_slowdown_writes_trigger(3 * FLUSHED_FILES);
     rocks.set_level_zero_stop_writes_trigger(5 * FLUSHED_FILES);
     rocks.set_max_background_jobs(BACKGROUND_JOBS);
-    // What is flushed or compacted goes to the disk as it is written: all at once it would hold up the log's next sync.
+    // What is flushed or compacted goes to the disk as it is written, in pieces that the log's next sync does not wait long behind.
     rocks.set_bytes_per_sync(SYNC_EVERY_BYTES);
+    rocks.set_writable_file_max_buffer_size(WRITTEN_AT_ONCE);
     rocks.set_keep_log_file_num(DIARY_FILES_MAX);
     rocks.set_max_log_file_size(DIARY_FILE_BYTES);
     if options.wal {
