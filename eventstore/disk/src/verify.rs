@@ -9,8 +9,7 @@ use crate::store::Published;
 use crate::{Store, StoreError, current, key_sets, layout};
 use bytes::Bytes;
 use eventstore::{ChangeRecord, Digest, Happened, Key, Object};
-use seams::Reader;
-use seams::blocking;
+use seams::{Reader, blocking};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 

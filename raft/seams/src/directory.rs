@@ -330,6 +330,30 @@ mod tests {
     }
 
     #[test]
+    fn who_flushes_comes_after_all_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = FileDirectory::open(folder.path()).unwrap();
+        let disk = directory
+            .open("state", &DiskOptions::without_wal())
+            .unwrap();
+        let mut batch = crate::Batch::new();
+        batch.put(&b"key"[..], &b"value"[..]);
+        disk.write(batch, crate::Synced::Yes).unwrap();
+        let threads = fs::read_dir("/proc/self/task").unwrap();
+        // "tid (name) state …", and the priority is the 19th field.
+        let stats =
+            threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+        let priorities: Vec<_> = stats
+            .filter_map(|stat| {
+                let (name, fields) = stat.split_once(") ")?;
+                let nice = fields.split(' ').nth(16)?.to_owned();
+                name.contains("(rocksdb:high").then_some(nice)
+            })
+            .collect();
+        assert!(priorities.iter().any(|nice| nice == "19"), "{priorities:?}");
+    }
+
+    #[test]
     fn a_damaged_file_is_an_error_that_names_it() {
         // Values that lie beside their keys, and such that lie in a file of their own.
         for (value, suffix, at) in [(100, ".sst", 40), (1_000, ".blob", 700)] {

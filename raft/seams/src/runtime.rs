@@ -56,7 +56,7 @@ where
 }
 
 /// Runs work that takes long, a read of the disk or much that is computed, where it is, out of the others' way: on a runtime of many
-/// threads their tasks are moved to another thread first, on the simulation's single one they wait. Moving costs some ten microseconds.
+/// threads their tasks are moved to another thread first, on the simulation's single one they wait. To move them is a wake-up of a thread.
 pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {

@@ -7,14 +7,13 @@ use super::call::{Call, Target};
 use super::errors;
 use super::negotiate::{Accept, Form};
 use super::query::options_invalid;
-use super::respond::{Reply, Shown};
+use super::respond::{Reply, Shown, through};
 use super::selection::Selection;
 use crate::timetravel::{Moment, Place};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventstore::{Object, Time, View};
 use kinds::error::{FieldError, StatusError};
-use seams::blocking;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -141,11 +140,7 @@ fn page(
 ) -> Result<Page, StatusError> {
     let resource = target.kind.resource();
     let work = || page_of(moment, target, &resource, selection, after, limit);
-    if moment.has_many(&resource) {
-        blocking(work)
-    } else {
-        work()
-    }
+    through(moment.count_at_most(&resource), work)
 }
 
 fn page_of(

@@ -5,7 +5,6 @@
 
 use super::negotiate::{Accept, Encoding, Form};
 use super::pretty::Indenter;
-use crate::timetravel::MANY;
 use bytes::{Bytes, BytesMut};
 use eventstore::Object;
 use flate2::{Compression, write::GzEncoder};
@@ -24,6 +23,8 @@ pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Answers beyond this are compressed for those who take gzip (Kubernetes: 128 KiB).
 const GZIP_FROM_BYTES: usize = 128 << 10;
+/// Objects that are gone through where a call runs; more of them out of other calls' way.
+const FEW: usize = 500;
 /// A list is sent in pieces of about this size.
 const PIECE_BYTES: usize = 128 << 10;
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -157,8 +158,7 @@ impl Reply {
                 warnings: Vec::new(),
             };
         }
-        let many = objects.len() > MANY;
-        let made = || {
+        through(objects.len(), || {
             let values: Vec<Value> = objects.iter().map(|object| object.to_value()).collect();
             let list = match accept.form {
                 Form::Table => table::table(kind, &values, metadata, include, true, now_ms),
@@ -166,8 +166,7 @@ impl Reply {
                 Form::Whole => list_value(kind, metadata, values),
             };
             Self::value(accept, 200, &list)
-        };
-        if many { blocking(made) } else { made() }
+        })
     }
 
     pub fn error(error: &StatusError) -> Self {
@@ -212,12 +211,12 @@ impl Reply {
         let body = match self.content {
             Content::Bytes(bytes) if gzip && bytes.len() > GZIP_FROM_BYTES => {
                 insert(&mut headers, header::CONTENT_ENCODING.as_str(), "gzip");
-                full(blocking(|| compress([bytes])))
+                full(compress([bytes]))
             }
             Content::Bytes(bytes) => full(bytes),
             Content::List(pieces) if gzip && pieces.len() > GZIP_FROM_BYTES => {
                 insert(&mut headers, header::CONTENT_ENCODING.as_str(), "gzip");
-                full(blocking(|| compress(pieces)))
+                full(compress(pieces))
             }
             Content::List(pieces) => StreamBody::new(futures::stream::iter(
                 pieces.map(|piece| Ok(Frame::data(piece))),
@@ -291,14 +290,25 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
     }
 }
 
+/// Does what goes through so many objects.
+pub(crate) fn through<T>(objects: usize, work: impl FnOnce() -> T) -> T {
+    if objects > FEW {
+        blocking(work)
+    } else {
+        work()
+    }
+}
+
 fn compress(pieces: impl IntoIterator<Item = Bytes>) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    // Writing into memory does not fail.
-    let written = pieces
-        .into_iter()
-        .try_for_each(|piece| encoder.write_all(&piece));
-    debug_assert!(written.is_ok());
-    encoder.finish().unwrap_or_default().into()
+    blocking(|| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        // Writing into memory does not fail.
+        let written = pieces
+            .into_iter()
+            .try_for_each(|piece| encoder.write_all(&piece));
+        debug_assert!(written.is_ok());
+        encoder.finish().unwrap_or_default().into()
+    })
 }
 
 /// The bytes of a list, piece by piece: `{"kind":"PodList",…,"items":[` and each object without its kind, from the bytes that are stored.

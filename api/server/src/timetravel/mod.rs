@@ -19,7 +19,7 @@ mod verify;
 mod why;
 
 pub(crate) use history::of_key as history_of;
-pub(crate) use moment::{MANY, Moment, Place};
+pub(crate) use moment::{Moment, Place};
 
 use crate::http::{Call, Reply};
 use eventstore::Key;

@@ -9,9 +9,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Objects that are gone through, or made another form of, out of other calls' way if there are more: each takes some microseconds.
-pub(crate) const MANY: usize = 500;
-
 #[derive(Clone)]
 pub(crate) enum Moment {
     Now(View),
@@ -112,11 +109,11 @@ impl Moment {
         }
     }
 
-    /// Whether to go through all of a resource takes so long that other calls should not wait for it.
-    pub fn has_many(&self, resource: &str) -> bool {
+    /// No more objects than this has a resource. Those of the past are not counted: each costs a read of the disk.
+    pub fn count_at_most(&self, resource: &str) -> usize {
         match self {
-            Self::Now(view) => view.count(resource) > MANY,
-            Self::Past { .. } => true,
+            Self::Now(view) => view.count(resource),
+            Self::Past { .. } => usize::MAX,
         }
     }
 
