@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 
 use crate::disk::{Directory, Disk, DiskError, DiskOptions, FileInfo, Room};
+use crate::journal::Journal;
 use crate::rocks::Rocks;
 
 /// Holds the id of the process that has the directory.
@@ -133,7 +134,12 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), DiskError> {
 
 impl Directory for FileDirectory {
     fn open(&self, name: &str, options: &DiskOptions) -> Result<Arc<dyn Disk>, DiskError> {
-        Ok(Arc::new(Rocks::open(&self.path, plain(name)?, options)?))
+        let name = plain(name)?;
+        Ok(if options.wal {
+            Arc::new(Journal::open(&self.path, name)?)
+        } else {
+            Arc::new(Rocks::open(&self.path, name, options)?)
+        })
     }
 
     fn exists(&self, name: &str) -> Result<bool, DiskError> {

@@ -13,6 +13,7 @@ pub mod contract;
 mod directory;
 mod disk;
 mod entropy;
+mod journal;
 #[cfg(any(test, feature = "testing"))]
 mod memory;
 mod network;

@@ -1,9 +1,9 @@
 //! The real disk: RocksDB.
 //!
-//! Two ways of use. With a WAL, a batch with [`Synced::Yes`] is on disk when `write` returns: this is the Raft log. Without
-//! one, all memtables are flushed together and a crash goes back to the last flush: this is the state, which is replayed
-//! from the log. Paranoid checks are on, and a WAL that is damaged anywhere but in its last, torn record is refused, for
-//! what stands behind the damage may have been acknowledged; `framing` finds the damage that RocksDB would not.
+//! All memtables are flushed together, and a crash goes back to the last flush: this is the state, which is replayed from the log. Paranoid
+//! checks are on; `framing` finds damage of RocksDB's own logs that it takes for an end. With a write-ahead log it is only opened to be turned
+//! into a [`crate::journal`]; one that is damaged anywhere but in its last, torn record is refused, for what stands behind the damage may
+//! have been acknowledged.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

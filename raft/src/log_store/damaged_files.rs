@@ -13,6 +13,7 @@ use super::*;
 use crate::types::{EntryPayload, Payload};
 
 const ENTRIES: u64 = 6;
+const SECTOR: usize = 512;
 
 fn entry(index: u64) -> Entry {
     let payload = format!("payload {index} that says enough to be told from others");
@@ -29,14 +30,22 @@ fn open(folder: &Path) -> io::Result<LogStore> {
     LogStore::open(disk.map_err(io::Error::other)?, &ThreadRuntime)
 }
 
-/// The one file that synced entries are in.
-fn wal(folder: &Path) -> PathBuf {
+/// The one file that entries are in.
+fn segment(folder: &Path) -> PathBuf {
     let files = fs::read_dir(folder.join("log")).unwrap();
     let files = files.map(|file| file.unwrap().path());
-    let mut logs = files.filter(|path| path.extension().is_some_and(|end| end == "log"));
-    let newest = logs.next().unwrap();
-    assert_eq!(logs.next(), None);
+    let mut segments = files.filter(|path| path.extension().is_some_and(|end| end == "segment"));
+    let newest = segments.next().unwrap();
+    assert_eq!(segments.next(), None);
     newest
+}
+
+/// What has been written to it: behind that it is filled with zeros, to the end of a sector too.
+fn content(folder: &Path) -> Vec<u8> {
+    let mut content = fs::read(segment(folder)).unwrap();
+    let zeros = content.iter().rev().take_while(|byte| **byte == 0).count();
+    content.truncate((content.len() - zeros).next_multiple_of(SECTOR));
+    content
 }
 
 /// A log of entries, each synced by itself, and where in the file each of them ends.
@@ -50,7 +59,7 @@ async fn written() -> (TempDir, Vec<usize>) {
             .await
             .unwrap();
         receiver.await.unwrap().unwrap();
-        ends.push(fs::metadata(wal(folder.path())).unwrap().len() as usize);
+        ends.push(content(folder.path()).len());
     }
     (folder, ends)
 }
@@ -59,12 +68,11 @@ async fn written() -> (TempDir, Vec<usize>) {
 fn with(folder: &Path, content: &[u8]) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     fs::create_dir(copy.path().join("log")).unwrap();
-    for file in fs::read_dir(folder.join("log")).unwrap() {
-        let file = file.unwrap();
-        let to = copy.path().join("log").join(file.file_name());
-        fs::copy(file.path(), to).unwrap();
-    }
-    fs::write(wal(copy.path()), content).unwrap();
+    let name = segment(folder).file_name().unwrap().to_owned();
+    fs::write(copy.path().join("log").join(name), content).unwrap();
+    // So that no file is filled for the next segment.
+    let spare = fs::File::create(copy.path().join("log/0.spare")).unwrap();
+    spare.set_len(8 << 20).unwrap();
     copy
 }
 
@@ -76,7 +84,7 @@ async fn entries(log: &mut LogStore) -> Vec<Entry> {
 #[tokio::test]
 async fn a_torn_write_leaves_whole_entries() {
     let (folder, ends) = written().await;
-    let content = fs::read(wal(folder.path())).unwrap();
+    let content = content(folder.path());
     for len in (0..=content.len()).step_by(5).chain([content.len()]) {
         let torn = with(folder.path(), &content[..len]);
         let mut log = open(torn.path()).unwrap();
@@ -90,7 +98,7 @@ async fn a_torn_write_leaves_whole_entries() {
 #[tokio::test]
 async fn a_flipped_bit_is_never_read() {
     let (folder, ends) = written().await;
-    let content = fs::read(wal(folder.path())).unwrap();
+    let content = content(folder.path());
     for at in 0..content.len() {
         let mut bad = content.clone();
         bad[at] ^= 1 << (at * 5 % 8);
@@ -99,7 +107,7 @@ async fn a_flipped_bit_is_never_read() {
             panic!("flipped at {at}, of records that end at {ends:?}: not seen");
         };
         let error = error.to_string();
-        let named = error.contains("corrupt") && error.contains("/log");
+        let named = error.contains("corrupt") && error.contains("/log/1.segment");
         assert!(named, "flipped at {at}: {error}");
     }
 }

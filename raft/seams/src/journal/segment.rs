@@ -1,0 +1,327 @@
+//! A segment: a file of records, written from its beginning to its end and then never again until it is used anew.
+//!
+//! A file whose blocks are there already is written over without a change to what the file system knows of it, so that a sync has only the
+//! record to wait for; that is why files are used again, and why a new one is filled with zeros first.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::record::{Header, SECTOR, Stamps, Within, Written};
+use crate::directory::sync_folder;
+use crate::disk::{DiskError, Operation};
+
+/// What a segment takes; only a record that is larger makes a larger one.
+pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
+const SEGMENT: &str = "segment";
+const SPARE: &str = "spare";
+/// The name of a spare that is being filled.
+const UNFINISHED: &str = "unfinished";
+/// What is written at once to fill a new file, and synced: no sync of a record waits long behind it.
+const FILLED_AT_ONCE: usize = 256 << 10;
+
+/// A file of records.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    pub(super) stamps: Stamps,
+    pub(super) path: PathBuf,
+    pub(super) len: u64,
+    file: File,
+}
+
+impl Segment {
+    /// A new file, without its blocks.
+    pub(super) fn create(folder: &Path, number: u64, len: u64) -> Result<Self, DiskError> {
+        let path = folder.join(named(number));
+        let made = || {
+            let file = File::create_new(&path)?;
+            file.set_len(len)?;
+            opened(&path)
+        };
+        let file = made().map_err(|error| failed("creating", &path, error))?;
+        sync_folder(folder)?;
+        Ok(Self {
+            number,
+            stamps: Stamps::of(number),
+            path,
+            len,
+            file,
+        })
+    }
+
+    /// A file that was made before, or used.
+    pub(super) fn reuse(folder: &Path, number: u64, spare: &Spare) -> Result<Self, DiskError> {
+        let path = folder.join(named(number));
+        let file = fs::rename(&spare.path, &path)
+            .and_then(|()| opened(&path))
+            .map_err(|error| failed("using again", &spare.path, error))?;
+        // Before anything is in it: under its old name it would be of no segment.
+        sync_folder(folder)?;
+        Ok(Self {
+            number,
+            stamps: Stamps::of(number),
+            path,
+            len: SEGMENT_BYTES,
+            file,
+        })
+    }
+
+    /// All of a folder, oldest first.
+    pub(super) fn all(folder: &Path) -> Result<Vec<Self>, DiskError> {
+        let mut segments = Vec::new();
+        for (path, name) in files(folder)? {
+            let Some(number) = numbered(&name, SEGMENT) else {
+                continue;
+            };
+            let file = opened(&path).map_err(|error| failed("opening", &path, error))?;
+            let len = file
+                .metadata()
+                .map_err(|error| failed("opening", &path, error))?
+                .len();
+            segments.push(Self {
+                number,
+                stamps: Stamps::of(number),
+                path,
+                len: len.max(SEGMENT_BYTES),
+                file,
+            });
+        }
+        segments.sort_by_key(|segment| segment.number);
+        Ok(segments)
+    }
+
+    pub(super) fn write(&self, record: &[u8], at: u64) -> Result<(), DiskError> {
+        self.file
+            .write_all_at(record, at)
+            .map_err(|error| failed("writing to", &self.path, error))
+    }
+
+    pub(super) fn sync(&self) -> Result<(), DiskError> {
+        self.file
+            .sync_data()
+            .map_err(|error| failed("syncing", &self.path, error))
+    }
+
+    /// A value of the record that begins there.
+    pub(super) fn read(&self, record: u64, within: Within) -> Result<Vec<u8>, DiskError> {
+        let range = within.range();
+        let mut bytes = vec![0; range.len()];
+        self.file
+            .read_exact_at(&mut bytes, record + range.start as u64)
+            .map_err(|error| failed("reading", &self.path, error))?;
+        Ok(within.strip(&bytes))
+    }
+
+    /// Gives each whole record to `each`, with where it begins; says where they end. Whatever a crash tore behind that is wiped.
+    pub(super) fn recover(
+        &self,
+        last: bool,
+        sequence: &mut Option<u64>,
+        mut each: impl FnMut(u64, Vec<(Operation, Within)>),
+    ) -> Result<u64, DiskError> {
+        let mut content = Vec::new();
+        (&self.file)
+            .read_to_end(&mut content)
+            .map_err(|error| failed("reading", &self.path, error))?;
+        let damaged = |at: usize| {
+            DiskError::corrupt(
+                format!("reading {}", self.path.display()),
+                format!("the record at byte {at} is damaged"),
+            )
+        };
+        let records = Records {
+            content: &content,
+            stamps: &self.stamps,
+        };
+        let end = records
+            .whole(sequence, |at, operations| each(at as u64, operations))
+            .map_err(damaged)?;
+        let torn = records.torn(end, sequence.unwrap_or(1)).map_err(damaged)?;
+        if !torn.is_empty() {
+            if !last {
+                return Err(damaged(end));
+            }
+            tracing::info!(
+                segment = %self.path.display(),
+                at = end,
+                sectors = torn.len(),
+                "a write that a crash tore is taken back"
+            );
+            for at in torn {
+                self.write(&[0; SECTOR], at as u64)?;
+            }
+            self.sync()?;
+        }
+        Ok(end as u64)
+    }
+
+    /// No longer a part of the log. The file is kept as a spare, or gone.
+    pub(super) fn retire(&self, keep: bool) -> Result<Option<Spare>, DiskError> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let spare = Spare {
+            path: folder.join(format!("{}.{SPARE}", self.number)),
+        };
+        let kept = keep && self.len == SEGMENT_BYTES;
+        let moved = if kept {
+            fs::rename(&self.path, &spare.path)
+        } else {
+            fs::remove_file(&self.path)
+        };
+        moved.map_err(|error| failed("removing", &self.path, error))?;
+        // Before the next goes: a gap between segments is damage.
+        sync_folder(folder)?;
+        Ok(kept.then_some(spare))
+    }
+}
+
+/// What is in a segment's file.
+struct Records<'a> {
+    content: &'a [u8],
+    stamps: &'a Stamps,
+}
+
+impl<'a> Records<'a> {
+    /// A sector that is there wholly.
+    fn sector(&self, at: usize) -> Option<&'a [u8]> {
+        self.content.get(at..at + SECTOR)
+    }
+
+    fn written(&self, at: usize) -> Written {
+        self.sector(at)
+            .map_or(Written::No, |sector| self.stamps.read(sector))
+    }
+
+    /// Gives each whole record to `each`, and says where they end. The error is where the damage begins.
+    fn whole(
+        &self,
+        sequence: &mut Option<u64>,
+        mut each: impl FnMut(usize, Vec<(Operation, Within)>),
+    ) -> Result<usize, usize> {
+        let mut at = 0;
+        loop {
+            match self.written(at) {
+                Written::First => {}
+                Written::No => return Ok(at),
+                Written::Rest | Written::Damaged => return Err(at),
+            }
+            let header = self.sector(at).and_then(Header::of).ok_or(at)?;
+            if sequence.is_some_and(|expected| expected != header.sequence) {
+                return Err(at);
+            }
+            let end = at + header.len();
+            let record = self.content.get(at..end);
+            let Some(operations) = record.and_then(|record| header.operations(record)) else {
+                let sectors = (at..end).step_by(SECTOR).skip(1);
+                let torn = sectors
+                    .into_iter()
+                    .any(|at| self.written(at) == Written::No);
+                return if torn { Ok(at) } else { Err(at) };
+            };
+            each(at, operations);
+            *sequence = Some(header.sequence + 1);
+            at = end;
+        }
+    }
+
+    /// The sectors behind the last whole record that were written. The error: this was no crash, for the next record was synced.
+    fn torn(&self, end: usize, missing: u64) -> Result<Vec<usize>, usize> {
+        let mut torn = Vec::new();
+        for at in (end..self.content.len()).step_by(SECTOR) {
+            match self.written(at) {
+                Written::No => continue,
+                Written::Damaged => return Err(at),
+                Written::Rest => {}
+                Written::First => match self.sector(at).and_then(Header::of) {
+                    None => return Err(at),
+                    Some(header) if header.durable > missing => return Err(end),
+                    Some(_) => {}
+                },
+            }
+            torn.push(at);
+        }
+        Ok(torn)
+    }
+}
+
+/// A file to be used for the next segment.
+#[derive(Debug)]
+pub(super) struct Spare {
+    path: PathBuf,
+}
+
+impl Spare {
+    /// A new one, filled with zeros; None once `stop` says so.
+    pub(super) fn fill(folder: &Path, stop: impl Fn() -> bool) -> Result<Option<Self>, DiskError> {
+        let unfinished = folder.join(UNFINISHED);
+        let spare = Self {
+            path: folder.join(format!("0.{SPARE}")),
+        };
+        let filled = || {
+            let file = File::create(&unfinished)?;
+            let zeros = vec![0; FILLED_AT_ONCE];
+            for at in (0..SEGMENT_BYTES).step_by(FILLED_AT_ONCE) {
+                if stop() {
+                    return Ok(false);
+                }
+                file.write_all_at(&zeros, at)?;
+                file.sync_data()?;
+            }
+            file.sync_all()?;
+            fs::rename(&unfinished, &spare.path)?;
+            Ok(true)
+        };
+        let filled = filled().map_err(|error| failed("filling", &unfinished, error))?;
+        Ok(filled.then_some(spare))
+    }
+
+    /// All of a folder. What was not finished is removed.
+    pub(super) fn all(folder: &Path) -> Result<Vec<Self>, DiskError> {
+        let mut spares = Vec::new();
+        for (path, name) in files(folder)? {
+            let whole = fs::metadata(&path).is_ok_and(|about| about.len() == SEGMENT_BYTES);
+            match numbered(&name, SPARE) {
+                Some(_) if whole => spares.push(Self { path }),
+                None if name != UNFINISHED => {}
+                _ => fs::remove_file(&path).map_err(|error| failed("removing", &path, error))?,
+            }
+        }
+        Ok(spares)
+    }
+}
+
+fn files(folder: &Path) -> Result<Vec<(PathBuf, String)>, DiskError> {
+    let listed = || -> io::Result<Vec<_>> {
+        let mut files = Vec::new();
+        for file in fs::read_dir(folder)? {
+            let file = file?;
+            files.push((file.path(), file.file_name().to_string_lossy().into_owned()));
+        }
+        Ok(files)
+    };
+    listed().map_err(|error| failed("listing", folder, error))
+}
+
+/// Whether there are segments in a folder.
+pub(super) fn any(folder: &Path) -> Result<bool, DiskError> {
+    Ok(files(folder)?
+        .iter()
+        .any(|(_, name)| numbered(name, SEGMENT).is_some()))
+}
+
+fn named(number: u64) -> String {
+    format!("{number}.{SEGMENT}")
+}
+
+fn numbered(name: &str, kind: &str) -> Option<u64> {
+    name.strip_suffix(kind)?.strip_suffix('.')?.parse().ok()
+}
+
+fn opened(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+pub(super) fn failed(doing: &str, path: &Path, error: io::Error) -> DiskError {
+    DiskError::io(format!("{doing} {}", path.display()), error)
+}
