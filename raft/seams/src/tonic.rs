@@ -5,9 +5,9 @@
 //! authority and its organisation `system:reckon:servers`, and puts a [`PeerIdentity`] into the request's extensions; a
 //! request without one is refused. The sending side verifies that the other end is the very server it meant, by name.
 //!
-//! Large messages travel on a connection of their own, so that no heartbeat waits behind a snapshot.
+//! Calls share one stream (`calls`); the largest go by themselves. Large messages travel on a connection of their own, so that no heartbeat
+//! waits behind a snapshot.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -28,9 +28,14 @@ use crate::network::{
     RefusalCode,
 };
 
+mod calls;
+
+use calls::{Answering, Frames, Lane};
+
 /// Every path of [`PeerService`] begins like this.
 pub const PEER_PATH_PREFIX: &str = "/reckon.peer.v1.";
 const CALL_PATH: &str = "/reckon.peer.v1.Peer/";
+const CALLS_PATH: &str = "/reckon.peer.v1.PeerCalls/";
 const STREAM_PATH: &str = "/reckon.peer.v1.PeerStream/";
 
 /// A refusal by the peer's handler carries its code here; a failure of the transport has no such header.
@@ -38,8 +43,10 @@ const REFUSAL_HEADER: &str = "reckon-refusal";
 
 /// Bodies above this use the second connection.
 const BULK_BYTES: usize = 64 << 10;
+/// Bodies above this go by themselves: a stream's window is small beside them.
+const STREAMED_BYTES_MAX: usize = 1 << 20;
 /// Connections kept, two a peer. Members are few; the bound is for addresses that change.
-const CHANNELS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection with calls open is probed this often, and given up when the answer takes longer than this.
@@ -62,15 +69,20 @@ pub struct PeerTls {
 /// Calls other servers, and takes their calls through [`TonicNetwork::service`].
 pub struct TonicNetwork {
     tls: ClientTlsConfig,
-    channels: Mutex<BTreeMap<ChannelKey, Channel>>,
-    handler: Arc<RwLock<Option<Arc<dyn Handler>>>>,
+    connections: Mutex<Vec<Arc<Connection>>>,
+    handlers: Handlers,
 }
 
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct ChannelKey {
+/// Who answers calls, once there is someone.
+type Handlers = Arc<RwLock<Option<Arc<dyn Handler>>>>;
+
+/// To one peer, for small messages or for large ones.
+struct Connection {
     name: String,
     address: String,
     bulk: bool,
+    channel: Channel,
+    lane: Lane,
 }
 
 impl TonicNetwork {
@@ -80,28 +92,29 @@ impl TonicNetwork {
             .identity(Identity::from_pem(tls.certificate, tls.key));
         Self {
             tls,
-            channels: Mutex::default(),
-            handler: Arc::default(),
+            connections: Mutex::default(),
+            handlers: Arc::default(),
         }
     }
 
     /// What the listener mounts. It answers as soon as [`Network::serve`] has been called.
     pub fn service(&self) -> PeerService {
         PeerService {
-            handler: self.handler.clone(),
+            handlers: self.handlers.clone(),
         }
     }
 
     /// The connection to a peer, which is made when first used, and again whenever it broke.
-    fn channel(&self, to: &Peer, bulk: bool) -> Result<Channel, NetworkError> {
-        let key = ChannelKey {
-            name: to.name.clone(),
-            address: to.address.clone(),
-            bulk,
-        };
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&key) {
-            return Ok(channel.clone());
+    fn connection(&self, to: &Peer, bulk: bool) -> Result<Arc<Connection>, NetworkError> {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = connections.iter().find(|known| {
+            known.bulk == bulk && known.address == to.address && known.name == to.name
+        });
+        if let Some(known) = known {
+            return Ok(known.clone());
         }
         let invalid = |error: tonic::transport::Error| NetworkError::Unreachable {
             peer: to.to_string(),
@@ -118,19 +131,24 @@ impl TonicNetwork {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .connect_lazy();
-        if channels.len() >= CHANNELS_MAX {
-            channels.clear();
+        if connections.len() >= CONNECTIONS_MAX {
+            connections.clear();
         }
-        channels.insert(key, channel.clone());
-        Ok(channel)
+        let connection = Arc::new(Connection {
+            name: to.name.clone(),
+            address: to.address.clone(),
+            bulk,
+            channel,
+            lane: Lane::default(),
+        });
+        connections.push(connection.clone());
+        Ok(connection)
     }
+}
 
-    async fn client(
-        &self,
-        to: &Peer,
-        bulk: bool,
-    ) -> Result<tonic::client::Grpc<Channel>, NetworkError> {
-        let mut client = tonic::client::Grpc::new(self.channel(to, bulk)?)
+impl Connection {
+    async fn client(&self, to: &Peer) -> Result<tonic::client::Grpc<Channel>, NetworkError> {
+        let mut client = tonic::client::Grpc::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         client
@@ -155,7 +173,16 @@ impl Network for TonicNetwork {
     ) -> Result<Bytes, NetworkError> {
         fits(to, &body)?;
         let answer = async {
-            let mut client = self.client(to, body.len() > BULK_BYTES).await?;
+            let connection = self.connection(to, body.len() > BULK_BYTES)?;
+            if body.len() <= STREAMED_BYTES_MAX
+                && let Some(answer) = connection
+                    .lane
+                    .call(to, method, &body, connection.client(to))
+                    .await?
+            {
+                return Ok(answer);
+            }
+            let mut client = connection.client(to).await?;
             let answer = client
                 .unary(Request::new(body), path(CALL_PATH, method), Raw)
                 .await;
@@ -175,7 +202,7 @@ impl Network for TonicNetwork {
     ) -> Result<ByteStream, NetworkError> {
         fits(to, &body)?;
         let opened = async {
-            let mut client = self.client(to, true).await?;
+            let mut client = self.connection(to, true)?.client(to).await?;
             let answer = client
                 .server_streaming(Request::new(body), path(STREAM_PATH, method), Raw)
                 .await;
@@ -188,7 +215,10 @@ impl Network for TonicNetwork {
     }
 
     fn serve(&self, handler: Arc<dyn Handler>) {
-        *self.handler.write().unwrap_or_else(PoisonError::into_inner) = Some(handler);
+        *self
+            .handlers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(handler);
     }
 }
 
@@ -275,7 +305,16 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> String {
 /// The receiving side, a tower service to be mounted under [`PEER_PATH_PREFIX`].
 #[derive(Clone)]
 pub struct PeerService {
-    handler: Arc<RwLock<Option<Arc<dyn Handler>>>>,
+    handlers: Handlers,
+}
+
+fn handler(handlers: &Handlers) -> Result<Arc<dyn Handler>, Refusal> {
+    let handler = handlers
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let starting = || Refusal::new(RefusalCode::Unavailable, "this server is starting");
+    handler.ok_or_else(starting)
 }
 
 impl PeerService {
@@ -291,19 +330,19 @@ impl PeerService {
             ))
             .into_http();
         };
-        let Some(handler) = self
-            .handler
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-        else {
-            return refuse(Refusal::new(
-                RefusalCode::Unavailable,
-                "this server is starting",
-            ))
-            .into_http();
+        let handler = match handler(&self.handlers) {
+            Ok(handler) => handler,
+            Err(refusal) => return refuse(refusal).into_http(),
         };
         let path = request.uri().path().to_owned();
+        if path.starts_with(CALLS_PATH) {
+            let handlers = self.handlers.clone();
+            return tonic::server::Grpc::new(Frames)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+                .streaming(Answering { handlers, from }, request)
+                .await;
+        }
         let mut server = tonic::server::Grpc::new(Raw)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -408,20 +447,30 @@ impl tonic::server::ServerStreamingService<Bytes> for IncomingStream {
 }
 
 fn refuse(refusal: Refusal) -> Status {
-    let (word, code) = match refusal.code {
-        RefusalCode::Unavailable => ("unavailable", Code::Unavailable),
-        RefusalCode::Busy => ("busy", Code::ResourceExhausted),
-        RefusalCode::NoRoom => ("no-room", Code::ResourceExhausted),
-        RefusalCode::Forbidden => ("forbidden", Code::PermissionDenied),
-        RefusalCode::UnknownMethod => ("unknown-method", Code::Unimplemented),
-        RefusalCode::Invalid => ("invalid", Code::InvalidArgument),
-        RefusalCode::Failed => ("failed", Code::Internal),
+    let code = match refusal.code {
+        RefusalCode::Unavailable => Code::Unavailable,
+        RefusalCode::Busy | RefusalCode::NoRoom => Code::ResourceExhausted,
+        RefusalCode::Forbidden => Code::PermissionDenied,
+        RefusalCode::UnknownMethod => Code::Unimplemented,
+        RefusalCode::Invalid => Code::InvalidArgument,
+        RefusalCode::Failed => Code::Internal,
     };
+    let word = MetadataValue::from_static(word_of(refusal.code));
     let mut status = Status::new(code, refusal.message);
+    status.metadata_mut().insert(REFUSAL_HEADER, word);
     status
-        .metadata_mut()
-        .insert(REFUSAL_HEADER, MetadataValue::from_static(word));
-    status
+}
+
+fn word_of(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::Unavailable => "unavailable",
+        RefusalCode::Busy => "busy",
+        RefusalCode::NoRoom => "no-room",
+        RefusalCode::Forbidden => "forbidden",
+        RefusalCode::UnknownMethod => "unknown-method",
+        RefusalCode::Invalid => "invalid",
+        RefusalCode::Failed => "failed",
+    }
 }
 
 fn code_of(word: &str) -> Option<RefusalCode> {

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -56,6 +57,24 @@ impl Authority {
     }
 }
 
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts calls that run.
+struct Held;
+
+impl Held {
+    fn new() -> Self {
+        HELD.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Answers as its method says.
 struct Answers;
 
@@ -67,6 +86,14 @@ impl Handler for Answers {
             "who" => Ok(Bytes::from(from.name.clone())),
             "busy" => Err(Refusal::new(RefusalCode::Busy, "too much")),
             "unavailable" => Err(Refusal::new(RefusalCode::Unavailable, "not now")),
+            // Until it is given up.
+            "held" => {
+                let held = Held::new();
+                tokio::time::sleep(PATIENCE).await;
+                drop(held);
+                Ok(body)
+            }
+            "held-now" => Ok(HELD.load(Ordering::Relaxed).to_string().into()),
             "slow" => {
                 tokio::time::sleep(PATIENCE).await;
                 Ok(body)
@@ -119,6 +146,17 @@ async fn listen(
     at: SocketAddr,
     known: bool,
 ) -> (SocketAddr, JoinHandle<()>) {
+    listen_as(network, tls, at, known, false).await
+}
+
+/// The same; `earlier`: as a server of an earlier release, which does not know of calls that share a stream.
+async fn listen_as(
+    network: &TonicNetwork,
+    tls: &PeerTls,
+    at: SocketAddr,
+    known: bool,
+    earlier: bool,
+) -> (SocketAddr, JoinHandle<()>) {
     let acceptor = acceptor(tls);
     let listener = TcpListener::bind(at).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -135,6 +173,10 @@ async fn listen(
                 let answer = hyper::service::service_fn(
                     move |mut request: hyper::Request<hyper::body::Incoming>| {
                         assert!(request.uri().path().starts_with(PEER_PATH_PREFIX));
+                        let path = request.uri().path();
+                        if earlier && path.starts_with("/reckon.peer.v1.PeerCalls/") {
+                            *request.uri_mut() = "/reckon.peer.v1.Other/all".parse().unwrap();
+                        }
                         if known {
                             request.extensions_mut().insert(PeerIdentity {
                                 name: "server-1".to_owned(),
@@ -238,6 +280,59 @@ async fn calls_and_streams_arrive_and_failures_say_what_they_are() {
             .await
             .is_err()
     );
+}
+
+/// By rows: whether the other end is of an earlier release.
+#[tokio::test]
+async fn many_calls_are_under_way_at_once() {
+    for earlier in [false, true] {
+        let authority = Authority::new();
+        let one = TonicNetwork::new(authority.sign("server-1"));
+        let tls = authority.sign("server-2");
+        let network = TonicNetwork::new(tls.clone());
+        network.serve(Arc::new(Answers));
+        let (address, _task) = listen_as(&network, &tls, any_port(), true, earlier).await;
+        let two = peer("server-2", address);
+        let call =
+            async |method, body: Bytes, deadline| one.call(&two, method, body, deadline).await;
+
+        // More than may wait on one stream, of sizes that go on either connection, beside some that are not answered in time.
+        let held = (0..5).map(|_| call("held", Bytes::new(), Duration::from_secs(2)));
+        let held = futures::future::join_all(held);
+        let echoed = (0..2_000_usize).map(async |number| {
+            let body = Bytes::from(vec![number as u8; number * number % 100_000]);
+            let answer = call("echo", body.clone(), PATIENCE).await;
+            assert!(answer == Ok(body), "{number}");
+        });
+        let (late, ..) = futures::future::join3(
+            held,
+            futures::future::join_all(echoed),
+            until_held(&call, "5"),
+        )
+        .await;
+        for late in late {
+            assert!(
+                matches!(late, Err(NetworkError::TimedOut { .. })),
+                "{late:?}"
+            );
+        }
+        // Whoever asked has gone, and they are given up.
+        until_held(&call, "0").await;
+    }
+}
+
+/// Waits until so many calls run at the other end.
+async fn until_held<C>(call: &C, wanted: &str)
+where
+    C: AsyncFn(&'static str, Bytes, Duration) -> Result<Bytes, NetworkError>,
+{
+    for _ in 0..400 {
+        if call("held-now", Bytes::new(), PATIENCE).await.unwrap() == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{wanted} calls never ran");
 }
 
 #[tokio::test]

@@ -19,7 +19,9 @@ const SPARE: &str = "spare";
 /// The name of a spare that is being filled.
 const UNFINISHED: &str = "unfinished";
 /// What is written at once to fill a new file, and synced: no sync of a record waits long behind it.
-const FILLED_AT_ONCE: usize = 256 << 10;
+const FILLED_AT_ONCE: u64 = 256 << 10;
+/// The system keeps in its cache as one what was written as one, and counts all of it as written when a byte of it changes.
+const PAGE: usize = 4 << 10;
 
 /// A file of records.
 #[derive(Debug)]
@@ -260,13 +262,14 @@ impl Spare {
         };
         let filled = || {
             let file = File::create(&unfinished)?;
-            let zeros = vec![0; FILLED_AT_ONCE];
-            for at in (0..SEGMENT_BYTES).step_by(FILLED_AT_ONCE) {
-                if stop() {
-                    return Ok(false);
+            for at in (0..SEGMENT_BYTES).step_by(PAGE) {
+                file.write_all_at(&[0; PAGE], at)?;
+                if (at + PAGE as u64).is_multiple_of(FILLED_AT_ONCE) {
+                    file.sync_data()?;
+                    if stop() {
+                        return Ok(false);
+                    }
                 }
-                file.write_all_at(&zeros, at)?;
-                file.sync_data()?;
             }
             file.sync_all()?;
             fs::rename(&unfinished, &spare.path)?;

@@ -225,12 +225,10 @@ fn disk(page: &mut Page, core: &Core) -> fmt::Result {
     let (log, store) = (core.node().log_statistics(), core.store().disk_statistics());
     page.counters(
         "reckon_database_written_bytes",
-        "Bytes that RocksDB has written since this server's start: the Raft log as it comes, and what flushes and compactions write of it and of state and history",
+        "Bytes written to the data directory since this server's start: records of the Raft log, and what RocksDB's flushes and compactions write of state and history",
         "by",
         &[
             ("log", log.wal_bytes),
-            ("log_flush", log.flush_bytes),
-            ("log_compaction", log.compaction_bytes),
             ("history_flush", store.flush_bytes),
             ("history_compaction", store.compaction_bytes),
         ],
