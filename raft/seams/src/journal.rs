@@ -137,7 +137,7 @@ impl Journal {
             None => {
                 let spare = match ready.pop() {
                     Some(spare) => Some(spare),
-                    None => Spare::fill(&folder, || false)?,
+                    None => Spare::fill(&folder, true, || false)?,
                 };
                 let first = spare.map_or_else(
                     || Segment::create(&folder, 1, SEGMENT_BYTES),
@@ -201,7 +201,7 @@ impl Journal {
         let (spares, folder) = (self.spares.clone(), self.folder.clone());
         let fill = move || {
             let stop = || spares.stop.load(Ordering::Relaxed) || !lock(&spares.ready).is_empty();
-            match Spare::fill(&folder, stop) {
+            match Spare::fill(&folder, false, stop) {
                 Ok(spare) => lock(&spares.ready).extend(spare),
                 // The next segment grows as it is written, if there is room.
                 Err(error) => tracing::warn!(%error, "no file is ready for the next segment"),
@@ -582,6 +582,7 @@ impl Drop for Journal {
         self.spares.stop.store(true, Ordering::Relaxed);
         // The folder may be removed next.
         if let Some(filler) = lock(&self.filler).take() {
+            filler.thread().unpark();
             drop(filler.join());
         }
     }

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::record::{Header, SECTOR, Stamps, Within, Written};
 use crate::directory::sync_folder;
@@ -20,6 +21,9 @@ const SPARE: &str = "spare";
 const UNFINISHED: &str = "unfinished";
 /// What is written at once to fill a new file, and synced: no sync of a record waits long behind it.
 const FILLED_AT_ONCE: u64 = 256 << 10;
+/// What comes faster than a file is filled with such pauses goes without: many records share a sync then, and filling would cost as much
+/// as it saves.
+const FILL_PAUSE: Duration = Duration::from_millis(50);
 /// The system keeps in its cache as one what was written as one, and counts all of it as written when a byte of it changes.
 const PAGE: usize = 4 << 10;
 
@@ -255,7 +259,12 @@ pub(super) struct Spare {
 
 impl Spare {
     /// A new one, filled with zeros; None once `stop` says so.
-    pub(super) fn fill(folder: &Path, stop: impl Fn() -> bool) -> Result<Option<Self>, DiskError> {
+    /// The thread can be woken from its pauses.
+    pub(super) fn fill(
+        folder: &Path,
+        waited_for: bool,
+        stop: impl Fn() -> bool,
+    ) -> Result<Option<Self>, DiskError> {
         let unfinished = folder.join(UNFINISHED);
         let spare = Self {
             path: folder.join(format!("0.{SPARE}")),
@@ -268,6 +277,9 @@ impl Spare {
                     file.sync_data()?;
                     if stop() {
                         return Ok(false);
+                    }
+                    if !waited_for {
+                        std::thread::park_timeout(FILL_PAUSE);
                     }
                 }
             }
