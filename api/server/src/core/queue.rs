@@ -17,9 +17,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 /// Entries under way at once: more than one, so that disk and network overlap.
-const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+const ENTRIES_IN_FLIGHT_MAX: usize = 2;
 /// What has to wait before another entry goes beside one that is under way.
-const GATHER_PROPOSALS: usize = 64;
+const GATHER_PROPOSALS: usize = 128;
 const GATHER_BYTES: usize = 256 << 10;
 /// Those whose proposals an entry carried are waited for again, if there were so many,
 const COME_AGAIN_MIN: usize = 4;

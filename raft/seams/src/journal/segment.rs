@@ -19,11 +19,12 @@ const SEGMENT: &str = "segment";
 const SPARE: &str = "spare";
 /// The name of a spare that is being filled.
 const UNFINISHED: &str = "unfinished";
-/// What is written at once to fill a new file, and synced: no sync of a record waits long behind it.
-const FILLED_AT_ONCE: u64 = 256 << 10;
+/// What is written to fill a new file before it is synced: as little as keeps a record's sync from waiting long behind it, and as much as
+/// keeps such syncs few.
+const FILLED_AT_ONCE: u64 = 1 << 20;
 /// What comes faster than a file is filled with such pauses goes without: many records share a sync then, and filling would cost as much
 /// as it saves.
-const FILL_PAUSE: Duration = Duration::from_millis(50);
+const FILL_PAUSE: Duration = Duration::from_millis(200);
 /// The system keeps in its cache as one what was written as one, and counts all of it as written when a byte of it changes.
 const PAGE: usize = 4 << 10;
 
