@@ -32,7 +32,8 @@ pub fn disk(directory: &dyn Directory) {
         directory.remove(name).unwrap();
         assert!(!directory.exists(name).unwrap());
     }
-    checkpoints_are_copies(directory);
+    checkpoints_are_copies(directory, &DiskOptions::with_wal());
+    checkpoints_are_copies(directory, &DiskOptions::without_wal());
 }
 
 /// All that is asked of a directory besides its databases.
@@ -192,9 +193,8 @@ fn a_view_stands_still(disk: &dyn Disk) {
     assert_eq!(disk.get(b"b").unwrap().as_deref(), Some(&b"later"[..]));
 }
 
-fn checkpoints_are_copies(directory: &dyn Directory) {
-    let options = DiskOptions::without_wal();
-    let disk = directory.open("first", &options).unwrap();
+fn checkpoints_are_copies(directory: &dyn Directory, options: &DiskOptions) {
+    let disk = directory.open("first", options).unwrap();
     disk.write(put(&[("a", "1"), ("b", "2")]), Synced::No)
         .unwrap();
     disk.checkpoint("second").unwrap();
@@ -206,7 +206,7 @@ fn checkpoints_are_copies(directory: &dyn Directory) {
         let mut offset = 0;
         while offset < file.len || file.len == 0 {
             let chunk = directory
-                .read_at("second", &file.name, offset, 1_000)
+                .read_at("second", &file.name, offset, 100_000)
                 .unwrap();
             directory
                 .append_at("third", &file.name, offset, &chunk)
@@ -219,7 +219,7 @@ fn checkpoints_are_copies(directory: &dyn Directory) {
     }
     directory.sync("third").unwrap();
     for copy in ["second", "third"] {
-        let opened = directory.open(copy, &options).unwrap();
+        let opened = directory.open(copy, options).unwrap();
         assert_eq!(
             opened.get(b"a").unwrap().as_deref(),
             Some(&b"1"[..]),

@@ -113,15 +113,21 @@ impl Journal {
         let mut index = Index::default();
         let mut sequence = None;
         let mut at = 0;
+        let mut content = Vec::new();
         let mut segments: VecDeque<Arc<Segment>> =
             Segment::all(&folder)?.into_iter().map(Arc::new).collect();
         for (place, segment) in segments.iter().enumerate() {
             let next = segments.get(place + 1);
-            at = segment.recover(next.is_none(), &mut sequence, |record, operations| {
-                for (operation, within) in operations {
-                    index.publish(segment, record, operation, within);
-                }
-            })?;
+            at = segment.recover(
+                &mut content,
+                next.is_none(),
+                &mut sequence,
+                |record, operations| {
+                    for (operation, within) in operations {
+                        index.publish(segment, record, operation, within);
+                    }
+                },
+            )?;
             if let Some(next) = next
                 && next.number != segment.number + 1
             {

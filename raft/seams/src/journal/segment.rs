@@ -121,16 +121,18 @@ impl Segment {
         Ok(within.strip(&bytes))
     }
 
-    /// Gives each whole record to `each`, with where it begins; says where they end. Whatever a crash tore behind that is wiped.
+    /// Gives each whole record to `each`, with where it begins; says where they end. Whatever a crash tore behind that is wiped. What is
+    /// in the file is read into `content`, whose memory the next segment uses again.
     pub(super) fn recover(
         &self,
+        content: &mut Vec<u8>,
         last: bool,
         sequence: &mut Option<u64>,
         mut each: impl FnMut(u64, Vec<(Operation, Within)>),
     ) -> Result<u64, DiskError> {
-        let mut content = Vec::new();
+        content.clear();
         (&self.file)
-            .read_to_end(&mut content)
+            .read_to_end(content)
             .map_err(|error| failed("reading", &self.path, error))?;
         let damaged = |at: usize| {
             DiskError::corrupt(
@@ -139,7 +141,7 @@ impl Segment {
             )
         };
         let records = Records {
-            content: &content,
+            content,
             stamps: &self.stamps,
         };
         let end = records

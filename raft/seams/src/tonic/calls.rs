@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -31,7 +32,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{CALLS_PATH, Handlers, code_of, failure, handler, path, word_of};
 use crate::network::{NetworkError, Peer, PeerIdentity, Refusal, RefusalCode};
 
-/// Calls of one stream that may wait for their answers. Those beyond it go by themselves.
+/// Calls of one stream that may wait to be sent, and for their answers. Those beyond either go by themselves.
 const CALLS_MAX: usize = 1_024;
 /// A peer of an earlier release does not know of this; it is asked again after so long, for it may have been exchanged.
 const EARLIER_RELEASE: Duration = Duration::from_secs(10);
@@ -52,7 +53,9 @@ struct State {
 
 /// A stream that is open.
 struct Open {
+    /// It holds no more than `CALLS_MAX` questions, and for each of them perhaps that nobody waits any more.
     questions: mpsc::UnboundedSender<Frame>,
+    queued: Arc<AtomicUsize>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -121,9 +124,14 @@ impl Lane {
             Usable::Later => {}
         }
         let mut client = connect.await?;
-        let (questions, asked) = mpsc::unbounded_channel();
+        let (questions, frames) = mpsc::unbounded_channel();
+        let queued = Arc::<AtomicUsize>::default();
+        let asked = Asked {
+            frames,
+            queued: queued.clone(),
+        };
         let opened = client
-            .streaming(Request::new(Asked(asked)), path(CALLS_PATH, "all"), Frames)
+            .streaming(Request::new(asked), path(CALLS_PATH, "all"), Frames)
             .await;
         let answers = match opened.map_err(|status| failure(to, &status)) {
             Ok(answers) => answers.into_inner(),
@@ -138,7 +146,11 @@ impl Lane {
         };
         let waiting = Arc::<Mutex<Waiting>>::default();
         tokio::spawn(hand_out(answers, waiting.clone(), to.clone()));
-        let open = Arc::new(Open { questions, waiting });
+        let open = Arc::new(Open {
+            questions,
+            queued,
+            waiting,
+        });
         lock(&self.state).open = Some(open.clone());
         Ok(Some(open))
     }
@@ -184,7 +196,8 @@ impl Open {
     fn ask(self: Arc<Self>, method: &'static str, body: Bytes) -> Option<Question> {
         let (sender, answer) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
-        if waiting.answers.len() >= CALLS_MAX {
+        let queued = self.queued.load(Ordering::Relaxed);
+        if waiting.answers.len().max(queued) >= CALLS_MAX {
             return None;
         }
         waiting.asked += 1;
@@ -194,6 +207,7 @@ impl Open {
             waiting.answers.insert(number, sender);
         }
         drop(waiting);
+        self.queued.fetch_add(1, Ordering::Relaxed);
         let head = Bytes::from_static(method.as_bytes());
         let frame = Frame { number, head, body };
         // Where nobody takes it, the stream has ended, and the answers with it.
@@ -242,13 +256,22 @@ impl Drop for Question {
 }
 
 /// What is asked, as the request's body.
-struct Asked(mpsc::UnboundedReceiver<Frame>);
+struct Asked {
+    frames: mpsc::UnboundedReceiver<Frame>,
+    queued: Arc<AtomicUsize>,
+}
 
 impl Stream for Asked {
     type Item = Frame;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Frame>> {
-        self.0.poll_recv(context)
+        let next = self.frames.poll_recv(context);
+        if let Poll::Ready(Some(frame)) = &next
+            && !frame.head.is_empty()
+        {
+            self.queued.fetch_sub(1, Ordering::Relaxed);
+        }
+        next
     }
 }
 
