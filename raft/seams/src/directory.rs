@@ -273,7 +273,7 @@ mod tests {
     use crate::contract;
 
     #[test]
-    fn rocksdb_keeps_the_contract() {
+    fn the_real_disks_keep_the_contract() {
         let folder = tempfile::tempdir().unwrap();
         let directory = FileDirectory::open(folder.path()).unwrap();
         contract::disk(&directory);
