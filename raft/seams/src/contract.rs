@@ -82,7 +82,8 @@ fn put(pairs: &[(&'static str, &'static str)]) -> Batch {
     batch
 }
 
-fn content(reader: &(impl Reader + ?Sized)) -> BTreeMap<Vec<u8>, Vec<u8>> {
+/// All that can be read.
+pub(crate) fn content(reader: &(impl Reader + ?Sized)) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let pairs = reader.iterate(&Range::all(), Order::Ascending).unwrap();
     pairs
         .map(|pair| {

@@ -290,7 +290,7 @@ pub struct FileInfo {
     pub len: u64,
 }
 
-/// Counters since the database was opened. RocksDB's own, on the real side.
+/// Counters since the database was opened. On the real side those of flushes and compactions are RocksDB's own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// How often the write-ahead log was synced.

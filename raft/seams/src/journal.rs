@@ -34,7 +34,7 @@ use crate::disk::{
 
 /// Values up to this are kept in memory.
 const SMALL_BYTES: usize = 64;
-/// A segment with no more than this alive is emptied, by writing that again.
+/// The oldest segments with no more than this alive together are emptied, by writing that again.
 const CARRIED_BYTES: u64 = SEGMENT_BYTES / 16;
 /// Files kept for the next segments.
 const SPARES: usize = 2;
@@ -123,8 +123,8 @@ impl Journal {
                 next.is_none(),
                 &mut sequence,
                 |record, operations| {
-                    for (operation, within) in operations {
-                        index.publish(segment, record, operation, within);
+                    for (operation, within) in &operations {
+                        index.publish(segment, record, operation, *within);
                     }
                 },
             )?;
@@ -217,29 +217,22 @@ impl Journal {
         *filler = thread.spawn(fill).ok();
     }
 
-    /// Writes a record behind the last, and says in which segment and where.
+    /// Writes a record behind the last.
     fn append(&self, writer: &mut Writer, batch: &Batch) -> Result<(), DiskError> {
         let len = record::len(batch) as u64;
-        let rolls = writer.at > 0 && writer.at + len > writer.current().len.max(SEGMENT_BYTES);
-        if rolls {
+        if writer.at > 0 && writer.at + len > writer.current().len {
             self.roll(writer, len)?;
         }
         let segment = writer.current().clone();
         let (at, sequence, durable) = (writer.at, writer.sequence, writer.durable);
-        let mut places = Vec::with_capacity(batch.operations().len());
-        let image = writer.image.record(
-            &segment.stamps,
-            sequence,
-            durable,
-            batch,
-            |operation, within| places.push((operation.clone(), within)),
-        );
-        segment.write(image, at)?;
+        let image = &mut writer.image;
+        let (record, places) = image.record(&segment.stamps, sequence, durable, batch);
+        segment.write(record, at)?;
         writer.at += len;
         writer.sequence += 1;
         self.record_bytes.fetch_add(len, Ordering::Relaxed);
         let mut index = self.change_index();
-        for (operation, within) in places {
+        for (operation, within) in batch.operations().iter().zip(places) {
             index.publish(&segment, at, operation, within);
         }
         Ok(())
@@ -298,16 +291,17 @@ impl Journal {
         let mut carried = Batch::new();
         {
             let index = self.read_index();
+            let mut bytes = 0;
             let old = writer.segments.iter().take(writer.segments.len() - 1);
-            let little: Vec<_> = old
-                .map(|segment| segment.number)
-                .take_while(|number| {
-                    let alive = index.alive.get(number).copied().unwrap_or_default();
-                    alive.bytes <= CARRIED_BYTES
-                })
-                .collect();
+            let little = old.map(|segment| segment.number).take_while(|number| {
+                bytes += index.alive.get(number).map_or(0, |alive| alive.bytes);
+                bytes <= CARRIED_BYTES
+            });
+            let Some(last) = little.last() else {
+                return Ok(());
+            };
             for (key, stored) in &index.values {
-                if little.contains(&stored.segment.number) && !little.is_empty() {
+                if stored.segment.number <= last {
                     carried.put(key.clone(), stored.read(&self.folder, key)?);
                 }
             }
@@ -360,15 +354,15 @@ impl Index {
         &mut self,
         segment: &Arc<Segment>,
         record: u64,
-        operation: Operation,
+        operation: &Operation,
         within: Within,
     ) {
         match operation {
             Operation::Put { key, value } => {
                 let value = if value.len() <= SMALL_BYTES {
-                    Value::Here(Bytes::copy_from_slice(&value))
+                    Value::Here(Bytes::copy_from_slice(value))
                 } else {
-                    let sum = checksum(&[&value]);
+                    let sum = checksum(&[value]);
                     Value::There {
                         record,
                         within,
@@ -383,18 +377,18 @@ impl Index {
                     value,
                 };
                 // A slice of a record would keep all of it in memory.
-                let kept = Bytes::copy_from_slice(&key);
+                let kept = Bytes::copy_from_slice(key);
                 if let Some(before) = self.values.insert(kept, stored) {
-                    self.forget(&key, &before);
+                    self.forget(key, &before);
                 }
             }
             Operation::Delete { key } => {
-                if let Some(before) = self.values.remove(&key) {
-                    self.forget(&key, &before);
+                if let Some(before) = self.values.remove(key) {
+                    self.forget(key, &before);
                 }
             }
             Operation::DeleteRange { from, to } => {
-                let gone = self.range(&Range::new(from, to));
+                let gone = self.range(&Range::new(from.as_ref(), to.as_ref()));
                 for (key, before) in gone {
                     self.values.remove(&key);
                     self.forget(&key, &before);

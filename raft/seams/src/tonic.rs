@@ -9,6 +9,7 @@
 //! waits behind a snapshot.
 
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -30,7 +31,7 @@ use crate::network::{
 
 mod calls;
 
-use calls::{Answering, Frames, Lane};
+use calls::{Answering, Frame, Lane};
 
 /// Every path of [`PeerService`] begins like this.
 pub const PEER_PATH_PREFIX: &str = "/reckon.peer.v1.";
@@ -184,7 +185,11 @@ impl Network for TonicNetwork {
             }
             let mut client = connection.client(to).await?;
             let answer = client
-                .unary(Request::new(body), path(CALL_PATH, method), Raw)
+                .unary(
+                    Request::new(body),
+                    path(CALL_PATH, method),
+                    Wired::<Bytes>::new(),
+                )
                 .await;
             answer
                 .map(Response::into_inner)
@@ -204,7 +209,11 @@ impl Network for TonicNetwork {
         let opened = async {
             let mut client = self.connection(to, true)?.client(to).await?;
             let answer = client
-                .server_streaming(Request::new(body), path(STREAM_PATH, method), Raw)
+                .server_streaming(
+                    Request::new(body),
+                    path(STREAM_PATH, method),
+                    Wired::<Bytes>::new(),
+                )
                 .await;
             let chunks = answer.map_err(|status| failure(to, &status))?.into_inner();
             let to = to.clone();
@@ -337,13 +346,13 @@ impl PeerService {
         let path = request.uri().path().to_owned();
         if path.starts_with(CALLS_PATH) {
             let handlers = self.handlers.clone();
-            return tonic::server::Grpc::new(Frames)
+            return tonic::server::Grpc::new(Wired::<Frame>::new())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
                 .streaming(Answering { handlers, from }, request)
                 .await;
         }
-        let mut server = tonic::server::Grpc::new(Raw)
+        let mut server = tonic::server::Grpc::new(Wired::<Bytes>::new())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         if let Some(method) = path.strip_prefix(CALL_PATH) {
@@ -486,42 +495,62 @@ fn code_of(word: &str) -> Option<RefusalCode> {
     })
 }
 
-/// Bytes as they are.
-#[derive(Debug, Clone, Copy, Default)]
-struct Raw;
+/// What goes over the wire as it is, without protobuf.
+trait Wire: Sized + Send + 'static {
+    fn put(self, into: &mut EncodeBuf<'_>);
+    fn take(from: &mut DecodeBuf<'_>) -> Result<Self, Status>;
+}
 
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
+impl Wire for Bytes {
+    fn put(self, into: &mut EncodeBuf<'_>) {
+        into.reserve(self.len());
+        into.put(self);
+    }
+
+    fn take(from: &mut DecodeBuf<'_>) -> Result<Self, Status> {
+        Ok(from.copy_to_bytes(from.remaining()))
+    }
+}
+
+/// Messages of one kind.
+struct Wired<T>(PhantomData<T>);
+
+impl<T> Wired<T> {
+    fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: Wire> Codec for Wired<T> {
+    type Encode = T;
+    type Decode = T;
     type Encoder = Self;
     type Decoder = Self;
 
     fn encoder(&mut self) -> Self {
-        Self
+        Self::new()
     }
 
     fn decoder(&mut self) -> Self {
-        Self
+        Self::new()
     }
 }
 
-impl Encoder for Raw {
-    type Item = Bytes;
+impl<T: Wire> Encoder for Wired<T> {
+    type Item = T;
     type Error = Status;
 
-    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.reserve(item.len());
-        into.put(item);
+    fn encode(&mut self, item: T, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        item.put(into);
         Ok(())
     }
 }
 
-impl Decoder for Raw {
-    type Item = Bytes;
+impl<T: Wire> Decoder for Wired<T> {
+    type Item = T;
     type Error = Status;
 
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let len = from.remaining();
-        Ok(Some(from.copy_to_bytes(len)))
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
+        T::take(from).map(Some)
     }
 }

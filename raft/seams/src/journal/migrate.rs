@@ -30,6 +30,8 @@ pub(super) fn from_rocks(parent: &Path, name: &str) -> Result<(), DiskError> {
 }
 
 fn copy(parent: &Path, name: &str) -> Result<(), DiskError> {
+    // Before anything else: one that is damaged is refused, and left as it is.
+    let rocks = Rocks::open(parent, name, &DiskOptions::with_wal())?;
     let folder = parent.join(name);
     let beside = folder.join(BESIDE);
     let failed = |error| segment::failed("making", &beside, error);
@@ -37,11 +39,10 @@ fn copy(parent: &Path, name: &str) -> Result<(), DiskError> {
         fs::remove_dir_all(&beside).map_err(failed)?;
     }
     fs::create_dir(&beside).map_err(failed)?;
-    let rocks = Rocks::open(parent, name, &DiskOptions::with_wal())?;
     let segment = Segment::create(&beside, 1, SEGMENT_BYTES)?;
     let (mut image, mut at, mut sequence) = (Image::default(), 0, 1);
     let mut put = |batch: &Batch| -> Result<(), DiskError> {
-        let record = image.record(&segment.stamps, sequence, sequence, batch, |_, _| {});
+        let (record, _) = image.record(&segment.stamps, sequence, sequence, batch);
         segment.write(record, at)?;
         at += record.len() as u64;
         sequence += 1;

@@ -146,21 +146,21 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// The record of a batch. `each` gets, for every operation in turn, where its value lies.
+    /// The record of a batch, and where the value of each of its operations lies.
     pub(super) fn record(
         &mut self,
         stamps: &Stamps,
         sequence: u64,
         durable: u64,
         batch: &Batch,
-        mut each: impl FnMut(&Operation, Within),
-    ) -> &[u8] {
+    ) -> (&[u8], Vec<Within>) {
         let content = batch.bytes() + OPERATION * batch.operations().len();
         self.bytes.clear();
         self.bytes.reserve(sectors(content));
         self.bytes.extend_from_slice(&stamps.first);
         self.bytes.extend_from_slice(&[0; HEADER]);
         let mut at = HEADER;
+        let mut places = Vec::with_capacity(batch.operations().len());
         for operation in batch.operations() {
             let (kind, key, value): (_, &[u8], &[u8]) = match operation {
                 Operation::Put { key, value } => (PUT, key, value),
@@ -175,7 +175,7 @@ impl Image {
             }
             at += OPERATION + key.len() + value.len();
             let len = value.len();
-            each(operation, Within { at: at - len, len });
+            places.push(Within { at: at - len, len });
         }
         self.bytes
             .resize(self.bytes.len().next_multiple_of(SECTOR), 0);
@@ -187,7 +187,7 @@ impl Image {
         header[20..24].copy_from_slice(&body.to_le_bytes());
         let sum = checksum(&[&stamps.first, &header[..HEADER_FIELDS]]);
         header[HEADER_FIELDS..].copy_from_slice(&sum.to_le_bytes());
-        &self.bytes
+        (&self.bytes, places)
     }
 
     fn push(&mut self, stamps: &Stamps, mut part: &[u8]) {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::record::SECTOR;
 use super::*;
 use crate::DiskOptions;
+use crate::contract::content;
 use crate::rocks::Rocks;
 
 const LOG: &str = "log";
@@ -23,16 +24,6 @@ fn put(key: &str, len: usize, byte: u8) -> Batch {
     let mut batch = Batch::new();
     batch.put(key.to_owned(), vec![byte; len]);
     batch
-}
-
-fn content(reader: &dyn Reader) -> Content {
-    let pairs = reader.iterate(&Range::all(), Order::Ascending).unwrap();
-    pairs
-        .map(|pair| {
-            pair.map(|(key, value)| (key.to_vec(), value.to_vec()))
-                .unwrap()
-        })
-        .collect()
 }
 
 fn files(parent: &Path, kind: &str) -> Vec<PathBuf> {
@@ -343,4 +334,63 @@ fn what_rocksdb_held_is_taken_over() {
     let log = open(folder.path()).unwrap();
     log.write(put("vote", 10, 2), Synced::Yes).unwrap();
     assert_eq!(log.get(b"vote").unwrap().unwrap(), vec![2; 10]);
+}
+
+/// Its own reader would take some damage for an end.
+#[test]
+fn what_rocksdb_held_is_taken_over_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let rocks = Rocks::open(folder.path(), LOG, &DiskOptions::with_wal()).unwrap();
+    let (mut versions, mut ends) = (vec![content(&rocks)], vec![0]);
+    let wal = files(folder.path(), "log").pop().unwrap();
+    for number in 0..4 {
+        let batch = put(&number.to_string(), 50, number);
+        rocks.write(batch, Synced::Yes).unwrap();
+        versions.push(content(&rocks));
+        ends.push(fs::metadata(&wal).unwrap().len() as usize);
+    }
+    // As a server that was killed leaves them: closing it would change them.
+    let copy = |written: &[u8]| {
+        let copy = tempfile::tempdir().unwrap();
+        fs::create_dir(copy.path().join(LOG)).unwrap();
+        for file in fs::read_dir(folder.path().join(LOG)).unwrap() {
+            let path = file.unwrap().path();
+            fs::copy(&path, copy.path().join(LOG).join(path.file_name().unwrap())).unwrap();
+        }
+        fs::write(
+            copy.path().join(LOG).join(wal.file_name().unwrap()),
+            written,
+        )
+        .unwrap();
+        copy
+    };
+    let whole = fs::read(&wal).unwrap();
+    for len in 0..=whole.len() {
+        let torn = copy(&whole[..len]);
+        let want = ends.iter().rposition(|end| *end <= len).unwrap();
+        assert!(
+            content(&open(torn.path()).unwrap()) == versions[want],
+            "torn off at {len}"
+        );
+    }
+    for at in 0..whole.len() {
+        let mut bad = whole.clone();
+        bad[at] ^= 1 << (at * 5 % 8);
+        let damaged = copy(&bad);
+        let error = open(damaged.path())
+            .err()
+            .unwrap_or_else(|| panic!("flipped at {at}: not seen"));
+        assert!(
+            matches!(error, DiskError::Corrupt { .. }),
+            "flipped at {at}: {error}"
+        );
+        assert!(
+            error.to_string().contains("/log"),
+            "flipped at {at}: {error}"
+        );
+        assert!(
+            files(damaged.path(), "segment").is_empty(),
+            "flipped at {at}"
+        );
+    }
 }

@@ -25,11 +25,11 @@ use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{DecodeBuf, EncodeBuf};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{CALLS_PATH, Handlers, code_of, failure, handler, path, word_of};
+use super::{CALLS_PATH, Handlers, Wire, Wired, code_of, failure, handler, path, word_of};
 use crate::network::{NetworkError, Peer, PeerIdentity, Refusal, RefusalCode};
 
 /// Calls of one stream that may wait to be sent, and for their answers. Those beyond either go by themselves.
@@ -131,7 +131,11 @@ impl Lane {
             queued: queued.clone(),
         };
         let opened = client
-            .streaming(Request::new(asked), path(CALLS_PATH, "all"), Frames)
+            .streaming(
+                Request::new(asked),
+                path(CALLS_PATH, "all"),
+                Wired::<Frame>::new(),
+            )
             .await;
         let answers = match opened.map_err(|status| failure(to, &status)) {
             Ok(answers) => answers.into_inner(),
@@ -376,44 +380,16 @@ pub(super) struct Frame {
     body: Bytes,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Frames;
-
-impl Codec for Frames {
-    type Encode = Frame;
-    type Decode = Frame;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
+impl Wire for Frame {
+    fn put(self, into: &mut EncodeBuf<'_>) {
+        into.reserve(9 + self.head.len() + self.body.len());
+        into.put_u64_le(self.number);
+        into.put_u8(self.head.len() as u8);
+        into.put(self.head);
+        into.put(self.body);
     }
 
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Frames {
-    type Item = Frame;
-    type Error = Status;
-
-    fn encode(&mut self, frame: Frame, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        let Frame { number, head, body } = frame;
-        into.reserve(9 + head.len() + body.len());
-        into.put_u64_le(number);
-        into.put_u8(head.len() as u8);
-        into.put(head);
-        into.put(body);
-        Ok(())
-    }
-}
-
-impl Decoder for Frames {
-    type Item = Frame;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Frame>, Status> {
+    fn take(from: &mut DecodeBuf<'_>) -> Result<Self, Status> {
         let short = || Status::invalid_argument("a frame is cut short");
         if from.remaining() < 9 {
             return Err(short());
@@ -424,7 +400,7 @@ impl Decoder for Frames {
         }
         let head = from.copy_to_bytes(head);
         let body = from.copy_to_bytes(from.remaining());
-        Ok(Some(Frame { number, head, body }))
+        Ok(Self { number, head, body })
     }
 }
 
