@@ -4,7 +4,7 @@
 //! `State` is the one that apply owns: the view and the outcomes kept.
 
 use crate::outcome::{Kept, Outcomes};
-use crate::{Digest, Key, Object, Position, Retention, Text, Time};
+use crate::{Digest, Event, Key, Object, Position, Retention, Text, Time};
 use imbl::OrdMap;
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -164,6 +164,23 @@ impl View {
         Some(removed)
     }
 
+    /// Becomes what `newer` is, by the changes between the two.
+    fn follow(&mut self, newer: &Self, events: &[Arc<Event>]) {
+        for folded in events.iter().flat_map(|event| &event.objects) {
+            match &folded.after {
+                Some(object) => self.put(object.clone()),
+                None => {
+                    self.remove(&folded.key, folded.revision);
+                }
+            }
+        }
+        let resources = std::mem::take(&mut self.resources);
+        *self = Self {
+            resources,
+            ..newer.clone()
+        };
+    }
+
     pub(crate) fn end_sessions(&mut self) {
         self.sessions.clear();
     }
@@ -227,6 +244,14 @@ impl State {
 
     pub(crate) fn view_mut(&mut self) -> &mut View {
         &mut self.view
+    }
+
+    /// Goes on in the place of an earlier view that nobody reads any more, which `events` lie behind; the view up to here is left to
+    /// those who read it. The two take turns, each with nodes of its own: in a view that readers share, every change would copy the
+    /// nodes around it, which costs more than to make the change twice.
+    pub fn go_on_in(&mut self, mut earlier: View, events: &[Arc<Event>]) {
+        earlier.follow(&self.view, events);
+        self.view = earlier;
     }
 
     /// An entry without proposals of ours (a blank one, a membership) was applied.

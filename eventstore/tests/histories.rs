@@ -1,5 +1,5 @@
 //! Random histories: whatever is proposed, apply is deterministic, its chain verifies, and a state put together again from its parts goes
-//! on as the one it was taken from.
+//! on as the one it was taken from, as does one that takes turns with its readers' view.
 
 #![allow(
     clippy::unwrap_used,
@@ -132,6 +132,9 @@ proptest! {
         let mut again = Log::founded();
         let mut kept = log.state.kept(id(1)).into_iter().cloned().collect::<Vec<_>>();
         let mut digest = log.state.view().digest;
+        // The other one takes turns with the view that its readers had before, while some of them still read.
+        let mut before: Option<(View, Vec<_>)> = None;
+        let mut read = Vec::new();
         for (number, step) in steps.iter().enumerate() {
             if number == cut {
                 again.state = restored(&again.state, &kept);
@@ -144,7 +147,16 @@ proptest! {
             let applied = log.apply(vec![asked.clone()]);
             // The same on the other, through the entry's bytes.
             let asked: Proposal = decode(&encode(&asked)).unwrap();
+            if let Some((view, events)) = before.take().filter(|_| step.later_ms % 4 > 0) {
+                again.state.go_on_in(view, &events);
+            }
+            let shown = again.state.view().clone();
+            if step.later_ms % 8 == 1 {
+                read.push((shown.clone(), shown.objects().cloned().collect::<Vec<_>>()));
+            }
             let other = again.apply(vec![asked]);
+            let events = other.events.iter().map(|(event, _)| event.clone()).collect();
+            before = Some((shown, events));
             prop_assert_eq!(&applied.outcomes, &other.outcomes);
             same(log.state.view(), again.state.view());
             kept.extend(applied.kept.iter().cloned());
@@ -166,6 +178,9 @@ proptest! {
                 let shown = object.to_value()["metadata"]["resourceVersion"].clone();
                 prop_assert_eq!(shown, serde_json::Value::from(object.revision().to_string()));
             }
+        }
+        for (view, objects) in &read {
+            prop_assert!(view.objects().eq(objects));
         }
     }
 }

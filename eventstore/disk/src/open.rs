@@ -88,6 +88,7 @@ pub(crate) fn open(
             books,
             outcomes: outcomes.records,
             warm: current.warm,
+            replaced: None,
             few_births: config.few_births,
             broken: None,
         },

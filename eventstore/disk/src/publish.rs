@@ -4,13 +4,29 @@
 use crate::Store;
 use crate::ring::Block;
 use crate::store::Published;
-use eventstore::Applied;
+use eventstore::{Applied, Event, State};
 use std::sync::{Arc, PoisonError};
 
+/// What was published before, and what has happened since.
+pub(crate) struct Replaced {
+    published: Arc<Published>,
+    events: Vec<Arc<Event>>,
+}
+
+impl Replaced {
+    /// Lets the state go on in the view of before. By the time that a group comes, those who read it have mostly gone; where one has
+    /// not, the state goes on from what it shares with its readers.
+    pub fn take_back(self, state: &mut State) {
+        if let Ok(published) = Arc::try_unwrap(self.published) {
+            state.go_on_in(published.view, &self.events);
+        }
+    }
+}
+
 impl Store {
-    pub(crate) fn publish(&self, published: Published, applied: &[Applied]) {
+    pub(crate) fn publish(&self, published: Published, applied: &[Applied]) -> Replaced {
         let (revision, index) = (published.view.revision, published.view.position.index);
-        self.swap(published);
+        let before = self.swap(published);
         self.0.counters.count(applied);
         self.0.outcomes.settle(applied);
         self.reached(revision, index);
@@ -19,7 +35,11 @@ impl Store {
             .flat_map(|applied| applied.events.iter().map(|(event, _)| event.clone()))
             .collect();
         if !events.is_empty() {
-            self.0.ring.push(Block::new(revision, events));
+            self.0.ring.push(Block::new(revision, events.clone()));
+        }
+        Replaced {
+            published: before,
+            events,
         }
     }
 
@@ -33,16 +53,14 @@ impl Store {
         self.0.ring.restart(&view);
     }
 
-    fn swap(&self, published: Published) {
+    /// What was published before.
+    fn swap(&self, published: Published) -> Arc<Published> {
         let mut guard = self
             .0
             .published
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *guard, Arc::new(published));
-        drop(guard);
-        // What only the view before held is freed here, where no reader waits for it.
-        drop(before);
+        std::mem::replace(&mut *guard, Arc::new(published))
     }
 
     fn reached(&self, revision: u64, index: u64) {

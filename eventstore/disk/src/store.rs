@@ -110,6 +110,9 @@ impl Store {
         writer.usable()?;
         self.admit(&group)?;
         writer.begin();
+        if let Some(replaced) = writer.replaced.take() {
+            replaced.take_back(&mut self.state());
+        }
         let mut applied = Vec::with_capacity(group.len());
         for (position, entry) in group {
             let mut state = self.state();
@@ -127,7 +130,7 @@ impl Store {
         let view = self.state().view().clone();
         writer.write(&applied, &view, metadata)?;
         let published = writer.published(view);
-        self.publish(published, &applied);
+        writer.replaced = Some(self.publish(published, &applied));
         Ok(applied)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::current::Warm;
 use crate::history::History;
+use crate::publish::Replaced;
 use crate::record::{
     Meta, ResourceBooks, seal_birth, seal_coded, seal_event, seal_gone, seal_object,
 };
@@ -20,6 +21,8 @@ pub(crate) struct Writer {
     pub warm: Warm,
     /// Each record of outcomes: its key, and the last sequence number in it.
     pub outcomes: VecDeque<(Bytes, u64)>,
+    /// The view that readers had before the last group.
+    pub replaced: Option<Replaced>,
     /// As configured.
     pub few_births: u64,
     /// Why nothing more may be written.
