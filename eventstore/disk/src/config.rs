@@ -1,5 +1,6 @@
 //! What a server may set of its store, and the bounds of what it keeps in memory.
 
+use crate::layout;
 use eventstore::LEVEL;
 use seams::DiskOptions;
 
@@ -23,7 +24,7 @@ pub struct StoreConfig {
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
-            disk: DiskOptions::without_wal(),
+            disk: DiskOptions::without_wal().in_order(&layout::IN_ORDER),
             most_level: LEVEL,
             ring_events: 16_384,
             ring_bytes: 16 << 20,

@@ -40,6 +40,9 @@ const OUTCOMES: u8 = b'q';
 const SESSION: u8 = b's';
 const RESOURCE: u8 = b'r';
 
+/// Letters whose keys are written in their order.
+pub(crate) const IN_ORDER: [u8; 1] = [EVENT];
+
 pub(crate) fn current(key: &Key) -> Vec<u8> {
     let mut bytes = prefixed_key(CURRENT, key);
     bytes.shrink_to_fit();

@@ -12,11 +12,12 @@ use std::collections::BTreeMap;
 
 use crate::disk::{Batch, Directory, Disk, DiskOptions, Order, Range, Reader, Synced};
 
-/// All that is asked of a database, with a WAL and without.
+/// All that is asked of a database, with a WAL and without, and with keys apart.
 pub fn disk(directory: &dyn Directory) {
     for (name, options) in [
         ("with-wal", DiskOptions::with_wal()),
         ("without-wal", DiskOptions::without_wal()),
+        ("in-order", DiskOptions::without_wal().in_order(b"ars")),
     ] {
         let disk = directory.open(name, &options).unwrap();
         reads_what_was_written(&*disk);
@@ -34,6 +35,7 @@ pub fn disk(directory: &dyn Directory) {
     }
     checkpoints_are_copies(directory, &DiskOptions::with_wal());
     checkpoints_are_copies(directory, &DiskOptions::without_wal());
+    checkpoints_are_copies(directory, &DiskOptions::without_wal().in_order(b"a"));
 }
 
 /// All that is asked of a directory besides its databases.

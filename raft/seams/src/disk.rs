@@ -81,6 +81,8 @@ pub struct DiskOptions {
     pub cache_bytes: usize,
     /// Writes kept in memory before they go to a file of their own.
     pub write_buffer_bytes: usize,
+    /// First bytes of keys that are written in their order, each once: they can lie by themselves and stay where they were written.
+    pub in_order: Vec<u8>,
 }
 
 impl DiskOptions {
@@ -90,6 +92,7 @@ impl DiskOptions {
             wal: true,
             cache_bytes: 8 << 20,
             write_buffer_bytes: 16 << 20,
+            in_order: Vec::new(),
         }
     }
 
@@ -100,6 +103,16 @@ impl DiskOptions {
             wal: false,
             cache_bytes: 64 << 20,
             write_buffer_bytes: 16 << 20,
+            in_order: Vec::new(),
+        }
+    }
+
+    /// The same, with keys of these first bytes apart.
+    #[must_use]
+    pub fn in_order(self, first_bytes: &[u8]) -> Self {
+        Self {
+            in_order: first_bytes.to_vec(),
+            ..self
         }
     }
 }

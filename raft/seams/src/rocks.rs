@@ -13,18 +13,20 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Env, ErrorKind, IteratorMode,
-    Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Env, ErrorKind, FlushOptions,
+    IteratorMode, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
 mod blobs;
+mod families;
 mod framing;
 
 use crate::directory::sync_folder;
 use crate::disk::{
     Batch, Disk, DiskError, DiskOptions, Operation, Order, Pairs, Range, Reader, Statistics, Synced,
 };
+use families::{Families, Handles, Source};
 
 /// RocksDB's own diary, of which the newest few are enough.
 const DIARY_FILES_MAX: usize = 4;
@@ -53,6 +55,7 @@ const BLOOM_BITS: f64 = 10.0;
 /// An open RocksDB.
 pub(crate) struct Rocks {
     db: Arc<DB>,
+    families: Families,
     /// Kept, for the statistics live here.
     options: Options,
     name: String,
@@ -67,8 +70,10 @@ impl Rocks {
         name: &str,
         options: &DiskOptions,
     ) -> Result<Self, DiskError> {
-        let mut rocks_options = rocks_options(options);
+        let cache = Cache::new_lru_cache(options.cache_bytes);
+        let mut rocks_options = rocks_options(options, &cache);
         rocks_options.set_use_direct_io_for_flush_and_compaction(takes_direct_io(parent)?);
+        let apart = in_order_options(&rocks_options, &cache);
         let path = parent.join(name);
         let opening = format!("opening {}", path.display());
         match framing::damage(&path) {
@@ -77,12 +82,13 @@ impl Rocks {
             Err(error) => return Err(DiskError::io(opening, error)),
         }
         fetch(&path);
-        let db =
-            DB::open(&rocks_options, &path).map_err(|error| translate(&path, &opening, error))?;
+        let (db, families) = families::open(&path, &options.in_order, &rocks_options, &apart)
+            .map_err(|error| translate(&path, &opening, error))?;
         // RocksDB syncs its own files; that the folder is there at all is for us to make durable.
         sync_folder(parent)?;
         Ok(Self {
             db: Arc::new(db),
+            families,
             options: rocks_options,
             name: name.to_owned(),
             parent: parent.to_owned(),
@@ -93,6 +99,15 @@ impl Rocks {
 
     fn path(&self) -> PathBuf {
         self.parent.join(&self.name)
+    }
+
+    fn now(&self) -> Reading<'_, DB> {
+        Reading {
+            source: &self.db,
+            families: self.families.of(&self.db),
+            name: &self.name,
+            path: self.path(),
+        }
     }
 
     fn failed(&self, doing: &str, error: rocksdb::Error) -> DiskError {
@@ -114,9 +129,21 @@ fn background() -> Option<&'static Env> {
     ENV.get_or_init(made).as_ref()
 }
 
-fn rocks_options(options: &DiskOptions) -> Options {
+/// For keys that are written in their order and never again. With one compression all the way down, a file is moved as it is; no other
+/// file has a key in its range, so nothing is to be had of a filter.
+fn in_order_options(others: &Options, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&Cache::new_lru_cache(options.cache_bytes));
+    blocks.set_block_cache(cache);
+    let mut options = others.clone();
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_per_level(&[DBCompressionType::Lz4]);
+    options.set_enable_blob_files(false);
+    options
+}
+
+fn rocks_options(options: &DiskOptions, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
     blocks.set_bloom_filter(BLOOM_BITS, false);
 
     let mut rocks = Options::default();
@@ -124,6 +151,7 @@ fn rocks_options(options: &DiskOptions) -> Options {
         rocks.set_env(env);
     }
     rocks.create_if_missing(true);
+    rocks.create_missing_column_families(true);
     rocks.set_paranoid_checks(true);
     rocks.enable_statistics();
     // Counters are what is read; timing each operation besides would cost more than they do.
@@ -136,7 +164,12 @@ fn rocks_options(options: &DiskOptions) -> Options {
     rocks.set_enable_blob_files(true);
     rocks.set_min_blob_size(BLOB_BYTES_MIN);
     rocks.set_blob_gc_force_threshold(BLOB_HOLES_MAX);
-    rocks.set_write_buffer_size(options.write_buffer_bytes);
+    // Each family has one of its own; what comes in order is the smaller part of what is written.
+    let of_each = match options.in_order.as_slice() {
+        [] => options.write_buffer_bytes,
+        _ => options.write_buffer_bytes / 4 * 3,
+    };
+    rocks.set_write_buffer_size(of_each);
     rocks.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
     // Small buffers make small files. Compacted four at a time, as RocksDB would, each would be written again with all that lies beside it.
     rocks.set_level_zero_file_num_compaction_trigger(FLUSHED_FILES);
@@ -218,23 +251,67 @@ fn takes_direct_io(folder: &Path) -> Result<bool, DiskError> {
 
 impl Reader for Rocks {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
-        self.db
-            .get(key)
-            .map(|value| value.map(Bytes::from))
-            .map_err(|error| {
-                let what = format!("reading key {} of {}", key.escape_ascii(), self.name);
-                translate(&self.path(), &what, error)
-            })
+        self.now().get(key)
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
-        collect(keys, self.db.multi_get(keys), &self.path())
+        self.now().multi_get(keys)
     }
 
     fn iterate(&self, range: &Range, order: Order) -> Result<Pairs<'_>, DiskError> {
-        let pairs = self.db.iterator_opt(mode(order), bounded(range));
-        let path = self.path();
-        Ok(Box::new(pairs.map(move |pair| pair_of(pair, &path))))
+        Ok(self.now().iterate(range, order))
+    }
+}
+
+/// Reads of a database as it is now, or at one moment.
+struct Reading<'a, S> {
+    source: &'a S,
+    families: Handles<'a>,
+    name: &'a str,
+    path: PathBuf,
+}
+
+impl<'a, S: Source> Reading<'a, S> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
+        for family in self.families.find(key) {
+            let value = self.source.get(family, key);
+            if let Some(value) = value.map_err(|error| self.unread(key, error))? {
+                return Ok(Some(value.into()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
+        let first: Vec<_> = keys
+            .iter()
+            .map(|key| (self.families.put(key), *key))
+            .collect();
+        let found = keys.iter().zip(self.source.multi_get(&first));
+        found
+            .map(
+                |(key, value)| match value.map_err(|error| self.unread(key, error))? {
+                    Some(value) => Ok(Some(value.into())),
+                    None if self.families.find(key).count() > 1 => self.get(key),
+                    None => Ok(None),
+                },
+            )
+            .collect()
+    }
+
+    fn iterate(&self, range: &Range, order: Order) -> Pairs<'a> {
+        let families = self.families.span(range);
+        let lists = families.into_iter().map(|family| {
+            let pairs = self.source.iterate(family, bounded(range), mode(order));
+            let path = self.path.clone();
+            Box::new(pairs.map(move |pair| pair_of(pair, &path))) as Pairs<'a>
+        });
+        families::merged(lists.collect(), order)
+    }
+
+    fn unread(&self, key: &[u8], error: rocksdb::Error) -> DiskError {
+        let what = format!("reading key {} of {}", key.escape_ascii(), self.name);
+        translate(&self.path, &what, error)
     }
 }
 
@@ -243,18 +320,33 @@ impl Disk for Rocks {
         let moment = Moment::new(self.db.clone(), |db| db.snapshot());
         Ok(Box::new(View {
             moment,
+            families: self.families.clone(),
+            name: self.name.clone(),
             path: self.path(),
         }))
     }
 
     fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError> {
         let bytes = batch.bytes() + OPERATION_BYTES * (1 + batch.operations().len());
+        let families = self.families.of(&self.db);
         let mut writes = WriteBatch::with_capacity_bytes(bytes);
         for operation in in_order(batch) {
             match operation {
-                Operation::Put { key, value } => writes.put(key, value),
-                Operation::Delete { key } => writes.delete(key),
-                Operation::DeleteRange { from, to } => writes.delete_range(from, to),
+                Operation::Put { key, value } => {
+                    writes.put_cf(families.put(&key), key, value);
+                }
+                Operation::Delete { key } => {
+                    for family in families.find(&key) {
+                        writes.delete_cf(family, &key);
+                    }
+                }
+                Operation::DeleteRange { from, to } => {
+                    let range = Range::new(from, to);
+                    let (from, to) = (&range.from, range.to.as_deref().unwrap_or_default());
+                    for family in families.span(&range) {
+                        writes.delete_range_cf(family, from.as_slice(), to);
+                    }
+                }
             }
         }
         let mut how = WriteOptions::default();
@@ -273,7 +365,8 @@ impl Disk for Rocks {
         let result = if self.wal {
             self.db.flush_wal(true)
         } else {
-            self.db.flush()
+            let families = self.families.of(&self.db).all();
+            self.db.flush_cfs_opt(&families, &FlushOptions::default())
         };
         result.map_err(|error| self.failed("flushing", error))
     }
@@ -291,6 +384,7 @@ impl Disk for Rocks {
         if self.reclaims.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
+        // Those of a letter have no large values apart.
         self.db
             .set_options(&[("enable_blob_garbage_collection", "true")])
             .map_err(|error| self.failed("reclaiming the room of", error))
@@ -308,17 +402,20 @@ impl Disk for Rocks {
     }
 
     fn size(&self) -> Result<u64, DiskError> {
+        let families = self.families.of(&self.db).all();
         let mut bytes = 0;
         for property in [
             c"rocksdb.total-sst-files-size",
             c"rocksdb.total-blob-file-size",
             c"rocksdb.cur-size-all-mem-tables",
         ] {
-            let value = self
-                .db
-                .property_int_value(property)
-                .map_err(|error| self.failed("measuring", error))?;
-            bytes += value.unwrap_or(0);
+            for family in &families {
+                let value = self
+                    .db
+                    .property_int_value_cf(*family, property)
+                    .map_err(|error| self.failed("measuring", error))?;
+                bytes += value.unwrap_or(0);
+            }
         }
         Ok(bytes)
     }
@@ -350,35 +447,33 @@ self_cell! {
 /// The database as it was at one moment.
 struct View {
     moment: Moment,
+    families: Families,
+    name: String,
     path: PathBuf,
+}
+
+impl View {
+    fn then(&self) -> Reading<'_, Snapshot<'_>> {
+        Reading {
+            source: self.moment.borrow_dependent(),
+            families: self.families.of(self.moment.borrow_owner()),
+            name: &self.name,
+            path: self.path.clone(),
+        }
+    }
 }
 
 impl Reader for View {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
-        self.moment
-            .borrow_dependent()
-            .get(key)
-            .map(|value| value.map(Bytes::from))
-            .map_err(|error| {
-                let what = format!("reading key {} of {}", key.escape_ascii(), name(&self.path));
-                translate(&self.path, &what, error)
-            })
+        self.then().get(key)
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
-        collect(
-            keys,
-            self.moment.borrow_dependent().multi_get(keys.iter()),
-            &self.path,
-        )
+        self.then().multi_get(keys)
     }
 
     fn iterate(&self, range: &Range, order: Order) -> Result<Pairs<'_>, DiskError> {
-        let pairs = self
-            .moment
-            .borrow_dependent()
-            .iterator_opt(mode(order), bounded(range));
-        Ok(Box::new(pairs.map(|pair| pair_of(pair, &self.path))))
+        Ok(self.then().iterate(range, order))
     }
 }
 
@@ -409,24 +504,6 @@ fn pair_of(pair: Raw, path: &Path) -> Result<(Bytes, Bytes), DiskError> {
             Err(translate(path, &what, error))
         }
     }
-}
-
-fn collect(
-    keys: &[&[u8]],
-    values: Vec<Result<Option<Vec<u8>>, rocksdb::Error>>,
-    path: &Path,
-) -> Result<Vec<Option<Bytes>>, DiskError> {
-    let mut found = Vec::with_capacity(values.len());
-    for (key, value) in keys.iter().zip(values) {
-        match value {
-            Ok(value) => found.push(value.map(Bytes::from)),
-            Err(error) => {
-                let what = format!("reading key {} of {}", key.escape_ascii(), name(path));
-                return Err(translate(path, &what, error));
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// A database's name is its folder's.
