@@ -330,21 +330,18 @@ impl Disk for Rocks {
         let bytes = batch.bytes() + OPERATION_BYTES * (1 + batch.operations().len());
         let families = self.families.of(&self.db);
         let mut writes = WriteBatch::with_capacity_bytes(bytes);
-        for operation in in_order(batch) {
+        for operation in in_order(&batch) {
             match operation {
-                Operation::Put { key, value } => {
-                    writes.put_cf(families.put(&key), key, value);
-                }
+                Operation::Put { key, value } => writes.put_cf(families.put(key), key, value),
                 Operation::Delete { key } => {
-                    for family in families.find(&key) {
-                        writes.delete_cf(family, &key);
+                    for family in families.find(key) {
+                        writes.delete_cf(family, key);
                     }
                 }
                 Operation::DeleteRange { from, to } => {
-                    let range = Range::new(from, to);
-                    let (from, to) = (&range.from, range.to.as_deref().unwrap_or_default());
+                    let range = Range::new(from.clone(), to.clone());
                     for family in families.span(&range) {
-                        writes.delete_range_cf(family, from.as_slice(), to);
+                        writes.delete_range_cf(family, from, to);
                     }
                 }
             }
@@ -423,14 +420,16 @@ impl Disk for Rocks {
 
 /// By key, for RocksDB finds the place of what comes right behind what it inserted last without a search. Those of one key stay in
 /// their order; so does all of a batch with a range in it, which covers what came before it and not what comes after.
-fn in_order(batch: Batch) -> Vec<Operation> {
-    let mut operations = batch.into_operations();
-    let key = |operation: &Operation| match operation {
-        Operation::Put { key, .. } | Operation::Delete { key } => Some(key.clone()),
-        Operation::DeleteRange { .. } => None,
-    };
+fn in_order(batch: &Batch) -> Vec<&Operation> {
+    fn key(operation: &Operation) -> Option<&Bytes> {
+        match operation {
+            Operation::Put { key, .. } | Operation::Delete { key } => Some(key),
+            Operation::DeleteRange { .. } => None,
+        }
+    }
+    let mut operations: Vec<_> = batch.operations().iter().collect();
     if operations.iter().all(|operation| key(operation).is_some()) {
-        operations.sort_by_cached_key(key);
+        operations.sort_by(|one, other| key(one).cmp(&key(other)));
     }
     operations
 }
