@@ -26,7 +26,7 @@ use crate::directory::sync_folder;
 use crate::disk::{
     Batch, Disk, DiskError, DiskOptions, Operation, Order, Pairs, Range, Reader, Statistics, Synced,
 };
-use families::{Families, Handles, Source};
+use families::{Families, Handles};
 
 /// RocksDB's own diary, of which the newest few are enough.
 const DIARY_FILES_MAX: usize = 4;
@@ -101,9 +101,10 @@ impl Rocks {
         self.parent.join(&self.name)
     }
 
-    fn now(&self) -> Reading<'_, DB> {
+    fn now(&self) -> Reading<'_> {
         Reading {
-            source: &self.db,
+            db: &self.db,
+            moment: None,
             families: self.families.of(&self.db),
             name: &self.name,
             path: self.path(),
@@ -264,17 +265,18 @@ impl Reader for Rocks {
 }
 
 /// Reads of a database as it is now, or at one moment.
-struct Reading<'a, S> {
-    source: &'a S,
+struct Reading<'a> {
+    db: &'a DB,
+    moment: Option<&'a Snapshot<'a>>,
     families: Handles<'a>,
     name: &'a str,
     path: PathBuf,
 }
 
-impl<'a, S: Source> Reading<'a, S> {
+impl<'a> Reading<'a> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
         for family in self.families.find(key) {
-            let value = self.source.get(family, key);
+            let value = self.db.get_cf_opt(family, key, &as_of(self.moment));
             if let Some(value) = value.map_err(|error| self.unread(key, error))? {
                 return Ok(Some(value.into()));
             }
@@ -283,12 +285,10 @@ impl<'a, S: Source> Reading<'a, S> {
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
-        let first: Vec<_> = keys
-            .iter()
-            .map(|key| (self.families.put(key), *key))
-            .collect();
-        let found = keys.iter().zip(self.source.multi_get(&first));
-        found
+        let first = keys.iter().map(|key| (self.families.put(key), *key));
+        let values = self.db.multi_get_cf_opt(first, &as_of(self.moment));
+        keys.iter()
+            .zip(values)
             .map(
                 |(key, value)| match value.map_err(|error| self.unread(key, error))? {
                     Some(value) => Ok(Some(value.into())),
@@ -301,12 +301,16 @@ impl<'a, S: Source> Reading<'a, S> {
 
     fn iterate(&self, range: &Range, order: Order) -> Pairs<'a> {
         let families = self.families.span(range);
+        // What is read of several is read as of one moment.
+        let now = (self.moment.is_none() && families.len() > 1).then(|| self.db.snapshot());
+        let moment = self.moment.or(now.as_ref());
         let lists = families.into_iter().map(|family| {
-            let pairs = self.source.iterate(family, bounded(range), mode(order));
+            let options = bounded(range, moment);
+            let pairs = self.db.iterator_cf_opt(family, options, mode(order));
             let path = self.path.clone();
             Box::new(pairs.map(move |pair| pair_of(pair, &path))) as Pairs<'a>
         });
-        families::merged(lists.collect(), order)
+        families::merged(lists.collect(), order, now)
     }
 
     fn unread(&self, key: &[u8], error: rocksdb::Error) -> DiskError {
@@ -452,9 +456,10 @@ struct View {
 }
 
 impl View {
-    fn then(&self) -> Reading<'_, Snapshot<'_>> {
+    fn then(&self) -> Reading<'_> {
         Reading {
-            source: self.moment.borrow_dependent(),
+            db: self.moment.borrow_owner(),
+            moment: Some(self.moment.borrow_dependent()),
             families: self.families.of(self.moment.borrow_owner()),
             name: &self.name,
             path: self.path.clone(),
@@ -483,8 +488,16 @@ fn mode(order: Order) -> IteratorMode<'static> {
     }
 }
 
-fn bounded(range: &Range) -> ReadOptions {
+fn as_of(moment: Option<&Snapshot<'_>>) -> ReadOptions {
     let mut options = ReadOptions::default();
+    if let Some(moment) = moment {
+        options.set_snapshot(moment);
+    }
+    options
+}
+
+fn bounded(range: &Range, moment: Option<&Snapshot<'_>>) -> ReadOptions {
+    let mut options = as_of(moment);
     options.set_verify_checksums(true);
     options.set_iterate_lower_bound(range.from.clone());
     if let Some(to) = &range.to {

@@ -11,10 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBIterator, Error, IteratorMode, Options,
-    ReadOptions, Snapshot,
-};
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Error, IteratorMode, Options, Snapshot};
 
 use crate::disk::{DiskError, Order, Pair, Pairs, Range};
 
@@ -62,7 +59,7 @@ pub(super) fn open(
     let families = letters.into_iter().map(|letter| {
         let range = Range::prefix([letter]);
         let among = db
-            .iterator_opt(IteratorMode::Start, super::bounded(&range))
+            .iterator_opt(IteratorMode::Start, super::bounded(&range, None))
             .next()
             .transpose()?;
         Ok(Family {
@@ -152,65 +149,18 @@ impl Family {
     }
 }
 
-/// A database as it is now, or at one moment.
-pub(super) trait Source {
-    fn get(&self, family: &ColumnFamily, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
-
-    fn multi_get(&self, keys: &[(&ColumnFamily, &[u8])]) -> Vec<Result<Option<Vec<u8>>, Error>>;
-
-    fn iterate(
-        &self,
-        family: &ColumnFamily,
-        options: ReadOptions,
-        mode: IteratorMode<'_>,
-    ) -> DBIterator<'_>;
-}
-
-impl Source for DB {
-    fn get(&self, family: &ColumnFamily, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.get_cf(family, key)
-    }
-
-    fn multi_get(&self, keys: &[(&ColumnFamily, &[u8])]) -> Vec<Result<Option<Vec<u8>>, Error>> {
-        self.multi_get_cf(keys.iter().map(|(family, key)| (family, key)))
-    }
-
-    fn iterate(
-        &self,
-        family: &ColumnFamily,
-        options: ReadOptions,
-        mode: IteratorMode<'_>,
-    ) -> DBIterator<'_> {
-        self.iterator_cf_opt(family, options, mode)
-    }
-}
-
-impl Source for Snapshot<'_> {
-    fn get(&self, family: &ColumnFamily, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.get_cf(family, key)
-    }
-
-    fn multi_get(&self, keys: &[(&ColumnFamily, &[u8])]) -> Vec<Result<Option<Vec<u8>>, Error>> {
-        self.multi_get_cf(keys.iter().map(|(family, key)| (family, *key)))
-    }
-
-    fn iterate(
-        &self,
-        family: &ColumnFamily,
-        options: ReadOptions,
-        mode: IteratorMode<'_>,
-    ) -> DBIterator<'_> {
-        self.iterator_cf_opt(family, options, mode)
-    }
-}
-
-/// Several lists of pairs as one, in their order. Of pairs with one key the first list's counts.
-pub(super) fn merged(lists: Vec<Pairs<'_>>, order: Order) -> Pairs<'_> {
+/// Several lists of pairs as one, in their order. Of pairs with one key the first list's counts. `moment` is kept as long as they are read.
+pub(super) fn merged<'a>(
+    lists: Vec<Pairs<'a>>,
+    order: Order,
+    moment: Option<Snapshot<'a>>,
+) -> Pairs<'a> {
     match <[_; 1]>::try_from(lists) {
         Ok([only]) => only,
         Err(lists) => Box::new(Merged {
             lists: lists.into_iter().map(Iterator::peekable).collect(),
             order,
+            _moment: moment,
         }),
     }
 }
@@ -218,6 +168,7 @@ pub(super) fn merged(lists: Vec<Pairs<'_>>, order: Order) -> Pairs<'_> {
 struct Merged<'a> {
     lists: Vec<Peekable<Pairs<'a>>>,
     order: Order,
+    _moment: Option<Snapshot<'a>>,
 }
 
 impl Iterator for Merged<'_> {
@@ -405,7 +356,13 @@ mod tests {
             "rocksdb.compaction-pending",
             "rocksdb.num-running-compactions",
         ];
-        let is_busy = |property: &&str| disk.db.property_int_value(*property).unwrap() > Some(0);
+        let families = disk.families.of(&disk.db).all();
+        let is_busy = |property: &&str| {
+            families.iter().any(|family| {
+                let value = disk.db.property_int_value_cf(*family, *property);
+                value.unwrap() > Some(0)
+            })
+        };
         while busy.iter().any(is_busy) {
             thread::sleep(Duration::from_millis(5));
         }
@@ -418,6 +375,31 @@ mod tests {
             let file = file.unwrap();
             fs::copy(file.path(), to.join(file.file_name())).unwrap();
         }
+    }
+
+    #[test]
+    fn a_scan_is_of_one_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = DiskOptions::without_wal().in_order(b"e");
+        let disk = Rocks::open(folder.path(), "state", &options).unwrap();
+        thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                for number in 0..20_000_u32 {
+                    let mut batch = Batch::new();
+                    for letter in [b"e", b"v"] {
+                        batch.put([&letter[..], &number.to_be_bytes()].concat(), "");
+                    }
+                    disk.write(batch, Synced::No).unwrap();
+                }
+            });
+            while !writing.is_finished() {
+                for order in [Order::Ascending, Order::Descending] {
+                    let pairs = disk.scan(&Range::all(), order, usize::MAX).unwrap();
+                    let events = pairs.iter().filter(|(key, _)| key[0] == b'e').count();
+                    assert_eq!(events * 2, pairs.len(), "{order:?}");
+                }
+            }
+        });
     }
 
     #[test]
