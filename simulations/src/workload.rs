@@ -456,10 +456,7 @@ fn caller(name: &str) -> Caller {
         common_name: name.to_owned(),
         organizations: vec![group.to_owned()],
     };
-    Caller {
-        address: ([127, 0, 0, 1], 50_000).into(),
-        certificate: Some(Arc::new(certificate)),
-    }
+    Caller::new(([127, 0, 0, 1], 50_000).into(), Some(Arc::new(certificate)))
 }
 
 fn revision(object: &Value) -> u64 {

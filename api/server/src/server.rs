@@ -265,10 +265,7 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
         .peer_certificates()
         .and_then(|chain| tls::client_certificate(chain.first()?))
         .map(Arc::new);
-    let caller = Caller {
-        address,
-        certificate,
-    };
+    let caller = Caller::new(address, certificate);
     let calls = Calls::default();
     let begun = calls.clone();
     // Boxed by kind: hyper moves a request's future, and the API's is large.

@@ -69,8 +69,18 @@ pub(crate) fn authenticate(caller: &Caller, headers: &HeaderMap) -> Result<User,
     impersonate(user, headers)
 }
 
+/// Whether a request asks to be taken for somebody else's.
+pub(crate) fn impersonates(headers: &HeaderMap) -> bool {
+    headers
+        .keys()
+        .any(|name| name.as_str().starts_with("impersonate-"))
+}
+
 /// `Impersonate-User`, `-Group`, `-Uid`, `-Extra-…`.
 fn impersonate(real: User, headers: &HeaderMap) -> Result<User, StatusError> {
+    if !impersonates(headers) {
+        return Ok(real);
+    }
     let texts = |name: &str| -> Vec<String> {
         headers
             .get_all(name)
@@ -208,10 +218,8 @@ mod tests {
                 common_name: name.into(),
                 organizations: groups.into_iter().map(Into::into).collect(),
             });
-            let caller = Caller {
-                address: ([127, 0, 0, 1], 1).into(),
-                certificate: certificate.map(std::sync::Arc::new),
-            };
+            let certificate = certificate.map(std::sync::Arc::new);
+            let caller = Caller::new(([127, 0, 0, 1], 1).into(), certificate);
             let mut map = HeaderMap::new();
             for (name, value) in headers {
                 map.append(*name, value.parse().unwrap());

@@ -58,7 +58,7 @@ use kinds::error::StatusError;
 use request_info::RequestInfo;
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -118,6 +118,18 @@ pub struct Caller {
     pub address: SocketAddr,
     /// As TLS has verified it.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Who `master` found it to be: all of a connection's calls come from the same, as a rule with the same program.
+    master: Arc<OnceLock<Actor>>,
+}
+
+impl Caller {
+    pub fn new(address: SocketAddr, certificate: Option<Arc<ClientCertificate>>) -> Self {
+        Self {
+            address,
+            certificate,
+            master: Arc::default(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -307,12 +319,31 @@ pub(crate) fn master(caller: &Caller, headers: &HeaderMap) -> Result<Actor, Stat
     if caller.certificate.is_none() {
         return Err(StatusError::unauthorized());
     }
+    let impersonates = authenticate::impersonates(headers);
+    if let Some(known) = caller.master.get()
+        && !impersonates
+        && comes_from(known, headers)
+    {
+        return Ok(known.clone());
+    }
     let user = authenticate::authenticate(caller, headers)?;
     if !authorize::is_master(&user) {
         let text = format!("User {} is not in the group system:masters", user.name);
         return Err(StatusError::forbidden("", "", "", &text));
     }
-    Ok(actor(Some(&user), headers, caller))
+    let actor = actor(Some(&user), headers, caller);
+    if !impersonates {
+        caller.master.get_or_init(|| actor.clone());
+    }
+    Ok(actor)
+}
+
+/// Whether a request names the client program that the actor does.
+fn comes_from(actor: &Actor, headers: &HeaderMap) -> bool {
+    let named = headers
+        .get(header::USER_AGENT)
+        .map_or(&b""[..], |value| value.as_bytes());
+    matches!(actor, Actor::User { client, .. } if client.as_bytes() == named)
 }
 
 /// A header's text; `""` for none.

@@ -5,7 +5,8 @@ use crate::config::{Config, Member};
 use crate::core::{Core, QueueLimits};
 use crate::server::Parts;
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use eventstore::Actor;
+use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Full};
 use seams::{FileDirectory, MemoryHub, Seams, SystemClock, SystemEntropy, ThreadRuntime};
 use serde_json::{Value, json};
@@ -179,10 +180,50 @@ fn caller() -> Caller {
         common_name: "admin".into(),
         organizations: vec!["system:masters".into()],
     };
-    Caller {
-        address: ([127, 0, 0, 1], 1).into(),
-        certificate: Some(Arc::new(certificate)),
+    Caller::new(([127, 0, 0, 1], 1).into(), Some(Arc::new(certificate)))
+}
+
+#[test]
+fn a_connection_is_known_again_and_each_call_is_still_its_own() {
+    let caller = caller();
+    // Program, whom it stands in for; whom events name then.
+    for (program, stands_in, user, impersonator) in [
+        ("kubectl", None, "admin", None),
+        ("kubectl", None, "admin", None),
+        ("kubectl", Some("ann"), "ann", Some("admin")),
+        ("helm", None, "admin", None),
+        ("", None, "admin", None),
+        ("kubectl", None, "admin", None),
+    ] {
+        let mut headers = HeaderMap::new();
+        if !program.is_empty() {
+            headers.insert(header::USER_AGENT, program.parse().unwrap());
+        }
+        if let Some(name) = stands_in {
+            headers.insert("impersonate-user", name.parse().unwrap());
+            headers.insert("impersonate-group", "system:masters".parse().unwrap());
+        }
+        let actor = super::master(&caller, &headers).unwrap();
+        let Actor::User {
+            user: named,
+            client,
+            impersonator: by,
+            ..
+        } = actor
+        else {
+            panic!("{actor:?}");
+        };
+        assert_eq!(
+            (named.as_str(), client.as_str(), by.as_deref()),
+            (user, program, impersonator),
+            "{program} {stands_in:?}"
+        );
     }
+    // One that may do everything stands in for one that may not.
+    let mut headers = HeaderMap::new();
+    headers.insert("impersonate-user", "ann".parse().unwrap());
+    let refused = super::master(&caller, &headers).map_err(|error| error.code);
+    assert_eq!(refused, Err(403));
 }
 
 pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";

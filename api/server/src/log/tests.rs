@@ -22,15 +22,14 @@ fn client(core: &Core) -> Client {
 /// As the listener hands it on: `group` is the certificate's; without one there is no certificate.
 fn by<T>(group: Option<&str>, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.extensions_mut().insert(Caller {
-        address: ([127, 0, 0, 1], 1).into(),
-        certificate: group.map(|group| {
-            Arc::new(ClientCertificate {
-                common_name: "ann".into(),
-                organizations: vec![group.into()],
-            })
-        }),
+    let certificate = group.map(|group| {
+        Arc::new(ClientCertificate {
+            common_name: "ann".into(),
+            organizations: vec![group.into()],
+        })
     });
+    let caller = Caller::new(([127, 0, 0, 1], 1).into(), certificate);
+    request.extensions_mut().insert(caller);
     request
 }
 
