@@ -20,6 +20,7 @@ pub mod log;
 mod members;
 pub mod offline;
 mod peers;
+mod read_ahead;
 mod retention;
 mod room;
 pub mod server;

@@ -10,6 +10,7 @@ use crate::http::{Api, Caller, Settings};
 use crate::leader::{LeaderError, WaitingFor};
 use crate::log::Log;
 use crate::peers::Peers;
+use crate::read_ahead::ReadAhead;
 use crate::tls::{self, TlsError};
 use crate::{Config, archive, divergence, found, leader, level, log, members, retention, room};
 use futures::FutureExt;
@@ -256,6 +257,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, listen: Listen) {
 async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, listen: Listen) {
     // Small answers must not wait for more.
     let _ = stream.set_nodelay(true);
+    let stream = ReadAhead::new(stream);
     let Ok(Ok(stream)) = timeout(TLS_TIMEOUT, acceptor.accept(stream)).await else {
         return;
     };
