@@ -11,7 +11,7 @@ use crate::{StoreError, layout};
 use bytes::Bytes;
 use eventstore::Key;
 use seams::{Batch, Reader};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// `u` is written once it has moved by this part of what stays warm: with every group it would be one more insert.
 const MOVES: u64 = 16;
@@ -21,37 +21,67 @@ const MOVES: u64 = 16;
 pub(crate) struct Warm {
     /// How many stay so.
     most: usize,
-    /// Oldest first.
-    changes: VecDeque<(u64, Key)>,
-    /// The last change of each of their keys, and whether it lives since.
-    last: HashMap<Key, (u64, bool)>,
+    /// In the order of their revisions.
+    changes: VecDeque<Change>,
     /// All up to here has cooled.
     up_to: u64,
     /// What `u` says; None: there is no such record.
     written: Option<u64>,
 }
 
+#[derive(Debug)]
+struct Change {
+    revision: u64,
+    key: Key,
+    then: Then,
+}
+
+/// What was so of a key after a change.
+#[derive(Debug)]
+enum Then {
+    Lived,
+    /// It may have come again since; that change is warm still.
+    Gone,
+    /// It lived, and a later change is warm still.
+    Replaced,
+}
+
 impl Warm {
-    pub fn changed(&mut self, key: &Key, revision: u64, lives: bool) {
-        self.changes.push_back((revision, key.clone()));
-        self.last.insert(key.clone(), (revision, lives));
+    /// `before`: the revision of the version that lived until then.
+    pub fn changed(&mut self, key: &Key, revision: u64, lives: bool, before: Option<u64>) {
+        let before = before.and_then(|before| {
+            let found = self
+                .changes
+                .binary_search_by_key(&before, |change| change.revision);
+            self.changes.get_mut(found.ok()?)
+        });
+        if let Some(before) = before {
+            before.then = Then::Replaced;
+        }
+        self.changes.push_back(Change {
+            revision,
+            key: key.clone(),
+            then: if lives { Then::Lived } else { Then::Gone },
+        });
     }
 
     /// Writes what has cooled, and what changed before the horizon, for its events are about to go.
     pub fn cool(&mut self, batch: &mut Batch, horizon: u64) {
-        while let Some((revision, key)) = self.next(horizon) {
+        while let Some(Change {
+            revision,
+            key,
+            then,
+        }) = self.next(horizon)
+        {
             self.up_to = revision;
-            // A later change of the key is warm still.
-            if self.last.get(&key).is_none_or(|last| last.0 != revision) {
-                continue;
-            }
-            let lives = self.last.remove(&key).is_some_and(|last| last.1);
-            let record = layout::current(&key);
-            if lives {
-                let value = seal_number(&record, revision);
-                batch.put(record, value);
-            } else {
-                batch.delete(record);
+            match then {
+                Then::Lived => {
+                    let record = layout::current(&key);
+                    let value = seal_number(&record, revision);
+                    batch.put(record, value);
+                }
+                Then::Gone => batch.delete(layout::current(&key)),
+                Then::Replaced => {}
             }
         }
         let gone = horizon.saturating_sub(1);
@@ -62,10 +92,10 @@ impl Warm {
         }
     }
 
-    fn next(&mut self, horizon: u64) -> Option<(u64, Key)> {
+    fn next(&mut self, horizon: u64) -> Option<Change> {
         let over = self.changes.len() > self.most;
         self.changes
-            .pop_front_if(|(revision, _)| over || *revision < horizon)
+            .pop_front_if(|change| over || change.revision < horizon)
     }
 
     /// The records of all that lived at this revision were written otherwise.
@@ -119,7 +149,8 @@ pub(crate) fn read(
         let event = history.read_event(&disk_key, &value)?;
         for record in event.envelope.happened.changes() {
             let lives = record.hash.is_some();
-            warm.changed(&record.key, record.revision, lives);
+            let before = living.get(&record.key).copied();
+            warm.changed(&record.key, record.revision, lives, before);
             if lives {
                 living.insert(record.key.clone(), record.revision);
             } else {

@@ -129,7 +129,9 @@ impl Writer {
                 }
             }
             let lives = folded.after.is_some();
-            self.warm.changed(&folded.key, folded.revision, lives);
+            let before = folded.before.as_ref().map(|object| object.revision());
+            self.warm
+                .changed(&folded.key, folded.revision, lives, before);
             if folded.before.is_none() || folded.after.is_none() {
                 let key = layout::birth(resource, folded.revision);
                 let value = seal_birth(
