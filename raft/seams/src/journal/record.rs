@@ -139,14 +139,19 @@ pub(super) fn len(batch: &Batch) -> usize {
     sectors(batch.bytes() + OPERATION * batch.operations().len())
 }
 
+/// What a write past the system's cache has to be aligned to in memory, on any disk.
+const ALIGNMENT: usize = 4 << 10;
+
 /// A record being put together; its memory is used again.
 #[derive(Default)]
 pub(super) struct Image {
+    /// The record, from `begin` on.
     bytes: Vec<u8>,
+    begin: usize,
 }
 
 impl Image {
-    /// The record of a batch, and where the value of each of its operations lies.
+    /// The record of a batch, aligned, and where the value of each of its operations lies.
     pub(super) fn record(
         &mut self,
         stamps: &Stamps,
@@ -156,7 +161,10 @@ impl Image {
     ) -> (&[u8], Vec<Within>) {
         let content = batch.bytes() + OPERATION * batch.operations().len();
         self.bytes.clear();
-        self.bytes.reserve(sectors(content));
+        // So much that it stays where it is.
+        self.bytes.reserve(ALIGNMENT + sectors(content));
+        self.begin = self.bytes.as_ptr().align_offset(ALIGNMENT) % ALIGNMENT;
+        self.bytes.resize(self.begin, 0);
         self.bytes.extend_from_slice(&stamps.first);
         self.bytes.extend_from_slice(&[0; HEADER]);
         let mut at = HEADER;
@@ -177,22 +185,23 @@ impl Image {
             let len = value.len();
             places.push(Within { at: at - len, len });
         }
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(SECTOR), 0);
-        let body = checksum(&[&self.bytes[STAMP + HEADER..]]);
-        let header = &mut self.bytes[STAMP..STAMP + HEADER];
+        let len = (self.bytes.len() - self.begin).next_multiple_of(SECTOR);
+        self.bytes.resize(self.begin + len, 0);
+        let record = &mut self.bytes[self.begin..];
+        let body = checksum(&[&record[STAMP + HEADER..]]);
+        let header = &mut record[STAMP..STAMP + HEADER];
         header[..8].copy_from_slice(&sequence.to_le_bytes());
         header[8..16].copy_from_slice(&durable.to_le_bytes());
         header[16..20].copy_from_slice(&(content as u32).to_le_bytes());
         header[20..24].copy_from_slice(&body.to_le_bytes());
         let sum = checksum(&[&stamps.first, &header[..HEADER_FIELDS]]);
         header[HEADER_FIELDS..].copy_from_slice(&sum.to_le_bytes());
-        (&self.bytes, places)
+        (record, places)
     }
 
     fn push(&mut self, stamps: &Stamps, mut part: &[u8]) {
         while !part.is_empty() {
-            let used = self.bytes.len() % SECTOR;
+            let used = (self.bytes.len() - self.begin) % SECTOR;
             if used == 0 {
                 self.bytes.extend_from_slice(&stamps.rest);
                 continue;
