@@ -43,9 +43,16 @@ impl Store {
         let mut step = Step::new(&published)?;
         step.resources(most)?;
         step.all(most)?;
-        let Step { batch, pruned, .. } = step;
-        if !batch.is_empty() {
+        let Step {
+            batch,
+            pruned,
+            progress,
+            ..
+        } = step;
+        if progress != Progress::default() {
             published.history.disk.reclaim()?;
+        }
+        if !batch.is_empty() {
             self.write_beside(&published, batch)?;
         }
         Ok(pruned)

@@ -420,7 +420,6 @@ mod tests {
             disk.write(writes, crate::Synced::Yes).unwrap();
         }
         let full = disk.size().unwrap();
-        disk.reclaim().unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         let mut number = 0;
         while disk.size().unwrap() > full / 2 {
@@ -440,6 +439,7 @@ mod tests {
             // In the end nothing is deleted any more, and still something is written, as it always is.
             deletes.put(&b"z"[..], number.to_be_bytes().to_vec());
             disk.write(deletes, crate::Synced::Yes).unwrap();
+            disk.reclaim().unwrap();
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }

@@ -156,8 +156,8 @@ pub trait Disk: Reader + Send + Sync + 'static {
     /// file. Cheap: it shares the files that don't change.
     fn checkpoint(&self, into: &str) -> Result<(), DiskError>;
 
-    /// From here on the room of what is deleted is given back even where it means to write again what lies beside it. A database that
-    /// never deletes, or deletes all of what it wrote at a time, is better off without.
+    /// To be called now and then where much is deleted: gives back the room of it, if it is much by now, even where that means to write
+    /// again what lies beside it. Does not wait for the end of that.
     fn reclaim(&self) -> Result<(), DiskError> {
         Ok(())
     }

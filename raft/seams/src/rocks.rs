@@ -6,15 +6,16 @@
 //! have been acknowledged.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Env, ErrorKind, FlushOptions,
-    IteratorMode, Options, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, CompactOptions, DB, DBCompactionStyle,
+    DBCompressionType, DBRecoveryMode, Env, ErrorKind, FlushOptions, IteratorMode, Options,
+    ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
@@ -47,8 +48,9 @@ const FETCHED_BYTES: u64 = 128 << 20;
 const FETCHED_AT_ONCE: usize = 128 << 10;
 /// A value from which on it lies apart from its key.
 const BLOB_BYTES_MIN: u64 = 512;
-/// Which part of the oldest files of large values may be holes.
+/// Which part of the files of large values may be holes, and which part of the records what only deletes others, before room is given back.
 const BLOB_HOLES_MAX: f64 = 0.5;
+const DELETIONS_MAX: f64 = 0.25;
 /// Bits of bloom filter a key; 10 give about 1 % false positives.
 const BLOOM_BITS: f64 = 10.0;
 
@@ -61,7 +63,7 @@ pub(crate) struct Rocks {
     name: String,
     parent: PathBuf,
     wal: bool,
-    reclaims: AtomicBool,
+    reclaiming: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Rocks {
@@ -93,12 +95,40 @@ impl Rocks {
             name: name.to_owned(),
             parent: parent.to_owned(),
             wal: options.wal,
-            reclaims: AtomicBool::new(false),
+            reclaiming: Mutex::default(),
         })
     }
 
     fn path(&self) -> PathBuf {
         self.parent.join(&self.name)
+    }
+
+    fn reclaiming(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.reclaiming
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a good part of what lies there could go. Of large values that is known once a compaction has met both a deletion and
+    /// what it deletes.
+    fn has_much_deleted(&self) -> Result<bool, DiskError> {
+        let measuring = |error| self.failed("measuring", error);
+        let bytes = |property| {
+            let value = self.db.property_int_value(property).map_err(measuring)?;
+            Ok::<_, DiskError>(value.unwrap_or(0) as f64)
+        };
+        let holes = bytes(c"rocksdb.live-blob-file-garbage-size")?;
+        if holes > 0.0 && holes >= BLOB_HOLES_MAX * bytes(c"rocksdb.live-blob-file-size")? {
+            return Ok(true);
+        }
+        let (mut records, mut deletions) = (0, 0);
+        for file in self.db.live_files().map_err(measuring)? {
+            if file.column_family_name == rocksdb::DEFAULT_COLUMN_FAMILY_NAME {
+                records += file.num_entries;
+                deletions += file.num_deletions;
+            }
+        }
+        Ok(deletions > 0 && deletions as f64 >= DELETIONS_MAX * records as f64)
     }
 
     fn now(&self) -> Reading<'_> {
@@ -114,6 +144,18 @@ impl Rocks {
     fn failed(&self, doing: &str, error: rocksdb::Error) -> DiskError {
         let path = self.path();
         translate(&path, &format!("{doing} {}", path.display()), error)
+    }
+}
+
+impl Drop for Rocks {
+    fn drop(&mut self) {
+        if let Some(thread) = self.reclaiming().take() {
+            if !thread.is_finished() {
+                self.db.cancel_all_background_work(false);
+            }
+            // One that panicked has said so.
+            drop(thread.join());
+        }
     }
 }
 
@@ -137,6 +179,7 @@ fn in_order_options(others: &Options, cache: &Cache) -> Options {
     blocks.set_block_cache(cache);
     let mut options = others.clone();
     options.set_block_based_table_factory(&blocks);
+    options.set_compaction_style(DBCompactionStyle::Level);
     options.set_compression_per_level(&[DBCompressionType::Lz4]);
     options.set_enable_blob_files(false);
     options
@@ -161,10 +204,9 @@ fn rocks_options(options: &DiskOptions, cache: &Cache) -> Options {
     // What is flushed is soon written again, by a compaction: that is when compressing it pays.
     rocks.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Lz4]);
     // Large values lie in files of their own, written once, at the flush; a compaction moves their places. A file goes when all in it is
-    // deleted. One that is half hole is written anew by `reclaim`.
+    // deleted. What is left in files of holes is written anew by `reclaim`.
     rocks.set_enable_blob_files(true);
     rocks.set_min_blob_size(BLOB_BYTES_MIN);
-    rocks.set_blob_gc_force_threshold(BLOB_HOLES_MAX);
     // Each family has one of its own; what comes in order is the smaller part of what is written.
     let of_each = match options.in_order.as_slice() {
         [] => options.write_buffer_bytes,
@@ -172,7 +214,9 @@ fn rocks_options(options: &DiskOptions, cache: &Cache) -> Options {
     };
     rocks.set_write_buffer_size(of_each);
     rocks.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
-    // Small buffers make small files. Compacted four at a time, as RocksDB would, each would be written again with all that lies beside it.
+    // Files of about the same size are written together into the next larger one, so a record is written again as often as the whole grows
+    // several times. By levels, each dozen of flushes would be written into all that there is, up to hundreds of MiB of records of few bytes.
+    rocks.set_compaction_style(DBCompactionStyle::Universal);
     rocks.set_level_zero_file_num_compaction_trigger(FLUSHED_FILES);
     rocks.set_level_zero_slowdown_writes_trigger(3 * FLUSHED_FILES);
     rocks.set_level_zero_stop_writes_trigger(5 * FLUSHED_FILES);
@@ -382,13 +426,27 @@ impl Disk for Rocks {
     }
 
     fn reclaim(&self) -> Result<(), DiskError> {
-        if self.reclaims.swap(true, Ordering::Relaxed) {
+        let mut reclaiming = self.reclaiming();
+        if reclaiming.as_ref().is_some_and(|one| !one.is_finished()) || !self.has_much_deleted()? {
             return Ok(());
         }
         // Those of a letter have no large values apart.
         self.db
             .set_options(&[("enable_blob_garbage_collection", "true")])
-            .map_err(|error| self.failed("reclaiming the room of", error))
+            .map_err(|error| self.failed("reclaiming the room of", error))?;
+        let db = self.db.clone();
+        let compact = move || {
+            let mut how = CompactOptions::default();
+            how.set_exclusive_manual_compaction(false);
+            how.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+            db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &how);
+        };
+        let thread = thread::Builder::new().name("reclaim".to_owned());
+        let thread = thread
+            .spawn(compact)
+            .map_err(|error| DiskError::io(format!("reclaiming the room of {}", self.name), error));
+        *reclaiming = Some(thread?);
+        Ok(())
     }
 
     fn statistics(&self) -> Statistics {
@@ -544,5 +602,96 @@ fn translate(path: &Path, what: &str, error: rocksdb::Error) -> DiskError {
             what: what.to_owned(),
             source: std::io::Error::other(text.to_owned()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Waits until nothing is flushed or compacted.
+    pub(super) fn rests(disk: &Rocks) {
+        let busy = [
+            "rocksdb.mem-table-flush-pending",
+            "rocksdb.num-running-flushes",
+            "rocksdb.compaction-pending",
+            "rocksdb.num-running-compactions",
+        ];
+        let families = disk.families.of(&disk.db).all();
+        let is_busy = |property: &&str| {
+            families.iter().any(|family| {
+                let value = disk.db.property_int_value_cf(*family, *property);
+                value.unwrap() > Some(0)
+            })
+        };
+        while busy.iter().any(is_busy) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn numbered(number: u32) -> Vec<u8> {
+        number.wrapping_mul(2_654_435_761).to_be_bytes().to_vec()
+    }
+
+    #[test]
+    fn what_comes_in_no_order_is_written_again_as_often_as_it_grows_and_no_more() {
+        const FLUSHES: u32 = 144;
+        const EACH: u32 = 200;
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Rocks::open(folder.path(), "state", &DiskOptions::without_wal()).unwrap();
+        for flush in 0..FLUSHES {
+            let mut batch = Batch::new();
+            for number in flush * EACH..(flush + 1) * EACH {
+                let key = numbered(number);
+                // What can't be compressed, so that bytes count records.
+                let value: Vec<u8> = (1..12)
+                    .flat_map(|part| numbered(number + (part << 20)))
+                    .collect();
+                batch.put(key, value);
+            }
+            disk.write(batch, Synced::No).unwrap();
+            disk.flush().unwrap();
+            rests(&disk);
+        }
+        let written = disk.statistics();
+        let times = written.compaction_bytes as f64 / written.flush_bytes as f64;
+        // By levels it would be half of a dozen's part of the flushes: six times.
+        assert!(times > 0.5 && times < 3.0, "{times} times");
+        for number in 0..FLUSHES * EACH {
+            assert!(
+                disk.get(&numbered(number)).unwrap().is_some(),
+                "{number} is gone"
+            );
+        }
+    }
+
+    #[test]
+    fn a_database_is_closed_while_room_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Rocks::open(folder.path(), "state", &DiskOptions::without_wal()).unwrap();
+        let disk = open();
+        for round in 0..100_u32 {
+            let mut batch = Batch::new();
+            for number in round * 1_000..(round + 1) * 1_000 {
+                batch.put(numbered(number), vec![round as u8; 600]);
+            }
+            disk.write(batch, Synced::No).unwrap();
+        }
+        let mut batch = Batch::new();
+        for number in 0..99_999 {
+            batch.delete(numbered(number));
+        }
+        disk.write(batch, Synced::No).unwrap();
+        disk.flush().unwrap();
+        disk.reclaim().unwrap();
+        assert!(disk.reclaiming().is_some(), "nothing is given back");
+        let started = Instant::now();
+        drop(disk);
+        assert!(started.elapsed() < Duration::from_secs(10));
+        let disk = open();
+        assert!(disk.get(&numbered(99_999)).unwrap().is_some());
+        assert!(disk.get(&numbered(99_998)).unwrap().is_none());
     }
 }

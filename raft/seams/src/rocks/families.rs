@@ -203,10 +203,10 @@ mod tests {
     use std::fs;
     use std::path::Path;
     use std::thread;
-    use std::time::Duration;
 
     use crate::contract::content;
     use crate::rocks::Rocks;
+    use crate::rocks::tests::rests;
     use crate::{Batch, Disk, DiskOptions, Order, Range, Reader, Synced};
 
     type Content = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -346,26 +346,6 @@ mod tests {
             }
         }
         assert!(checkpoints > 0, "nothing was ever flushed");
-    }
-
-    /// Waits until nothing is flushed or compacted.
-    fn rests(disk: &Rocks) {
-        let busy = [
-            "rocksdb.mem-table-flush-pending",
-            "rocksdb.num-running-flushes",
-            "rocksdb.compaction-pending",
-            "rocksdb.num-running-compactions",
-        ];
-        let families = disk.families.of(&disk.db).all();
-        let is_busy = |property: &&str| {
-            families.iter().any(|family| {
-                let value = disk.db.property_int_value_cf(*family, *property);
-                value.unwrap() > Some(0)
-            })
-        };
-        while busy.iter().any(is_busy) {
-            thread::sleep(Duration::from_millis(5));
-        }
     }
 
     /// As a crash at this moment would leave it, but for what the disk itself loses.
