@@ -6,28 +6,31 @@
 //! have been acknowledged.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
-    BlockBasedOptions, BottommostLevelCompaction, Cache, CompactOptions, DB, DBCompactionStyle,
-    DBCompressionType, DBRecoveryMode, Env, ErrorKind, FlushOptions, IteratorMode, Options,
-    ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, DBRecoveryMode, Env,
+    ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, Snapshot, WriteBatch,
+    WriteOptions,
 };
 use self_cell::self_cell;
 
 mod blobs;
 mod families;
 mod framing;
+mod reclaim;
+#[cfg(test)]
+mod tests;
 
 use crate::directory::sync_folder;
 use crate::disk::{
     Batch, Disk, DiskError, DiskOptions, Operation, Order, Pairs, Range, Reader, Statistics, Synced,
 };
 use families::{Families, Handles};
+use reclaim::Reclaim;
 
 /// RocksDB's own diary, of which the newest few are enough.
 const DIARY_FILES_MAX: usize = 4;
@@ -48,9 +51,6 @@ const FETCHED_BYTES: u64 = 128 << 20;
 const FETCHED_AT_ONCE: usize = 128 << 10;
 /// A value from which on it lies apart from its key.
 const BLOB_BYTES_MIN: u64 = 512;
-/// Which part of the files of large values may be holes, and which part of the records what only deletes others, before room is given back.
-const BLOB_HOLES_MAX: f64 = 0.5;
-const DELETIONS_MAX: f64 = 0.25;
 /// Bits of bloom filter a key; 10 give about 1 % false positives.
 const BLOOM_BITS: f64 = 10.0;
 
@@ -63,7 +63,7 @@ pub(crate) struct Rocks {
     name: String,
     parent: PathBuf,
     wal: bool,
-    reclaiming: Mutex<Option<JoinHandle<()>>>,
+    reclaim: Reclaim,
 }
 
 impl Rocks {
@@ -95,40 +95,12 @@ impl Rocks {
             name: name.to_owned(),
             parent: parent.to_owned(),
             wal: options.wal,
-            reclaiming: Mutex::default(),
+            reclaim: Reclaim::default(),
         })
     }
 
     fn path(&self) -> PathBuf {
         self.parent.join(&self.name)
-    }
-
-    fn reclaiming(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.reclaiming
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a good part of what lies there could go. Of large values that is known once a compaction has met both a deletion and
-    /// what it deletes.
-    fn has_much_deleted(&self) -> Result<bool, DiskError> {
-        let measuring = |error| self.failed("measuring", error);
-        let bytes = |property| {
-            let value = self.db.property_int_value(property).map_err(measuring)?;
-            Ok::<_, DiskError>(value.unwrap_or(0) as f64)
-        };
-        let holes = bytes(c"rocksdb.live-blob-file-garbage-size")?;
-        if holes > 0.0 && holes >= BLOB_HOLES_MAX * bytes(c"rocksdb.live-blob-file-size")? {
-            return Ok(true);
-        }
-        let (mut records, mut deletions) = (0, 0);
-        for file in self.db.live_files().map_err(measuring)? {
-            if file.column_family_name == rocksdb::DEFAULT_COLUMN_FAMILY_NAME {
-                records += file.num_entries;
-                deletions += file.num_deletions;
-            }
-        }
-        Ok(deletions > 0 && deletions as f64 >= DELETIONS_MAX * records as f64)
     }
 
     fn now(&self) -> Reading<'_> {
@@ -149,13 +121,7 @@ impl Rocks {
 
 impl Drop for Rocks {
     fn drop(&mut self) {
-        if let Some(thread) = self.reclaiming().take() {
-            if !thread.is_finished() {
-                self.db.cancel_all_background_work(false);
-            }
-            // One that panicked has said so.
-            drop(thread.join());
-        }
+        self.reclaim.end(&self.db);
     }
 }
 
@@ -426,27 +392,9 @@ impl Disk for Rocks {
     }
 
     fn reclaim(&self) -> Result<(), DiskError> {
-        let mut reclaiming = self.reclaiming();
-        if reclaiming.as_ref().is_some_and(|one| !one.is_finished()) || !self.has_much_deleted()? {
-            return Ok(());
-        }
-        // Those of a letter have no large values apart.
-        self.db
-            .set_options(&[("enable_blob_garbage_collection", "true")])
-            .map_err(|error| self.failed("reclaiming the room of", error))?;
-        let db = self.db.clone();
-        let compact = move || {
-            let mut how = CompactOptions::default();
-            how.set_exclusive_manual_compaction(false);
-            how.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-            db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &how);
-        };
-        let thread = thread::Builder::new().name("reclaim".to_owned());
-        let thread = thread
-            .spawn(compact)
-            .map_err(|error| DiskError::io(format!("reclaiming the room of {}", self.name), error));
-        *reclaiming = Some(thread?);
-        Ok(())
+        self.reclaim
+            .begin(&self.db)
+            .map_err(|error| self.failed("reclaiming the room of", error))
     }
 
     fn statistics(&self) -> Statistics {
@@ -602,96 +550,5 @@ fn translate(path: &Path, what: &str, error: rocksdb::Error) -> DiskError {
             what: what.to_owned(),
             source: std::io::Error::other(text.to_owned()),
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    /// Waits until nothing is flushed or compacted.
-    pub(super) fn rests(disk: &Rocks) {
-        let busy = [
-            "rocksdb.mem-table-flush-pending",
-            "rocksdb.num-running-flushes",
-            "rocksdb.compaction-pending",
-            "rocksdb.num-running-compactions",
-        ];
-        let families = disk.families.of(&disk.db).all();
-        let is_busy = |property: &&str| {
-            families.iter().any(|family| {
-                let value = disk.db.property_int_value_cf(*family, *property);
-                value.unwrap() > Some(0)
-            })
-        };
-        while busy.iter().any(is_busy) {
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn numbered(number: u32) -> Vec<u8> {
-        number.wrapping_mul(2_654_435_761).to_be_bytes().to_vec()
-    }
-
-    #[test]
-    fn what_comes_in_no_order_is_written_again_as_often_as_it_grows_and_no_more() {
-        const FLUSHES: u32 = 144;
-        const EACH: u32 = 200;
-        let folder = tempfile::tempdir().unwrap();
-        let disk = Rocks::open(folder.path(), "state", &DiskOptions::without_wal()).unwrap();
-        for flush in 0..FLUSHES {
-            let mut batch = Batch::new();
-            for number in flush * EACH..(flush + 1) * EACH {
-                let key = numbered(number);
-                // What can't be compressed, so that bytes count records.
-                let value: Vec<u8> = (1..12)
-                    .flat_map(|part| numbered(number + (part << 20)))
-                    .collect();
-                batch.put(key, value);
-            }
-            disk.write(batch, Synced::No).unwrap();
-            disk.flush().unwrap();
-            rests(&disk);
-        }
-        let written = disk.statistics();
-        let times = written.compaction_bytes as f64 / written.flush_bytes as f64;
-        // By levels it would be half of a dozen's part of the flushes: six times.
-        assert!(times > 0.5 && times < 3.0, "{times} times");
-        for number in 0..FLUSHES * EACH {
-            assert!(
-                disk.get(&numbered(number)).unwrap().is_some(),
-                "{number} is gone"
-            );
-        }
-    }
-
-    #[test]
-    fn a_database_is_closed_while_room_is_given_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Rocks::open(folder.path(), "state", &DiskOptions::without_wal()).unwrap();
-        let disk = open();
-        for round in 0..100_u32 {
-            let mut batch = Batch::new();
-            for number in round * 1_000..(round + 1) * 1_000 {
-                batch.put(numbered(number), vec![round as u8; 600]);
-            }
-            disk.write(batch, Synced::No).unwrap();
-        }
-        let mut batch = Batch::new();
-        for number in 0..99_999 {
-            batch.delete(numbered(number));
-        }
-        disk.write(batch, Synced::No).unwrap();
-        disk.flush().unwrap();
-        disk.reclaim().unwrap();
-        assert!(disk.reclaiming().is_some(), "nothing is given back");
-        let started = Instant::now();
-        drop(disk);
-        assert!(started.elapsed() < Duration::from_secs(10));
-        let disk = open();
-        assert!(disk.get(&numbered(99_999)).unwrap().is_some());
-        assert!(disk.get(&numbered(99_998)).unwrap().is_none());
     }
 }

@@ -1,0 +1,63 @@
+//! What RocksDB is made to do.
+
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+
+/// Waits until nothing is flushed or compacted.
+pub(super) fn rests(disk: &Rocks) {
+    let busy = [
+        "rocksdb.mem-table-flush-pending",
+        "rocksdb.num-running-flushes",
+        "rocksdb.compaction-pending",
+        "rocksdb.num-running-compactions",
+    ];
+    let families = disk.families.of(&disk.db).all();
+    let is_busy = |property: &&str| {
+        families.iter().any(|family| {
+            let value = disk.db.property_int_value_cf(*family, *property);
+            value.unwrap() > Some(0)
+        })
+    };
+    while busy.iter().any(is_busy) {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A key for each number, in no order.
+pub(super) fn numbered(number: u32) -> Vec<u8> {
+    number.wrapping_mul(2_654_435_761).to_be_bytes().to_vec()
+}
+
+#[test]
+fn what_comes_in_no_order_is_written_again_as_often_as_it_grows_and_no_more() {
+    const FLUSHES: u32 = 144;
+    const EACH: u32 = 200;
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Rocks::open(folder.path(), "state", &DiskOptions::without_wal()).unwrap();
+    for flush in 0..FLUSHES {
+        let mut batch = Batch::new();
+        for number in flush * EACH..(flush + 1) * EACH {
+            let key = numbered(number);
+            // What can't be compressed, so that bytes count records.
+            let value: Vec<u8> = (1..12)
+                .flat_map(|part| numbered(number + (part << 20)))
+                .collect();
+            batch.put(key, value);
+        }
+        disk.write(batch, Synced::No).unwrap();
+        disk.flush().unwrap();
+        rests(&disk);
+    }
+    let written = disk.statistics();
+    let times = written.compaction_bytes as f64 / written.flush_bytes as f64;
+    // By levels it would be half of a dozen's part of the flushes: six times.
+    assert!(times > 0.5 && times < 3.0, "{times} times");
+    for number in 0..FLUSHES * EACH {
+        assert!(
+            disk.get(&numbered(number)).unwrap().is_some(),
+            "{number} is gone"
+        );
+    }
+}
