@@ -29,7 +29,7 @@ ARGS :=
 AGENTLESS := $(filter --agents=0,$(subst --agents 0,--agents=0,$(ARGS)))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help up test build lint exchanges bench-log clean target packages-build packages-run packages-test sudo
+.PHONY: help up test test-release build lint exchanges release bench-log clean target packages-build packages-run packages-test packages-release sudo
 
 help:
 	@echo "make up [ARGS=…]   build, and start a cluster on this machine ('reckon up ARGS'; see 'reckon up --help')"
@@ -37,7 +37,9 @@ help:
 	@echo "make build         build the one binary, target/debug/reckon"
 	@echo "make lint          formatting, and clippy with warnings denied"
 	@echo "make exchanges     replay what a real kube-apiserver answered, and count what is answered the same"
-	@echo "make bench-log     measure a release build beside etcd, on a machine that does nothing else: takes long (BENCH='writes --help': parts of it)"
+	@echo "make release       build the program for production, optimised by profiles of itself: takes half an hour"
+	@echo "make test-release  run the end-to-end tests on that program"
+	@echo "make bench-log     measure that program beside etcd, on a machine that does nothing else: takes long (BENCH='writes --help': parts of it)"
 	@echo "make clean         remove what was built from this clone ($(CARGO_TARGET_DIR))"
 
 up: $(if $(AGENTLESS),,packages-run) build
@@ -69,13 +71,22 @@ clean:
 exchanges: build packages-test
 	@.ci/exchanges $(RECKON)
 
+# Not what the tests run, which would wait for it: the same sources, and `.ci/release` sees that it does the same.
+release: packages-build packages-release target
+	@ROCKSDB_LIB_DIR=$$(.ci/rocksdb) && export ROCKSDB_LIB_DIR && .ci/release
+
+test-release: release packages-run packages-test sudo
+	@RECKON_PROGRAM=$(CARGO_TARGET_DIR)/optimized/reckon RECKON_KUBECTL=$$(.ci/kubectl) RECKON_MOTO=$$(.ci/moto); \
+	export RECKON_PROGRAM RECKON_KUBECTL RECKON_MOTO; \
+	$(CARGO) test --locked -p reckon --test e2e -- --test-threads $$(($$(nproc) + 1))
+
 # A benchmark and no test: it asserts nothing, and what it prints is only as good as the machine is idle.
 BENCH := all
-bench-log: packages-build target
-	@etcd=$$(.ci/etcd) && echo "etcd: $$etcd" && $(CARGO) build --release --locked -p reckon -p reckon-benchmarks && \
-	RECKON_ETCD=$$etcd $(CARGO_TARGET_DIR)/release/reckon-benchmarks $(BENCH)
+bench-log: release
+	@etcd=$$(.ci/etcd) && echo "etcd: $$etcd" && $(CARGO) build --release --locked -p reckon-benchmarks && \
+	RECKON_ETCD=$$etcd $(CARGO_TARGET_DIR)/release/reckon-benchmarks --reckon $(CARGO_TARGET_DIR)/optimized/reckon $(BENCH)
 
-packages-build packages-run packages-test: packages-%:
+packages-build packages-run packages-test packages-release: packages-%:
 	@.ci/packages $*
 
 # Asked for once, at the beginning, and not in the middle of a test.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::cluster::{Cluster, Options, RECKON};
+use crate::cluster::{Cluster, Options, reckon};
 use crate::pods::{Asking, running};
 use crate::{image, machine, wait};
 
@@ -81,7 +81,7 @@ fn agent_by_hand(cluster: &Cluster) -> Child {
         .map(|n| format!("https://127.0.0.1:{}", cluster.port + n))
         .collect();
     let log = std::fs::File::create(cluster.path("by-hand.log")).unwrap();
-    let mut command: Command = cluster.privileged(RECKON);
+    let mut command: Command = cluster.privileged(reckon());
     command
         .args(["agent", "--name", "agent-1", "--server", &servers.join(",")])
         .arg("--data-dir")

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -19,7 +19,6 @@ use tempfile::TempDir;
 use crate::api::Api;
 use crate::wait;
 
-pub const RECKON: &str = env!("CARGO_BIN_EXE_reckon");
 /// From start to `ready:`, images imported; from SIGTERM to the end of the process.
 const READY_S: u64 = 180;
 const STOP_S: u64 = 100;
@@ -27,6 +26,15 @@ const STOP_S: u64 = 100;
 const SHOWN_LOG: usize = 6_000;
 
 static MACHINE: Mutex<()> = Mutex::new(());
+static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+    let named = std::env::var("RECKON_PROGRAM").ok();
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_reckon").to_owned())
+});
+
+/// The program under test: what was built with the tests, or what RECKON_PROGRAM names (`make test-release`).
+pub fn reckon() -> &'static str {
+    &PROGRAM
+}
 
 pub struct Options<'a> {
     pub agents: u32,
@@ -128,7 +136,7 @@ impl Cluster {
     }
 
     fn up_as(&mut self, how: impl FnOnce(&mut Command)) {
-        let mut command = self.privileged(RECKON);
+        let mut command = self.privileged(reckon());
         how(&mut command);
         command
             .args(&self.arguments)
@@ -217,7 +225,7 @@ impl Cluster {
     /// One of reckon's own commands, however it ends.
     pub fn reckon(&self, arguments: &[&str]) -> Output {
         run(
-            Command::new(RECKON)
+            Command::new(reckon())
                 .env("KUBECONFIG", self.kubeconfig())
                 .envs(self.environment.iter().cloned())
                 .args(arguments),

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, RECKON};
+use crate::cluster::{Cluster, reckon};
 use crate::wait;
 
 pub struct Process {
@@ -25,7 +25,7 @@ impl Process {
                 .open(&log)
                 .unwrap()
         };
-        let child = Command::new(RECKON)
+        let child = Command::new(reckon())
             .args(["server", "--data-dir", &data_dir.to_string_lossy()])
             .args(arguments)
             .stdin(Stdio::null())

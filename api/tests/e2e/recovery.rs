@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Options, RECKON, run, said_by};
+use crate::cluster::{Cluster, Options, reckon, run, said_by};
 use crate::members::wait_for;
 use crate::process::Process;
 use crate::wait;
@@ -32,7 +32,7 @@ fn the_last_disk_goes_on_and_grows_back_to_three() {
     let directory = cluster.path(&last).to_string_lossy().into_owned();
     let offline = |flag: &str| {
         run(
-            Command::new(RECKON).args(["server", flag, "--data-dir", &directory, "-o", "json"]),
+            Command::new(reckon()).args(["server", flag, "--data-dir", &directory, "-o", "json"]),
             "",
         )
     };

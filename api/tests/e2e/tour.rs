@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use crate::cluster::{Cluster, Options, RECKON, run, said_by};
+use crate::cluster::{Cluster, Options, reckon, run, said_by};
 
 const README: &str = include_str!("../../../README.md");
 
@@ -19,7 +19,7 @@ fn the_tour_can_be_pasted() {
     let at = |name: &str| clone.path().join(name);
     symlink(cluster.path(""), at("reckon-data")).unwrap();
     std::fs::create_dir_all(at("target/debug")).unwrap();
-    symlink(RECKON, at("target/debug/reckon")).unwrap();
+    symlink(reckon(), at("target/debug/reckon")).unwrap();
     std::fs::create_dir(at("bin")).unwrap();
     let kubectl = std::env::var("RECKON_KUBECTL").unwrap_or_else(|_| "kubectl".to_string());
     if kubectl.contains('/') {

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, chown, geteuid};
 
-use crate::cluster::{Cluster, Options, RECKON, free_ports, run, said_by};
+use crate::cluster::{Cluster, Options, free_ports, reckon, run, said_by};
 use crate::{image, machine, pods, wait};
 
 #[test]
@@ -58,7 +58,7 @@ fn bad_flags() {
     let data = folder.path().join("data").to_string_lossy().into_owned();
     let check = |flags: &[&str], part: &str| {
         let output = run(
-            Command::new(RECKON)
+            Command::new(reckon())
                 .args(["up", "--data-dir", &data, "--agents", "0"])
                 .args(flags),
             "",
@@ -257,7 +257,16 @@ fn no_containerd() {
     let port = free_ports().to_string();
     let mut command = Command::new(if geteuid().is_root() { "env" } else { "sudo" });
     command
-        .args(["unshare", "--mount", "sh", "-c", script, "sh", RECKON, "up"])
+        .args([
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            reckon(),
+            "up",
+        ])
         .args(["--data-dir", &data.to_string_lossy(), "--api-port", &port]);
     let output = run(&mut command, "");
     check_refused(
@@ -282,7 +291,7 @@ fn without_root() {
         command
     };
     // The build's folder may be root's alone.
-    fs::copy(RECKON, &program).unwrap();
+    fs::copy(reckon(), &program).unwrap();
     if geteuid().is_root() {
         chown(folder.path(), Some(nobody.uid), Some(nobody.gid)).unwrap();
     }
@@ -343,7 +352,7 @@ fn check_nothing_is_left(flags: &[&str], before_the_stop: impl FnOnce(&Cluster))
 fn up(data: &Path, port: u16) -> Output {
     let data = data.to_string_lossy();
     run(
-        Command::new(RECKON).args([
+        Command::new(reckon()).args([
             "up",
             "--agents",
             "0",

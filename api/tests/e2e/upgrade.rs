@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Options, RECKON, said_by};
+use crate::cluster::{Cluster, Options, reckon, said_by};
 use crate::wait;
 use crate::writes::Writes;
 
@@ -103,7 +103,7 @@ fn stop(cluster: &Cluster, number: u16) -> Vec<String> {
     let mut words: Vec<String> = words
         .map(|word| String::from_utf8(word.to_vec()).unwrap())
         .collect();
-    words[0] = RECKON.to_owned();
+    words[0] = reckon().to_owned();
     // It ends with this test, and not with `up`.
     if let Some(at) = words.iter().position(|word| word == "--follow-parent") {
         words[at + 1] = own;
