@@ -11,6 +11,7 @@ use crate::{StoreError, layout};
 use bytes::Bytes;
 use eventstore::Key;
 use seams::{Batch, Reader};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 
 /// `u` is written once it has moved by this part of what stays warm: with every group it would be one more insert.
@@ -49,20 +50,36 @@ enum Then {
 impl Warm {
     /// `before`: the revision of the version that lived until then.
     pub fn changed(&mut self, key: &Key, revision: u64, lives: bool, before: Option<u64>) {
-        let before = before.and_then(|before| {
-            let found = self
-                .changes
-                .binary_search_by_key(&before, |change| change.revision);
-            self.changes.get_mut(found.ok()?)
-        });
-        if let Some(before) = before {
-            before.then = Then::Replaced;
+        if let Some(at) = before.and_then(|before| self.find(before)) {
+            self.changes[at].then = Then::Replaced;
         }
         self.changes.push_back(Change {
             revision,
             key: key.clone(),
             then: if lives { Then::Lived } else { Then::Gone },
         });
+    }
+
+    /// Where a change is, if it is warm. Revisions follow one another nearly without gaps, so that its distance from either end says
+    /// where to look: over all of them a search would wait for memory a dozen times.
+    fn find(&self, revision: u64) -> Option<usize> {
+        let (first, last) = (
+            self.changes.front()?.revision,
+            self.changes.back()?.revision,
+        );
+        let (from_first, from_last) = (revision.checked_sub(first)?, last.checked_sub(revision)?);
+        let newest = self.changes.len() - 1;
+        let mut low = newest.saturating_sub(usize::try_from(from_last).ok()?);
+        let mut high = newest.min(usize::try_from(from_first).ok()?);
+        while low <= high {
+            let middle = low.midpoint(high);
+            match self.changes[middle].revision.cmp(&revision) {
+                Ordering::Equal => return Some(middle),
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle.checked_sub(1)?,
+            }
+        }
+        None
     }
 
     /// Writes what has cooled, and what changed before the horizon, for its events are about to go.
@@ -171,4 +188,32 @@ fn read_record(history: &History, record: &Bytes, value: &Bytes) -> Result<(Key,
     let revision = unseal_number(record, value)
         .map_err(|damage| history.corrupt(format_args!("the current revision of {key}"), damage))?;
     Ok((key, revision))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without gaps, with some, and with hardly anything but gaps.
+    #[test]
+    fn a_change_is_found_by_its_revision() {
+        let rows: [&[u64]; 5] = [
+            &[],
+            &[7],
+            &[3, 4, 5, 6, 7, 8],
+            &[1, 2, 5, 6, 7, 11, 12, 13, 14, 20],
+            &[10, 90, 91, 400, 1_000, 1_001],
+        ];
+        for revisions in rows {
+            let mut warm = Warm::default();
+            for revision in revisions {
+                let key = Key::new("configmaps", "shop", format!("a-{revision}"));
+                warm.changed(&key, *revision, true, None);
+            }
+            for revision in 0..=revisions.last().unwrap_or(&0) + 2 {
+                let at = revisions.iter().position(|one| *one == revision);
+                assert_eq!(warm.find(revision), at, "{revision} of {revisions:?}");
+            }
+        }
+    }
 }
