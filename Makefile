@@ -78,7 +78,7 @@ release: packages-build packages-release target
 test-release: release packages-run packages-test sudo
 	@RECKON_PROGRAM=$(CARGO_TARGET_DIR)/optimized/reckon RECKON_KUBECTL=$$(.ci/kubectl) RECKON_MOTO=$$(.ci/moto); \
 	export RECKON_PROGRAM RECKON_KUBECTL RECKON_MOTO; \
-	$(CARGO) test --locked -p reckon --test e2e -- --test-threads $$(($$(nproc) + 1))
+	$(CARGO) test --workspace --locked --test e2e -- --test-threads $$(($$(nproc) + 1))
 
 # A benchmark and no test: it asserts nothing, and what it prints is only as good as the machine is idle.
 BENCH := all
