@@ -101,12 +101,15 @@ impl Handler for Incoming {
             READ => {
                 let (): () = self.open(&body)?;
                 let index = self.reads.as_leader().await.map_err(unavailable)?;
+                self.wires.hurry(&from.name);
                 Ok(self.seal(index))
             }
             READ_BY => {
                 let (member, vote) = self.open_from::<FlatVote>(&body)?;
                 let index = self.reads.asked_by(member, vote.into()).await;
-                Ok(self.seal(index.map_err(unavailable)?))
+                let index = index.map_err(unavailable)?;
+                self.wires.hurry(&from.name);
+                Ok(self.seal(index))
             }
             SNAPSHOT_BEGIN => {
                 let begin = self.open(&body)?;

@@ -15,6 +15,7 @@ extern crate self as raft;
 mod append;
 mod clock;
 mod codec;
+mod commits;
 mod durations;
 mod identity;
 mod incoming;

@@ -181,6 +181,7 @@ impl Node {
             time: Timekeeper::new(seams.clock.clone(), machine.clone()),
             snapshots: machine.snapshots().clone(),
             files: thread("snapshot-send")?,
+            hurried: Mutex::default(),
             refused: watch::Sender::new(None),
             aside: AtomicBool::default(),
         });
@@ -408,6 +409,11 @@ impl Node {
             // It fails only if openraft panicked, and then it has ended all the same.
             let _ = raft.shutdown().await;
         });
+    }
+
+    /// Somebody on this other server waits for what is committed next: it is told at once, where this one leads.
+    pub fn hurry(&self, server: &str) {
+        self.inner.wires.hurry(server);
     }
 
     /// Answers calls of this method by other servers. Methods of raft's own begin with `raft.`. The node keeps the handler: one that

@@ -5,26 +5,30 @@
 //! after another to a follower, each with all that has come meanwhile, bounded in bytes by the log store. A snapshot goes
 //! in calls of one chunk each, so that none is large and each can fail by itself.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::Stream;
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
+use openraft::network::{RPCOption, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use seams::{Entropy, Network, NetworkError, Peer, RefusalCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::codec::{self, FlatVote};
+use crate::commits::paced;
 use crate::identity::{Acquaintances, Identity};
 use crate::snapshot::{Chunk, FlatMeta, Snapshot, Snapshots, digest};
 use crate::timekeeper::Timekeeper;
@@ -144,6 +148,8 @@ pub(crate) struct Wires {
     pub(crate) aside: AtomicBool,
     /// Reads of snapshot files.
     pub(crate) files: Box<dyn seams::Worker>,
+    /// Of each follower, by its name, whether somebody there waits for the newest commit ([`Wires::hurry`]).
+    pub(crate) hurried: Mutex<BTreeMap<String, Arc<Notify>>>,
 }
 
 impl Wires {
@@ -157,6 +163,20 @@ impl Wires {
     ) -> Result<A, NetworkError> {
         let message = codec::encode(&self.sealed(body));
         self.ask_sealed(to, method, message, deadline).await
+    }
+
+    /// Somebody waits for what is committed to be applied by this follower: a commit that would wait there goes at once.
+    pub(crate) fn hurry(&self, follower: &str) {
+        let hurried = self.hurried.lock().unwrap_or_else(PoisonError::into_inner);
+        // Others than this leader's followers have nothing to wait for.
+        if let Some(hurry) = hurried.get(follower) {
+            hurry.notify_one();
+        }
+    }
+
+    fn hurry_of(&self, follower: &Peer) -> Arc<Notify> {
+        let mut hurried = self.hurried.lock().unwrap_or_else(PoisonError::into_inner);
+        hurried.entry(follower.name.clone()).or_default().clone()
     }
 
     fn sealed<T>(&self, body: T) -> Message<T> {
@@ -335,6 +355,9 @@ impl Link {
     }
 }
 
+/// To the appends of one stream, in order.
+type Answers<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
+
 impl RaftNetworkV2<Types> for Link {
     type SnapshotData = Snapshot;
 
@@ -366,6 +389,18 @@ impl RaftNetworkV2<Types> for Link {
             AppendOutcome::Conflict => AppendEntriesResponse::Conflict,
             AppendOutcome::HigherVote(vote) => AppendEntriesResponse::HigherVote(vote.into()),
         })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<Answers<'s>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let hurry = self.wires.hurry_of(&self.to);
+        stream_append_sequential(self, paced(input, hurry), option)
     }
 
     async fn vote(

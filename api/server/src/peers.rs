@@ -51,15 +51,12 @@ impl Peers {
 
 #[async_trait]
 impl Handler for Peers {
-    async fn call(
-        &self,
-        _from: &PeerIdentity,
-        method: &str,
-        body: Bytes,
-    ) -> Result<Bytes, Refusal> {
+    async fn call(&self, from: &PeerIdentity, method: &str, body: Bytes) -> Result<Bytes, Refusal> {
         let hub = self.hub()?;
         match method {
             METHOD_PROPOSE | METHOD_PROPOSE_ALL | METHOD_PROPOSE_ONCE => {
+                // Its callers are answered from its own fold.
+                hub.core().node().hurry(&from.name);
                 hub.core().forwarded(method, body).await
             }
             METHOD_LEVEL => Ok(level::answer(hub.core())),
