@@ -26,8 +26,9 @@ use crate::types::{LogId, Types};
 const COMMIT_EVERY: Duration = Duration::from_millis(4);
 /// So long after the last one a newer commit goes by itself.
 const COMMIT_WAIT: Duration = Duration::from_millis(6);
-/// How many commits go at once after one that waited for nothing; twice as many after the next such, and so on.
-const AT_ONCE_MIN: u32 = 64;
+/// How many commits go at once after one that waited for nothing, so that it is less than one in a hundred that does; twice as many
+/// after the next such, and half as many after one that entries came for.
+const AT_ONCE_MIN: u32 = 256;
 const AT_ONCE_MAX: u32 = 4_096;
 
 type Request = AppendEntriesRequest<Types>;
@@ -143,7 +144,7 @@ impl<S: Stream<Item = Request> + Unpin> Paced<S> {
                 next = self.messages.next() => match next {
                     Some(message) if message.entries.is_empty() => untold = message,
                     Some(message) => {
-                        self.at_once_next = AT_ONCE_MIN;
+                        self.at_once_next = AT_ONCE_MIN.max(self.at_once_next / 2);
                         return Ok(message);
                     }
                     None => {
@@ -293,20 +294,20 @@ mod tests {
             waited
         };
         assert_eq!(tell(&mut messages).await, Duration::ZERO);
-        for at_once in [64, 128, 256] {
+        for at_once in [256, 512, 1_024] {
             assert_eq!(tell(&mut messages).await, COMMIT_WAIT);
             for _ in 0..at_once {
                 assert_eq!(tell(&mut messages).await, Duration::ZERO);
             }
         }
-        // This one is worth its wait.
+        // This one is worth its wait: the next for nothing has half as many go at once as it would have.
         messages.send(0, 10_000);
         messages.nothing_within(MS).await;
         messages.send(1, 10_000);
         assert_eq!(messages.next().await.0, 1);
         assert_eq!(messages.next().await, (0, 10_000, COMMIT_WAIT - MS));
         let mut committed = 10_001..;
-        for _ in 0..AT_ONCE_MIN {
+        for _ in 0..1_024 {
             let committed = committed.next().unwrap();
             messages.send(0, committed);
             assert_eq!(messages.next().await, (0, committed, Duration::ZERO));
