@@ -101,14 +101,14 @@ impl Handler for Incoming {
             READ => {
                 let (): () = self.open(&body)?;
                 let index = self.reads.as_leader().await.map_err(unavailable)?;
-                self.wires.hurry(&from.name);
+                self.read_by(from);
                 Ok(self.seal(index))
             }
             READ_BY => {
                 let (member, vote) = self.open_from::<FlatVote>(&body)?;
                 let index = self.reads.asked_by(member, vote.into()).await;
                 let index = index.map_err(unavailable)?;
-                self.wires.hurry(&from.name);
+                self.read_by(from);
                 Ok(self.seal(index))
             }
             SNAPSHOT_BEGIN => {
@@ -190,6 +190,13 @@ impl Incoming {
             from: self.wires.acquaintances.me().clone(),
             body,
         })
+    }
+
+    /// It waits until what is committed is applied there.
+    fn read_by(&self, follower: &PeerIdentity) {
+        if let Some(awaited) = self.wires.awaited_on(&follower.name) {
+            awaited.by_reader();
+        }
     }
 
     fn upper(&self, method: &str) -> Result<Arc<dyn Handler>, Refusal> {

@@ -181,7 +181,7 @@ impl Node {
             time: Timekeeper::new(seams.clock.clone(), machine.clone()),
             snapshots: machine.snapshots().clone(),
             files: thread("snapshot-send")?,
-            hurried: Mutex::default(),
+            awaited: Mutex::default(),
             refused: watch::Sender::new(None),
             aside: AtomicBool::default(),
         });
@@ -411,9 +411,11 @@ impl Node {
         });
     }
 
-    /// Somebody on this other server waits for what is committed next: it is told at once, where this one leads.
-    pub fn hurry(&self, server: &str) {
-        self.inner.wires.hurry(server);
+    /// This other server forwards a proposal: where this one leads, it tells it of the commit at once.
+    pub fn forwarded_by(&self, server: &str) {
+        if let Some(awaited) = self.inner.wires.awaited_on(server) {
+            awaited.by_proposer();
+        }
     }
 
     /// Answers calls of this method by other servers. Methods of raft's own begin with `raft.`. The node keeps the handler: one that

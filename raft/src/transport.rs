@@ -25,10 +25,10 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use seams::{Entropy, Network, NetworkError, Peer, RefusalCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::codec::{self, FlatVote};
-use crate::commits::paced;
+use crate::commits::{Awaited, paced};
 use crate::identity::{Acquaintances, Identity};
 use crate::snapshot::{Chunk, FlatMeta, Snapshot, Snapshots, digest};
 use crate::timekeeper::Timekeeper;
@@ -148,8 +148,8 @@ pub(crate) struct Wires {
     pub(crate) aside: AtomicBool,
     /// Reads of snapshot files.
     pub(crate) files: Box<dyn seams::Worker>,
-    /// Of each follower, by its name, whether somebody there waits for the newest commit ([`Wires::hurry`]).
-    pub(crate) hurried: Mutex<BTreeMap<String, Arc<Notify>>>,
+    /// Of each follower, by its name, whether somebody there waits for a commit.
+    pub(crate) awaited: Mutex<BTreeMap<String, Arc<Awaited>>>,
 }
 
 impl Wires {
@@ -165,18 +165,15 @@ impl Wires {
         self.ask_sealed(to, method, message, deadline).await
     }
 
-    /// Somebody waits for what is committed to be applied by this follower: a commit that would wait there goes at once.
-    pub(crate) fn hurry(&self, follower: &str) {
-        let hurried = self.hurried.lock().unwrap_or_else(PoisonError::into_inner);
-        // Others than this leader's followers have nothing to wait for.
-        if let Some(hurry) = hurried.get(follower) {
-            hurry.notify_one();
-        }
+    /// Who waits for a commit on this follower. Others than this leader's followers have nothing to wait for.
+    pub(crate) fn awaited_on(&self, follower: &str) -> Option<Arc<Awaited>> {
+        let awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.get(follower).cloned()
     }
 
-    fn hurry_of(&self, follower: &Peer) -> Arc<Notify> {
-        let mut hurried = self.hurried.lock().unwrap_or_else(PoisonError::into_inner);
-        hurried.entry(follower.name.clone()).or_default().clone()
+    fn follow(&self, follower: &Peer) -> Arc<Awaited> {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.entry(follower.name.clone()).or_default().clone()
     }
 
     fn sealed<T>(&self, body: T) -> Message<T> {
@@ -399,8 +396,8 @@ impl RaftNetworkV2<Types> for Link {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
-        let hurry = self.wires.hurry_of(&self.to);
-        stream_append_sequential(self, paced(input, hurry), option)
+        let awaited = self.wires.follow(&self.to);
+        stream_append_sequential(self, paced(input, awaited), option)
     }
 
     async fn vote(

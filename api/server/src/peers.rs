@@ -56,7 +56,7 @@ impl Handler for Peers {
         match method {
             METHOD_PROPOSE | METHOD_PROPOSE_ALL | METHOD_PROPOSE_ONCE => {
                 // Its callers are answered from its own fold.
-                hub.core().node().hurry(&from.name);
+                hub.core().node().forwarded_by(&from.name);
                 hub.core().forwarded(method, body).await
             }
             METHOD_LEVEL => Ok(level::answer(hub.core())),

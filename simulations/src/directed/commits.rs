@@ -5,7 +5,9 @@ use super::*;
 use eventstore::{Act, Actor, Cause, Intent};
 use server::core::Draft;
 
-const ROUNDS: u32 = 300;
+const ROUNDS: u32 = 60;
+/// Before each, so many writes that follow each other.
+const WRITES: u32 = 80;
 
 /// A write to the log, without a client's way there.
 async fn write(core: &Core) -> u64 {
@@ -23,11 +25,11 @@ async fn write(core: &Core) -> u64 {
     proposed.await.unwrap().revision()
 }
 
-/// The least and the most time that one of many takes, each begun at its own moment after a write by the leader.
+/// The least and the most time that one of many takes, each begun at its own moment after writes by the leader.
 async fn times(leader: &Core, mut one: impl AsyncFnMut()) -> (Duration, Duration) {
     let mut times = Vec::new();
     for round in 0..ROUNDS {
-        for _ in 0..=round % 3 {
+        for _ in 0..WRITES + round % 3 {
             write(leader).await;
         }
         sleep(Duration::from_millis(u64::from(round % 5))).await;
@@ -58,10 +60,11 @@ fn neither_writes_nor_reads_through_a_follower_wait_for_a_commit_to_be_told() {
             write(&follower).await;
         });
         let followed = followed.await;
-        // A way between servers takes a millisecond. Who asked nobody sees it when it is told, a moment later.
+        // A way between servers takes a millisecond. Who asked nobody sees it when it is told, a moment later. A write may find a message
+        // under way to the follower, which has to be answered first.
         let ms = Duration::from_millis;
         assert!(lag.0 == ms(0) && lag.1 > ms(1) && lag.1 <= ms(6), "{lag:?}");
         assert!(read.0 == ms(2) && read.1 <= ms(3), "{read:?}");
-        assert!(followed.0 == ms(4) && followed.1 <= ms(5), "{followed:?}");
+        assert!(followed.0 == ms(4) && followed.1 <= ms(6), "{followed:?}");
     });
 }
