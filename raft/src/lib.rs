@@ -26,6 +26,7 @@ mod node;
 mod offline;
 mod publisher;
 mod read;
+mod runtime;
 mod snapshot;
 mod status;
 mod timekeeper;

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
-use seams::{ByteStream, DiskOptions, Handler, Network, NetworkError, Peer, Seams, Statistics};
+use seams::{
+    ByteStream, DiskOptions, Handler, Network, NetworkError, Peer, Seams, Statistics, Strand,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -146,6 +148,7 @@ pub(crate) struct Inner {
     reads: ReadIndex,
     handlers: Handlers,
     network: Arc<dyn Network>,
+    strand: Strand,
     door: Arc<Door>,
     status: watch::Receiver<Status>,
     pub(crate) appends: Limits,
@@ -190,12 +193,12 @@ impl Node {
         };
         let raft_config = Arc::new(raft_config(&config, &cluster)?);
         let seed = seams.entropy.next_u64();
-        let raft: Raft = Seeded::scope(
-            seed,
-            Raft::new(config.id, raft_config, links, log.clone(), applier),
-        )
-        .await
-        .map_err(|error| StartError::Raft(error.to_string()))?;
+        let starting = Raft::new(config.id, raft_config, links, log.clone(), applier);
+        let raft: Raft = seams
+            .strand
+            .enter(Seeded::scope(seed, starting))
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
         wires.time.follow(raft.metrics());
 
         let reads = ReadIndex::new(
@@ -253,6 +256,7 @@ impl Node {
             reads,
             handlers,
             network: seams.network,
+            strand: seams.strand,
             door,
             status,
             appends: Limits::default(),
@@ -286,6 +290,11 @@ impl Node {
     /// Whether a server has ever been seen under this id, here or by a leader that this server followed.
     pub fn knows_disk(&self, id: NodeId) -> bool {
         self.inner.wires.acquaintances.knows(id)
+    }
+
+    /// Where its tasks run, for those that hand it work or take it from there.
+    pub fn strand(&self) -> &Strand {
+        &self.inner.strand
     }
 
     /// How it stands.

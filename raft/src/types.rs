@@ -12,6 +12,8 @@ use openraft::type_config::alias::CommittedLeaderIdOf;
 use seams::Peer;
 use serde::{Deserialize, Serialize};
 
+use crate::runtime::Stranded;
+
 /// A server's id. Never used again for another disk, not even after its removal.
 pub type NodeId = u64;
 
@@ -85,8 +87,8 @@ openraft::declare_raft_types!(
         AsyncRuntime = Seeded,
 );
 
-/// tokio, with randomness from a seed that is set where the node starts.
-pub(crate) type Seeded = DeterministicRng<openraft::impls::TokioRuntime>;
+/// The runtime, with randomness from a seed that is set where the node starts.
+pub(crate) type Seeded = DeterministicRng<Stranded>;
 
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;

@@ -5,7 +5,7 @@
 use crate::invariants::freed::Lives;
 use crate::planted::Planted;
 use crate::sides::{Chance, DiskFaults, SimClock, SimDisks, SimNet, SimPlug, SimRuntime};
-use seams::Seams;
+use seams::{Seams, Strand};
 use server::agents::Hub;
 use server::config::{DiskReserve, HistoryRetention, Joined, Member, Snapshots};
 use server::http::Api;
@@ -273,6 +273,7 @@ impl SimCluster {
             clock: Arc::new(server.clock.clone()),
             runtime: Arc::new(server.runtime.clone()),
             entropy: Arc::new(server.chance.clone()),
+            strand: Strand::new(),
         };
         let tamper: Option<Tamper> = self
             .planted

@@ -61,8 +61,14 @@ impl Handler for Peers {
             }
             METHOD_LEVEL => Ok(level::answer(hub.core())),
             METHOD_ROOM => Ok(room::answer(hub.core())),
-            METHOD_DIGEST => divergence::answer(hub.core(), &body)
-                .map_err(|error| Refusal::new(RefusalCode::Invalid, error.to_string())),
+            METHOD_DIGEST => {
+                // It may be read from the disk, for which the log must not wait.
+                let core = hub.core().clone();
+                let answer = tokio::spawn(async move { divergence::answer(&core, &body) }).await;
+                answer
+                    .map_err(|error| Refusal::new(RefusalCode::Failed, error.to_string()))?
+                    .map_err(|error| Refusal::new(RefusalCode::Invalid, error.to_string()))
+            }
             METHOD_STANDING | METHOD_HAND_OVER => {
                 hub.core().asked_about_members(method, &body).await
             }

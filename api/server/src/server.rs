@@ -22,8 +22,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use raft::WhoseDisk;
 use seams::{
-    FileDirectory, PeerIdentity, PeerService, Seams, SystemClock, SystemEntropy, ThreadRuntime,
-    TonicNetwork,
+    FileDirectory, PeerIdentity, PeerService, Seams, Strand, SystemClock, SystemEntropy,
+    ThreadRuntime, TonicNetwork,
 };
 use std::convert::Infallible;
 use std::future::Future;
@@ -85,13 +85,15 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
     let identity = tls::Identity::read(&config)?;
     let acceptor = TlsAcceptor::from(Arc::new(identity.server_config()?));
     let directory = Arc::new(FileDirectory::open(&config.data_dir)?);
-    let network = Arc::new(TonicNetwork::new(identity.peer_tls()));
+    let strand = Strand::new();
+    let network = Arc::new(TonicNetwork::new(identity.peer_tls(), strand.clone()));
     let seams = Seams {
         directory,
         network: network.clone(),
         clock: Arc::new(SystemClock),
         runtime: Arc::new(ThreadRuntime),
         entropy: Arc::new(SystemEntropy),
+        strand: strand.clone(),
     };
     let parts = Parts::start(&config, seams, identity.ca_text(), None).await?;
     let peers = network.service();
@@ -100,6 +102,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
         hub: parts.hub.clone(),
         log: Log::new(parts.core.clone()),
         peers,
+        strand,
     };
     tracing::info!(name = config.name, listen = %config.listen, "serving");
     let accepting = tokio::spawn(accept(listener, acceptor, listen));
@@ -229,6 +232,7 @@ struct Listen {
     hub: Hub,
     log: Log,
     peers: PeerService,
+    strand: Strand,
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, listen: Listen) {
@@ -268,6 +272,8 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
         .and_then(|chain| tls::client_certificate(chain.first()?))
         .map(Arc::new);
     let caller = Caller::new(address, certificate);
+    // What other servers ask is of the log, mostly.
+    let strand = peer_name(&caller).map(|_| listen.strand.clone());
     let calls = Calls::default();
     let begun = calls.clone();
     // Boxed by kind: hyper moves a request's future, and the API's is large.
@@ -296,9 +302,16 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, li
         .into_owned()
         .boxed();
     let connection = Connection::new(connection, calls);
-    // A client that goes away is no error.
-    if let Err(error) = sending.run(connection).await {
-        tracing::debug!(%address, %error, "a connection ended");
+    let serving = async move {
+        // A client that goes away is no error.
+        if let Err(error) = sending.run(connection).await {
+            tracing::debug!(%address, %error, "a connection ended");
+        }
+    };
+    match strand {
+        // One that panicked has said so.
+        Some(strand) => drop(strand.spawn(serving).await),
+        None => serving.await,
     }
 }
 

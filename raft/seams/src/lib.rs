@@ -19,6 +19,7 @@ mod memory;
 mod network;
 mod rocks;
 mod runtime;
+mod strand;
 mod tonic;
 
 pub use clock::{Clock, SystemClock};
@@ -37,6 +38,7 @@ pub use network::{
 pub use runtime::{
     Job, Runtime, ThreadRuntime, WORKER_JOBS_MAX, Worker, WorkerError, blocking, run,
 };
+pub use strand::{Joined, Strand, TaskError, spawn};
 pub use tonic::{PEER_PATH_PREFIX, PeerService, PeerTls, TonicNetwork};
 
 use std::sync::Arc;
@@ -49,4 +51,6 @@ pub struct Seams {
     pub clock: Arc<dyn Clock>,
     pub runtime: Arc<dyn Runtime>,
     pub entropy: Arc<dyn Entropy>,
+    /// Where the log's tasks run.
+    pub strand: Strand,
 }

@@ -24,6 +24,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Response, Status};
 
+use crate::Strand;
 use crate::network::{
     ByteStream, Handler, MESSAGE_BYTES_MAX, Network, NetworkError, Peer, PeerIdentity, Refusal,
     RefusalCode,
@@ -72,6 +73,7 @@ pub struct TonicNetwork {
     tls: ClientTlsConfig,
     connections: Mutex<Vec<Arc<Connection>>>,
     handlers: Handlers,
+    strand: Strand,
 }
 
 /// Who answers calls, once there is someone.
@@ -87,7 +89,8 @@ struct Connection {
 }
 
 impl TonicNetwork {
-    pub fn new(tls: PeerTls) -> Self {
+    /// Connections for small messages are tasks of this strand.
+    pub fn new(tls: PeerTls, strand: Strand) -> Self {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(tls.ca))
             .identity(Identity::from_pem(tls.certificate, tls.key));
@@ -95,6 +98,7 @@ impl TonicNetwork {
             tls,
             connections: Mutex::default(),
             handlers: Arc::default(),
+            strand,
         }
     }
 
@@ -121,7 +125,7 @@ impl TonicNetwork {
             peer: to.to_string(),
             reason: cause(&error),
         };
-        let channel = Endpoint::from_shared(format!("https://{}", to.address))
+        let endpoint = Endpoint::from_shared(format!("https://{}", to.address))
             .map_err(invalid)?
             .tls_config(self.tls.clone().domain_name(&to.name))
             .map_err(invalid)?
@@ -130,8 +134,11 @@ impl TonicNetwork {
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .connect_lazy();
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let channel = match bulk {
+            true => endpoint.connect_lazy(),
+            false => endpoint.executor(self.strand.clone()).connect_lazy(),
+        };
         if connections.len() >= CONNECTIONS_MAX {
             connections.clear();
         }
@@ -140,7 +147,7 @@ impl TonicNetwork {
             address: to.address.clone(),
             bulk,
             channel,
-            lane: Lane::default(),
+            lane: Lane::new(self.strand.clone()),
         });
         connections.push(connection.clone());
         Ok(connection)

@@ -21,7 +21,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
 use seams::{
     ByteStream, Handler, Network, NetworkError, PEER_PATH_PREFIX, Peer, PeerIdentity, PeerTls,
-    Refusal, RefusalCode, TonicNetwork,
+    Refusal, RefusalCode, Strand, TonicNetwork,
 };
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
@@ -214,13 +214,17 @@ fn refusal(result: Result<Bytes, NetworkError>) -> RefusalCode {
     }
 }
 
+fn network_with(tls: PeerTls) -> TonicNetwork {
+    TonicNetwork::new(tls, Strand::new())
+}
+
 #[tokio::test]
 async fn calls_and_streams_arrive_and_failures_say_what_they_are() {
     let authority = Authority::new();
-    let one = TonicNetwork::new(authority.sign("server-1"));
+    let one = network_with(authority.sign("server-1"));
     let (tls, network) = (
         authority.sign("server-2"),
-        TonicNetwork::new(authority.sign("server-2")),
+        network_with(authority.sign("server-2")),
     );
     let (address, _task) = listen(&network, &tls, any_port(), true).await;
     let two = peer("server-2", address);
@@ -287,9 +291,9 @@ async fn calls_and_streams_arrive_and_failures_say_what_they_are() {
 async fn many_calls_are_under_way_at_once() {
     for earlier in [false, true] {
         let authority = Authority::new();
-        let one = TonicNetwork::new(authority.sign("server-1"));
+        let one = network_with(authority.sign("server-1"));
         let tls = authority.sign("server-2");
-        let network = TonicNetwork::new(tls.clone());
+        let network = network_with(tls.clone());
         network.serve(Arc::new(Answers));
         let (address, _task) = listen_as(&network, &tls, any_port(), true, earlier).await;
         let two = peer("server-2", address);
@@ -338,9 +342,9 @@ where
 #[tokio::test]
 async fn a_server_that_comes_back_is_reached_again() {
     let authority = Authority::new();
-    let one = TonicNetwork::new(authority.sign("server-1"));
+    let one = network_with(authority.sign("server-1"));
     let tls = authority.sign("server-2");
-    let network = TonicNetwork::new(tls.clone());
+    let network = network_with(tls.clone());
     network.serve(Arc::new(Answers));
     let (address, task) = listen(&network, &tls, any_port(), true).await;
     let two = peer("server-2", address);
@@ -369,17 +373,17 @@ async fn a_server_that_comes_back_is_reached_again() {
 async fn only_servers_of_the_cluster_talk_to_each_other() {
     let authority = Authority::new();
     let tls = authority.sign("server-2");
-    let network = TonicNetwork::new(tls.clone());
+    let network = network_with(tls.clone());
     network.serve(Arc::new(Answers));
     let (address, _known) = listen(&network, &tls, any_port(), true).await;
     let (unknown_address, _unknown) = listen(&network, &tls, any_port(), false).await;
 
-    let one = TonicNetwork::new(authority.sign("server-1"));
-    let stranger = TonicNetwork::new(PeerTls {
+    let one = network_with(authority.sign("server-1"));
+    let stranger = network_with(PeerTls {
         ca: authority.0.pem(),
         ..Authority::new().sign("server-1")
     });
-    let misled = TonicNetwork::new(PeerTls {
+    let misled = network_with(PeerTls {
         ca: Authority::new().0.pem(),
         ..authority.sign("server-1")
     });

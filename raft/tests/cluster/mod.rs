@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::{AppendError, Node, NodeConfig, NodeId, Position, StartError, Status};
 use seams::{
-    FileDirectory, MemoryHub, Network, Peer, Seams, SystemClock, SystemEntropy, ThreadRuntime,
+    FileDirectory, MemoryHub, Network, Peer, Seams, Strand, SystemClock, SystemEntropy,
+    ThreadRuntime,
 };
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
@@ -94,6 +95,7 @@ impl Cluster {
             clock: Arc::new(SystemClock),
             runtime: Arc::new(ThreadRuntime),
             entropy: Arc::new(SystemEntropy),
+            strand: Strand::new(),
         };
         let mut config = NodeConfig::new(id, name);
         config.bootstrap = bootstrap;

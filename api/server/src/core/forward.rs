@@ -209,7 +209,8 @@ impl Forward {
                 life: self.life,
                 number: 1,
             };
-            tokio::spawn(gather(self.node.clone(), receiver, first));
+            let strand = self.node.strand();
+            strand.spawn(gather(self.node.clone(), receiver, first));
             sender
         };
         let lane = lanes.entry((term, to)).or_insert_with(begin).clone();
@@ -318,7 +319,7 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, mut once: Onc
         let node = node.clone();
         let this = once;
         once.number += 1;
-        tokio::spawn(async move {
+        seams::spawn(async move {
             let encoded = group
                 .iter()
                 .map(|waiting| waiting.encoded.clone())

@@ -7,13 +7,14 @@ use super::fence::Fence;
 use crate::room::Rooms;
 use bytes::Bytes;
 use eventstore::{Entry, Proposal, Time, encode};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use raft::{AppendError, Counted, Durations, Node};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 /// Entries under way at once: more than one, so that disk and network overlap.
@@ -112,7 +113,8 @@ impl Queue {
     pub(crate) fn start(node: Node, limits: QueueLimits, fence: Fence, rooms: Rooms) -> Self {
         let (sender, receiver) = mpsc::channel(limits.proposals);
         let meters = Arc::<Meters>::default();
-        tokio::spawn(gather(node.clone(), receiver, meters.clone()));
+        node.strand()
+            .spawn(gather(node.clone(), receiver, meters.clone()));
         Self {
             node,
             sender,
@@ -226,7 +228,7 @@ fn entry(node: &Node, proposals: &[Bytes]) -> Bytes {
 async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, meters: Arc<Meters>) {
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
-    let mut under_way = JoinSet::new();
+    let mut under_way = FuturesUnordered::new();
     let mut again = ComeAgain::new();
     loop {
         let now = Instant::now();
@@ -235,24 +237,22 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, meters: Arc<M
             again.goes(waiting.len());
             let group = take(&mut waiting);
             if !group.is_empty() {
-                under_way.spawn(append(node.clone(), group, meters.clone()));
+                let appended = append(node.clone(), group, meters.clone());
+                under_way.push(node.strand().spawn(appended));
             }
             continue;
         }
         let room = Entry::MOST_PROPOSALS.saturating_sub(waiting.len());
         tokio::select! {
             biased;
-            Some(done) = under_way.join_next() => {
+            Some(done) = under_way.next() => {
                 // One that panicked says nothing of itself.
                 again.answered(done.unwrap_or_default(), waiting.len(), Instant::now());
             }
             () = sleep_until(again.until), if again.until > now && !waiting.is_empty() => {}
             count = receiver.recv_many(&mut received, room), if room > 0 => match count {
-                0 => {
-                    // Nobody asks any more; what is under way goes on.
-                    under_way.detach_all();
-                    return;
-                }
+                // Nobody asks any more; what is under way goes on.
+                0 => return,
                 _ => waiting.extend(received.drain(..)),
             },
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use eventstore::Actor;
 use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Full};
-use seams::{FileDirectory, MemoryHub, Seams, SystemClock, SystemEntropy, ThreadRuntime};
+use seams::{FileDirectory, MemoryHub, Seams, Strand, SystemClock, SystemEntropy, ThreadRuntime};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +83,7 @@ async fn start(name: &str, members: &[&str], hub: &MemoryHub, queue: QueueLimits
         clock: Arc::new(SystemClock),
         runtime: Arc::new(ThreadRuntime),
         entropy: Arc::new(SystemEntropy),
+        strand: Strand::new(),
     };
     let parts = Parts::start(&config, seams, "the authority".into(), None)
         .await

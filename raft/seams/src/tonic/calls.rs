@@ -30,6 +30,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{CALLS_PATH, Handlers, Wire, Wired, code_of, failure, handler, path, word_of};
+use crate::Strand;
 use crate::network::{NetworkError, Peer, PeerIdentity, Refusal, RefusalCode};
 
 /// Calls of one stream that may wait to be sent, and for their answers. Those beyond either go by themselves.
@@ -38,8 +39,8 @@ const CALLS_MAX: usize = 1_024;
 const EARLIER_RELEASE: Duration = Duration::from_secs(10);
 
 /// The way of calls to one peer.
-#[derive(Default)]
 pub(super) struct Lane {
+    strand: Strand,
     state: Mutex<State>,
     /// One opens it for all.
     opening: tokio::sync::Mutex<()>,
@@ -67,6 +68,14 @@ struct Waiting {
 }
 
 impl Lane {
+    pub(super) fn new(strand: Strand) -> Self {
+        Self {
+            strand,
+            state: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// The answer to a call; None: this one has to go by itself.
     pub(super) async fn call(
         &self,
@@ -149,7 +158,8 @@ impl Lane {
             Err(error) => return Err(error),
         };
         let waiting = Arc::<Mutex<Waiting>>::default();
-        tokio::spawn(hand_out(answers, waiting.clone(), to.clone()));
+        self.strand
+            .spawn(hand_out(answers, waiting.clone(), to.clone()));
         let open = Arc::new(Open {
             questions,
             queued,
