@@ -216,24 +216,23 @@ impl Shared {
     /// A checkpoint of this moment, as the newest snapshot.
     async fn take_snapshot(&self) -> io::Result<SnapshotOf<Types, Snapshot>> {
         let snapshots = self.snapshots.clone();
-        let (meta, name) = self
+        // All that waits for the disk is done on its thread, the last of it too: Raft's tasks run as one.
+        let (meta, published) = self
             .with(move |machine| {
                 machine.flush()?;
                 let applied = machine.applied()?;
                 let name = snapshots.name_for(applied.position);
                 snapshots.discard(&name)?;
                 machine.checkpoint(&name)?;
-                let membership = stored_membership(&applied)?;
-                Ok((
-                    SnapshotMeta {
-                        last_log_id: applied.position.map(LogId::from),
-                        last_membership: membership,
-                    },
-                    name,
-                ))
+                let meta = SnapshotMeta {
+                    last_log_id: applied.position.map(LogId::from),
+                    last_membership: stored_membership(&applied)?,
+                };
+                let published = snapshots.publish(&meta, name);
+                Ok((meta, published))
             })
             .await?;
-        let snapshot = self.snapshots.publish(&meta, name)?;
+        let snapshot = published?;
         self.snapshots_taken.fetch_add(1, Ordering::Relaxed);
         Ok(SnapshotOf::<Types, Snapshot> { meta, snapshot })
     }
