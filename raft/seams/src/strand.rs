@@ -159,6 +159,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
+    use tokio::runtime::Handle;
     use tokio::task::yield_now;
     use tokio::time::timeout;
 
@@ -305,5 +306,8 @@ mod tests {
         let joined = timeout(Duration::from_secs(10), task).await;
         assert_eq!(joined.unwrap(), Ok(7));
         assert_eq!(*seen.lock().unwrap(), Some(false));
+        yield_now().await;
+        let tasks = Handle::current().metrics().num_alive_tasks();
+        assert_eq!(tasks, 0, "it has ended too");
     }
 }

@@ -209,8 +209,8 @@ impl Forward {
                 life: self.life,
                 number: 1,
             };
-            let strand = self.node.strand();
-            strand.spawn(gather(self.node.clone(), receiver, first));
+            let gathering = gather(self.node.clone(), receiver, first);
+            self.node.strand().spawn(gathering);
             sender
         };
         let lane = lanes.entry((term, to)).or_insert_with(begin).clone();
@@ -316,15 +316,15 @@ async fn gather(node: Node, mut receiver: mpsc::Receiver<Waiting>, mut once: Onc
         let Some(to) = group.first().map(|waiting| waiting.to.clone()) else {
             continue;
         };
-        let node = node.clone();
+        let asking = node.clone();
         let this = once;
         once.number += 1;
-        seams::spawn(async move {
+        node.strand().spawn(async move {
             let encoded = group
                 .iter()
                 .map(|waiting| waiting.encoded.clone())
                 .collect();
-            let became = ask(&node, &to, this, encoded).await;
+            let became = ask(&asking, &to, this, encoded).await;
             for (waiting, became) in group.into_iter().zip(became) {
                 waiting.teller.tell(became);
             }
