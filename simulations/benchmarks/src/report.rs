@@ -112,7 +112,7 @@ fn comparison(rows: &[&Row]) -> Table {
             .iter()
             .find(|other| other.system == System::Etcd && other.clients == row.clients);
         if let Some(etcd) = etcd.filter(|_| row.system == System::Reckon) {
-            let ratio = |of: fn(&Row) -> f64| format!("{:.2} ×", of(row) / of(etcd));
+            let ratio = |of: fn(&Row) -> f64| ratio(of(row), of(etcd));
             table.add_row([
                 String::new(),
                 "ratio".to_owned(),
@@ -120,12 +120,24 @@ fn comparison(rows: &[&Row]) -> Table {
                 ratio(|row| row.p50_ms),
                 ratio(|row| row.p99_ms),
                 ratio(|row| row.members_cpu_s_per_10_000),
-                ratio(|row| row.written_bytes_per_call),
+                written(row, etcd),
                 String::new(),
             ]);
         }
     }
     table
+}
+
+fn ratio(of: f64, to: f64) -> String {
+    format!("{:.2} ×", of / to)
+}
+
+/// Of what is shown as no byte a call, as it is where calls only read, there is no ratio.
+fn written(row: &Row, etcd: &Row) -> String {
+    match etcd.written_bytes_per_call.round() {
+        0.0 => "-".to_owned(),
+        _ => ratio(row.written_bytes_per_call, etcd.written_bytes_per_call),
+    }
 }
 
 fn ceilings(rows: &[&Row]) -> Table {
@@ -160,4 +172,37 @@ pub fn table(headers: &[&str]) -> Table {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_write_nothing_have_no_ratio_of_bytes() {
+        let row = |bytes| Row {
+            operation: Operation::Get,
+            system: System::Etcd,
+            clients: 1,
+            calls: 1,
+            failed: 0,
+            per_second: 1.0,
+            p50_ms: 1.0,
+            p99_ms: 1.0,
+            p999_ms: 1.0,
+            members_cpu_s_per_10_000: 1.0,
+            written_bytes_per_call: bytes,
+            generator_cpu_us_per_call: 1.0,
+        };
+        // bytes of Reckon, of etcd, what is shown
+        for (reckon, etcd, shown) in [
+            (0.0, 0.0, "-"),
+            (3.0, 0.2, "-"),
+            (0.0, 4.0, "0.00 ×"),
+            (6_000.0, 4_000.0, "1.50 ×"),
+        ] {
+            let [reckon, etcd] = [reckon, etcd].map(row);
+            assert_eq!(written(&reckon, &etcd), shown);
+        }
+    }
 }
