@@ -234,7 +234,7 @@ impl Store {
     }
 
     /// What came of a proposal, as far as it is kept, and published.
-    pub(crate) fn known_outcome(&self, id: ProposalId) -> Option<Outcome> {
+    pub fn known_outcome(&self, id: ProposalId) -> Option<Outcome> {
         let published = self.published().view.position.index;
         let state = self.state();
         state

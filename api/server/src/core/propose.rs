@@ -93,7 +93,7 @@ impl Core {
         loop {
             let failure = tokio::select! {
                 biased;
-                settled = expecting.settled() => return settled.map_err(|error| unreadable(&error)),
+                settled = expecting.settled() => return settled.map_err(|error| unreadable(id, &error)),
                 result = self.send(&proposal, &encoded) => match result {
                     Ok(()) => break,
                     Err(failure) => failure,
@@ -113,7 +113,7 @@ impl Core {
             }
             tokio::select! {
                 biased;
-                settled = expecting.settled() => return settled.map_err(|error| unreadable(&error)),
+                settled = expecting.settled() => return settled.map_err(|error| unreadable(id, &error)),
                 () = sleep(pause) => {}
                 () = tokio::time::sleep_until(deadline) => return Err(self.too_late(sent, id)),
             }
@@ -121,7 +121,7 @@ impl Core {
         }
         // Committed: this server's own fold is on its way there.
         match timeout_at(deadline, expecting.settled()).await {
-            Ok(settled) => settled.map_err(|error| unreadable(&error)),
+            Ok(settled) => settled.map_err(|error| unreadable(id, &error)),
             Err(_) => Err(ProposeError::Unknown(id.uuid)),
         }
     }
@@ -165,9 +165,10 @@ impl Core {
     }
 }
 
-/// It was decided, and what came of it can't be read here.
-fn unreadable(error: &ReadError) -> ProposeError {
-    ProposeError::Unavailable(format!("the outcome can't be read: {error}"))
+/// It was done, and the event can't be read here: not to be called undone. The id tells its outcome, which needs no event.
+fn unreadable(id: ProposalId, error: &ReadError) -> ProposeError {
+    tracing::warn!(id = %id.uuid, %error, "a proposal was accepted, and its event can't be read");
+    ProposeError::Unknown(id.uuid)
 }
 
 /// Why a try to send did not end in a commit that is known of.
@@ -191,5 +192,63 @@ impl From<SendError> for SendFailure {
             SendError::NotLeader => Self::NoLeader,
             SendError::Unknown => Self::Lost,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::tests::{MAPS, server};
+    use eventstore::{Act, Actor, Cause, Horizons, Intent};
+    use serde_json::json;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    fn horizon(all: u64) -> Draft {
+        let horizons = Horizons {
+            all,
+            resources: Vec::new(),
+        };
+        Draft {
+            intent: Intent::Prune,
+            expectations: Vec::new(),
+            act: Act::Prune(horizons),
+        }
+    }
+
+    /// A repetition is told of the first event, from disk; where that can't be read, it was done all the same.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_done_and_can_not_be_read_is_unknown_and_its_id_tells() {
+        let server = server().await;
+        let core = server.core();
+        let actor = || Actor::Server {
+            name: "test".into(),
+        };
+        let mut request = core.request(actor(), Cause::default());
+        let id = request.audit_id;
+        let first = core.propose(&mut request, horizon(2), soon()).await;
+        let first = first.unwrap().revision();
+        let again = core.propose(&mut request, horizon(2), soon()).await;
+        assert_eq!(again.unwrap().revision(), first);
+
+        let made = json!({"metadata": {"name": "after"}});
+        assert_eq!(server.json("POST", MAPS, made).await.0, 201);
+        let mut other = core.request(actor(), Cause::default());
+        let moved = horizon(core.view().revision);
+        core.propose(&mut other, moved, soon()).await.unwrap();
+        assert!(core.store().horizon() > first);
+        let again = core.propose(&mut request, horizon(2), soon()).await;
+        assert!(
+            matches!(again, Err(ProposeError::Unknown(asked)) if asked == id),
+            "{again:?}"
+        );
+        let (code, told) = server.get(&format!("/reckon/v1/history?id={id}")).await;
+        assert_eq!(
+            (code, &told["outcome"], &told["revision"]),
+            (200, &json!("accepted"), &json!(first)),
+            "{told}"
+        );
     }
 }

@@ -3,7 +3,6 @@
 use super::{item, named, number};
 use crate::http::{Call, Reply, past_error, unavailable};
 use eventstore::{Happened, Key, Outcome, ProposalId};
-use futures::FutureExt;
 use kinds::error::StatusError;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -98,15 +97,13 @@ fn outcome(call: &Call, id: &str) -> Result<Reply, StatusError> {
         .map_err(|_| StatusError::bad_request(format!("{id:?} is no Audit-Id")))?;
     let mut last = None;
     for attempt in 0..ATTEMPTS_MAX {
-        let expecting = call
+        // The event is not read: it may be past the horizon, and the outcome is known all the same.
+        match call
             .core()
             .store()
-            .expect_outcome(ProposalId { uuid, attempt });
-        let mut expecting = expecting.map_err(|error| past_error(error.into()))?;
-        // One that is known is told at once.
-        match expecting.settled().now_or_never() {
-            Some(Ok(settled)) => last = Some((attempt, settled.outcome)),
-            Some(Err(error)) => return Err(past_error(error)),
+            .known_outcome(ProposalId { uuid, attempt })
+        {
+            Some(outcome) => last = Some((attempt, outcome)),
             None => break,
         }
     }
