@@ -27,10 +27,8 @@ pub(crate) async fn run(core: Core) {
         if level == 0 || level >= core.most_level() || !core.node().status().leads() {
             continue;
         }
-        if let Some(common) = common(&core).await
-            && common > level
-        {
-            raise(&core, common).await;
+        if let Some(level) = due(level, known(&core).await) {
+            raise(&core, level).await;
         }
     }
 }
@@ -39,10 +37,16 @@ pub(crate) fn answer(core: &Core) -> Bytes {
     Bytes::copy_from_slice(&core.most_level().to_le_bytes())
 }
 
-/// The highest level that every member knows; None while one does not say.
-async fn common(core: &Core) -> Option<u32> {
+/// The level to which the log's is to be raised, if it is: the highest that every member knows. None of a member: it does not say.
+fn due(level: u32, known: impl IntoIterator<Item = Option<u32>>) -> Option<u32> {
+    let known: Option<Vec<u32>> = known.into_iter().collect();
+    known?.into_iter().min().filter(|common| *common > level)
+}
+
+/// What each member knows, this one first; up to the first that does not say, for the level stays then.
+async fn known(core: &Core) -> Vec<Option<u32>> {
     let status = core.node().status();
-    let mut common = core.most_level();
+    let mut known = vec![Some(core.most_level())];
     for member in &status.members {
         if member.peer.id == status.id {
             continue;
@@ -51,21 +55,31 @@ async fn common(core: &Core) -> Option<u32> {
             .node()
             .call(&member.peer, METHOD_LEVEL, Bytes::new(), ASK_TIMEOUT)
             .await;
-        let knows = match asked {
-            Ok(bytes) => u32::from_le_bytes(bytes.as_ref().try_into().ok()?),
-            Err(NetworkError::Refused {
-                code: RefusalCode::UnknownMethod,
-                ..
-            }) => FIRST_LEVEL,
-            Err(error) => {
-                let member = &member.peer.name;
-                tracing::debug!(%error, member, "the log's level stays, for a member is silent");
-                return None;
-            }
-        };
-        common = common.min(knows);
+        let says = said(&asked);
+        known.push(says);
+        if says.is_none() {
+            let member = &member.peer.name;
+            tracing::debug!(
+                ?asked,
+                member,
+                "the log's level stays, for a member is silent"
+            );
+            break;
+        }
     }
-    Some(common)
+    known
+}
+
+/// The level that an answer names; None: it tells nothing.
+fn said(asked: &Result<Bytes, NetworkError>) -> Option<u32> {
+    match asked {
+        Ok(bytes) => Some(u32::from_le_bytes(bytes.as_ref().try_into().ok()?)),
+        Err(NetworkError::Refused {
+            code: RefusalCode::UnknownMethod,
+            ..
+        }) => Some(FIRST_LEVEL),
+        Err(_) => None,
+    }
 }
 
 async fn raise(core: &Core, level: u32) {
@@ -87,5 +101,63 @@ async fn raise(core: &Core, level: u32) {
     {
         Ok(_) => tracing::info!(level, "the log's level was raised"),
         Err(error) => tracing::debug!(%error, level, "the log's level was not raised"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_rises_to_what_all_know_and_stays_while_one_is_silent() {
+        const SILENT: Option<u32> = None;
+        // the log's level, what each member knows, the next level
+        let rows: &[(u32, &[Option<u32>], Option<u32>)] = &[
+            (1, &[Some(2)], Some(2)),
+            (1, &[Some(2), Some(2), Some(2)], Some(2)),
+            (1, &[Some(2), Some(1), Some(2)], None),
+            (1, &[Some(2), Some(2), Some(1)], None),
+            (1, &[Some(2), SILENT, Some(2)], None),
+            (1, &[Some(2), Some(2), SILENT], None),
+            (1, &[Some(4), Some(3), Some(5)], Some(3)),
+            (2, &[Some(2), Some(2)], None),
+            // It never falls.
+            (2, &[Some(3), Some(1)], None),
+            (1, &[], None),
+        ];
+        for (level, known, next) in rows {
+            let got = due(*level, known.iter().copied());
+            assert_eq!(got, *next, "{level}, {known:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_answer_tells() {
+        let refused = |code| {
+            Err(NetworkError::Refused {
+                peer: "server-2".into(),
+                code,
+                message: "no".into(),
+            })
+        };
+        let bytes = |bytes: &'static [u8]| Ok(Bytes::from_static(bytes));
+        for (asked, says) in [
+            (bytes(&[2, 0, 0, 0]), Some(2)),
+            (bytes(&[]), None),
+            (bytes(&[2]), None),
+            (bytes(&[2, 0, 0, 0, 0]), None),
+            // A program of the first level is not asked such things.
+            (refused(RefusalCode::UnknownMethod), Some(1)),
+            (refused(RefusalCode::Unavailable), None),
+            (
+                Err(NetworkError::TimedOut {
+                    peer: "server-2".into(),
+                    after: ASK_TIMEOUT,
+                }),
+                None,
+            ),
+        ] {
+            assert_eq!(said(&asked), says, "{asked:?}");
+        }
     }
 }
