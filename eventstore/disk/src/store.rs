@@ -139,8 +139,8 @@ impl Store {
         self.apply(vec![(position, None)], metadata).map(drop)
     }
 
-    /// What is refused before anything is touched.
-    fn admit(&self, group: &[(Position, Option<Entry>)]) -> Result<(), StoreError> {
+    /// What `apply` refuses before anything is touched: a group that does not go on from what is applied, or of too high a level.
+    pub fn admit(&self, group: &[(Position, Option<Entry>)]) -> Result<(), StoreError> {
         let state = self.state();
         let mut applied = state.view().position;
         for (position, entry) in group {

@@ -107,8 +107,15 @@ impl Machine for StoreMachine {
             let entry = committed
                 .payload
                 .map(|payload: Bytes| Store::read_entry(position, &payload))
-                .transpose()
-                .map_err(failed)?;
+                .transpose();
+            // What can't be read may be of the level that one before it raises to: then that is what there is to say.
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.store.admit(&entries).map_err(failed)?;
+                    return Err(failed(error));
+                }
+            };
             let entry = entry.map(|mut entry| {
                 if let Some(tamper) = &self.tamper {
                     tamper(position, &mut entry);
@@ -159,5 +166,76 @@ impl Machine for StoreMachine {
             "rebuilt from the leader's snapshot, for the log that was missed is no longer kept"
         );
         self.sweep()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eventstore::{
+        Act, Actor, Cause, Entry, Intent, LEVEL, Proposal, ProposalId, Salt, Time, encode,
+    };
+    use eventstore_disk::StoreConfig;
+    use seams::FileDirectory;
+
+    fn entry(number: u64, act: Act) -> Bytes {
+        let proposal = Proposal {
+            id: ProposalId {
+                uuid: uuid::Uuid::from_u128(u128::from(number)),
+                attempt: 0,
+            },
+            actor: Actor::Server {
+                name: "server-1".into(),
+            },
+            cause: Cause::default(),
+            intent: Intent::Found,
+            first_sent: 0,
+            salt: Salt::default(),
+            expectations: Vec::new(),
+            act,
+        };
+        let entry = Entry {
+            clock: Time::from_ms(1),
+            proposals: vec![proposal],
+        };
+        encode(&entry).into()
+    }
+
+    /// What the next release says after it has raised the level need not be readable here.
+    #[test]
+    fn a_level_too_high_is_said_before_what_that_level_says() {
+        let unreadable = Bytes::from_static(b"of the next release");
+        let found = Act::Found {
+            cluster: uuid::Uuid::from_u128(1),
+            level: 1,
+        };
+        let raise = Act::RaiseLevel { level: LEVEL + 1 };
+        let upgrade = format!(
+            "the log is at level {}, this program knows level {LEVEL}: upgrade this server",
+            LEVEL + 1
+        );
+        for (group, says) in [
+            (vec![entry(2, raise.clone())], upgrade.as_str()),
+            (vec![entry(2, raise), unreadable.clone()], &upgrade),
+            // Nothing explains this one.
+            (vec![unreadable], "entry 1.2: "),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let directory: Arc<dyn Directory> =
+                Arc::new(FileDirectory::open(folder.path()).unwrap());
+            let store = Store::open(directory.clone(), FIRST, StoreConfig::default()).unwrap();
+            let mut machine = StoreMachine::new(store.clone(), directory, FIRST.to_owned(), None);
+            let committed = |(index, payload)| Committed {
+                position: raft::Position { term: 1, index },
+                payload: Some(payload),
+                membership: None,
+            };
+            let first = committed((1, entry(1, found.clone())));
+            machine.apply(vec![first]).unwrap();
+            let group = (2..).zip(group).map(committed).collect();
+            let error = machine.apply(group).unwrap_err();
+            assert!(error.0.contains(says), "{error}");
+            assert_eq!(store.position().index, 1, "nothing of the group is applied");
+        }
     }
 }
