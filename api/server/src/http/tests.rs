@@ -1,7 +1,7 @@
 //! The whole front door over one server without sockets: a row is a request and what it is answered.
 
 use super::{Api, Body, Caller, ClientCertificate};
-use crate::config::{Config, Member};
+use crate::config::{Config, Joined, Member};
 use crate::core::{Core, QueueLimits};
 use crate::server::Parts;
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Full};
 use seams::{FileDirectory, MemoryHub, Seams, Strand, SystemClock, SystemEntropy, ThreadRuntime};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,11 @@ pub(crate) async fn server() -> Server {
 }
 
 async fn server_with(queue: QueueLimits) -> Server {
-    let server = start("server-1", &["server-1"], &MemoryHub::default(), queue).await;
+    let place = Place {
+        queue,
+        ..Place::first("server-1", &["server-1"], &MemoryHub::default())
+    };
+    let server = start(place).await;
     server.founded().await;
     server
 }
@@ -39,7 +44,7 @@ pub(crate) async fn cluster(servers: usize) -> Vec<Server> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let starting = names
         .iter()
-        .map(|name| start(name, &names, &hub, QueueLimits::default()));
+        .map(|name| start(Place::first(name, &names, &hub)));
     let servers = futures::future::join_all(starting).await;
     for server in &servers {
         server.founded().await;
@@ -47,23 +52,49 @@ pub(crate) async fn cluster(servers: usize) -> Vec<Server> {
     servers
 }
 
-async fn start(name: &str, members: &[&str], hub: &MemoryHub, queue: QueueLimits) -> Server {
+/// Where a server comes in, and with what.
+pub(crate) struct Place {
+    pub name: String,
+    pub first_members: Vec<String>,
+    pub joined: Option<Joined>,
+    pub hub: MemoryHub,
+    pub queue: QueueLimits,
+    /// The authority's certificate, and its key where this server is to sign.
+    pub authority: (String, Option<PathBuf>),
+}
+
+impl Place {
+    pub fn first(name: &str, members: &[&str], hub: &MemoryHub) -> Self {
+        Self {
+            name: name.to_owned(),
+            first_members: members.iter().map(|name| (*name).to_owned()).collect(),
+            joined: None,
+            hub: hub.clone(),
+            queue: QueueLimits::default(),
+            authority: ("the authority".to_owned(), None),
+        }
+    }
+}
+
+pub(crate) async fn start(place: Place) -> Server {
     let directory = tempfile::tempdir().unwrap();
     let address = |name: &str| format!("{name}:6443");
+    let (ca_pem, ca_key) = place.authority;
     let config = Config {
-        name: name.into(),
+        name: place.name.clone(),
         data_dir: directory.path().to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
-        advertise: address(name),
-        initial_cluster: members
+        advertise: address(&place.name),
+        initial_cluster: place
+            .first_members
             .iter()
             .map(|name| Member {
-                name: (*name).into(),
+                name: name.clone(),
                 address: address(name),
             })
             .collect(),
-        joined: None,
-        ca_key: None,
+        joined: place.joined,
+        ca_key,
         ca: "none".into(),
         cert: "none".into(),
         key: "none".into(),
@@ -73,21 +104,19 @@ async fn start(name: &str, members: &[&str], hub: &MemoryHub, queue: QueueLimits
         retention: crate::config::HistoryRetention::default(),
         snapshots: crate::config::Snapshots::default(),
         archive: None,
-        queue,
+        queue: place.queue,
         disk_reserve: crate::config::DiskReserve::Bytes(0),
         most_level: eventstore::LEVEL,
     };
     let seams = Seams {
         directory: Arc::new(FileDirectory::open(directory.path()).unwrap()),
-        network: hub.plug(name),
+        network: place.hub.plug(&place.name),
         clock: Arc::new(SystemClock),
         runtime: Arc::new(ThreadRuntime),
         entropy: Arc::new(SystemEntropy),
         strand: Strand::new(),
     };
-    let parts = Parts::start(&config, seams, "the authority".into(), None)
-        .await
-        .unwrap();
+    let parts = Parts::start(&config, seams, ca_pem, None).await.unwrap();
     Server {
         api: parts.api.clone(),
         parts,
@@ -96,7 +125,7 @@ async fn start(name: &str, members: &[&str], hub: &MemoryHub, queue: QueueLimits
 }
 
 impl Server {
-    async fn founded(&self) {
+    pub(crate) async fn founded(&self) {
         for _ in 0..400 {
             if self
                 .get("/api/v1/namespaces/default/serviceaccounts/default")
@@ -143,7 +172,11 @@ impl Server {
             .header("content-type", content_type)
             .header("user-agent", "test/1");
         let request = request.body(Full::new(body.into())).unwrap();
-        let response = self.api.handle(request, caller()).await;
+        self.ask(request, caller()).await
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>, caller: Caller) -> (u16, HeaderMap, Value) {
+        let response = self.api.handle(request, caller).await;
         assert!(response.headers().contains_key("audit-id"));
         let code = response.status().as_u16();
         let headers = response.headers().clone();
@@ -165,6 +198,21 @@ impl Server {
         self.send("GET", path, "", Bytes::new()).await
     }
 
+    /// A POST by whoever shows a certificate of this name and organization; None: by one who shows none.
+    pub(crate) async fn post_as(
+        &self,
+        who: Option<(&str, &str)>,
+        path: &str,
+        body: Value,
+    ) -> (u16, Value) {
+        let request = Request::post(path)
+            .header("content-type", "application/json")
+            .body(Full::new(body.to_string().into()))
+            .unwrap();
+        let (code, _, answer) = self.ask(request, caller_as(who)).await;
+        (code, answer)
+    }
+
     pub(crate) async fn json(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let content_type = if method == "PATCH" {
             "application/merge-patch+json"
@@ -177,11 +225,17 @@ impl Server {
 }
 
 fn caller() -> Caller {
-    let certificate = ClientCertificate {
-        common_name: "admin".into(),
-        organizations: vec!["system:masters".into()],
-    };
-    Caller::new(([127, 0, 0, 1], 1).into(), Some(Arc::new(certificate)))
+    caller_as(Some(("admin", "system:masters")))
+}
+
+fn caller_as(who: Option<(&str, &str)>) -> Caller {
+    let certificate = who.map(|(name, organization)| {
+        Arc::new(ClientCertificate {
+            common_name: name.into(),
+            organizations: vec![organization.into()],
+        })
+    });
+    Caller::new(([127, 0, 0, 1], 1).into(), certificate)
 }
 
 #[test]

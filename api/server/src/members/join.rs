@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{sleep, timeout_at};
 
+#[cfg(test)]
+mod tests;
+
 /// Between two looks at whether it has been taken in.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
