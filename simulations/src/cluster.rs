@@ -5,12 +5,14 @@
 use crate::invariants::freed::Lives;
 use crate::planted::Planted;
 use crate::sides::{Chance, DiskFaults, SimClock, SimDisks, SimNet, SimPlug, SimRuntime};
+use http::Method;
 use seams::{Seams, Strand};
 use server::agents::Hub;
 use server::config::{DiskReserve, HistoryRetention, Joined, Member, Snapshots};
 use server::http::Api;
 use server::server::{Parts, RunError};
 use server::{Config, Tamper};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +34,8 @@ pub struct Fronts {
     open: Arc<Mutex<BTreeMap<String, Front>>>,
     /// Who is a member, dead or alive: what a load balancer would be told.
     members: Arc<Mutex<Vec<String>>>,
+    /// A planted bug: a read that must see what was acknowledged may be as old as one that need not.
+    stale: bool,
 }
 
 struct Front {
@@ -45,6 +49,15 @@ struct Front {
 impl Fronts {
     pub fn hub(&self, server: &str) -> Option<Hub> {
         self.lock().get(server).map(|front| front.hub.clone())
+    }
+
+    /// The request that a server makes of a client's.
+    pub fn path<'a>(&self, method: &Method, path: &'a str) -> Cow<'a, str> {
+        if self.stale && method == Method::GET && !path.contains('?') {
+            format!("{path}?resourceVersion=0").into()
+        } else {
+            path.into()
+        }
     }
 
     /// The names of all members, dead or alive.
@@ -154,7 +167,10 @@ impl SimCluster {
             started,
             servers: Vec::new(),
             net: SimNet::new(Chance::new(seed, 2)),
-            fronts: Fronts::default(),
+            fronts: Fronts {
+                stale: planted == Some(Planted::StaleRead),
+                ..Fronts::default()
+            },
             lives,
             snapshots_installed: 0,
             planted,
@@ -236,6 +252,7 @@ impl SimCluster {
     pub fn planted_disk(&self) -> DiskFaults {
         DiskFaults {
             skips_sync: self.planted == Some(Planted::SkippedSync),
+            skips_events: self.planted == Some(Planted::SkippedRevision),
             ..DiskFaults::default()
         }
     }

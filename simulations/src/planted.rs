@@ -1,8 +1,8 @@
-//! Bugs planted on purpose, to show that the checks catch them. Each is done to a server from outside: its disk lies, or its apply is
-//! given an entry that a broken apply would have made of the real one.
+//! Bugs planted on purpose, to show that the checks catch them. Each is done to a server from outside: its disk lies, its clients' requests
+//! or its own to other servers are answered otherwise, or its apply is given an entry that a broken apply would have made of the real one.
 
 use crate::sides::SimClock;
-use eventstore::{Actor, Entry, Position, ProposalId, Time};
+use eventstore::{Act, Actor, Entry, Intent, Position, Proposal, ProposalId, Time};
 use seams::Clock;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,15 +19,24 @@ pub enum Planted {
     ForgottenOutcome,
     /// Apply stamps its own server's wall clock.
     WallClock,
+    /// A store does not write some events down, and so skips their revisions.
+    SkippedRevision,
+    /// A linearizable read is answered from what the server has.
+    StaleRead,
+    /// A restore leaves out its last change.
+    ForgetfulRestore,
 }
 
 impl Planted {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::SkippedSync,
         Self::UncheckedExpectation,
         Self::UnfencedSession,
         Self::ForgottenOutcome,
         Self::WallClock,
+        Self::SkippedRevision,
+        Self::StaleRead,
+        Self::ForgetfulRestore,
     ];
 
     /// What a repetition's attempt is raised by, so that it looks like another proposal and can still be told for what it is.
@@ -36,8 +45,16 @@ impl Planted {
     /// What a server's apply is given in place of the entry.
     pub(crate) fn tamper(self, clock: SimClock) -> Option<server::Tamper> {
         let seen: Mutex<BTreeSet<ProposalId>> = Mutex::default();
+        let of_apply = match self {
+            Self::SkippedSync | Self::SkippedRevision | Self::StaleRead => false,
+            Self::UncheckedExpectation
+            | Self::UnfencedSession
+            | Self::ForgottenOutcome
+            | Self::WallClock
+            | Self::ForgetfulRestore => true,
+        };
         let tamper = move |_: Position, entry: &mut Entry| match self {
-            Self::SkippedSync => {}
+            Self::SkippedSync | Self::SkippedRevision | Self::StaleRead => {}
             Self::UncheckedExpectation => entry
                 .proposals
                 .iter_mut()
@@ -61,8 +78,18 @@ impl Planted {
                 }
             }
             Self::WallClock => entry.clock = Time::from_ms(clock.wall_ms() as i64),
+            Self::ForgetfulRestore => entry.proposals.iter_mut().for_each(forget_last),
         };
-        (self != Self::SkippedSync).then(|| Arc::new(tamper) as server::Tamper)
+        of_apply.then(|| Arc::new(tamper) as server::Tamper)
+    }
+}
+
+/// Of a restore, and never all of it: to do nothing is not what it can be accepted for.
+fn forget_last(proposal: &mut Proposal) {
+    if let (Intent::Restore { .. }, Act::Objects(changes)) = (&proposal.intent, &mut proposal.act)
+        && changes.len() > 1
+    {
+        changes.pop();
     }
 }
 

@@ -381,8 +381,8 @@ pub async fn ask(
     };
     let bytes = body.map_or_else(Bytes::new, |body| body.to_string().into());
     let request = Request::builder()
-        .method(method)
-        .uri(path)
+        .method(&method)
+        .uri(&*fronts.path(&method, path))
         .header(header::CONTENT_TYPE, kind)
         .header(header::ACCEPT, "application/json");
     let Ok(request) = request.body(Full::new(bytes)) else {

@@ -63,6 +63,21 @@ fn a_wall_clock_in_apply_is_caught() {
     check(Planted::WallClock, 1, &["equal digests"]);
 }
 
+#[test]
+fn a_skipped_revision_is_caught() {
+    check(Planted::SkippedRevision, 1, &["time goes on"]);
+}
+
+#[test]
+fn a_stale_read_is_caught() {
+    check(Planted::StaleRead, 1, &["linearizable"]);
+}
+
+#[test]
+fn a_restore_that_forgets_is_caught() {
+    check(Planted::ForgetfulRestore, 1, &["restored is past"]);
+}
+
 /// Not a check: prints at which step each of some seeds shows each bug, or the one that `RECKON_PLANTED` names.
 #[test]
 #[ignore = "only tells which seeds show a bug early"]

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Batches that a crash may undo; older ones count as having reached the disk by themselves, as a page cache's do.
 const UNSYNCED_MAX: usize = 2_048;
+/// A server's own database, before it is rebuilt from another's.
+const STATE: &str = "state";
 /// A checkpoint is one file of this name.
 const FILE: &str = "content";
 /// What a disk holds that nobody else fills.
@@ -36,6 +38,8 @@ pub struct DiskFaults {
     pub reads_corrupt: u64,
     /// A planted bug: synced writes are not synced.
     pub skips_sync: bool,
+    /// A planted bug: of some events no record is written.
+    pub skips_events: bool,
 }
 
 /// What went wrong with a disk so far.
@@ -95,11 +99,12 @@ impl Database {
         packed.clone()
     }
 
-    fn write(&mut self, batch: Batch) {
+    fn write(&mut self, batch: Batch, skips: impl Fn(&[u8]) -> bool) {
         self.packed = None;
         let mut undo = Undo::with_capacity(batch.operations().len());
         for operation in batch.into_operations() {
             match operation {
+                Operation::Put { key, .. } if skips(&key) => {}
                 Operation::Put { key, value } => {
                     let before = self.current.insert(key.clone(), value);
                     undo.push((key, before));
@@ -428,8 +433,8 @@ impl Disk for SimDisk {
 
     fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError> {
         let mut content = self.disks.alive(self.life, &self.name)?;
-        let fails = content.faults.write_fails;
-        if fails > 0 && content.chance.happens(fails) {
+        let faults = content.faults;
+        if faults.write_fails > 0 && content.chance.happens(faults.write_fails) {
             content.counts.failed_writes += 1;
             return Err(failed(format!("writing {}", self.name)));
         }
@@ -439,7 +444,8 @@ impl Disk for SimDisk {
             .ok_or_else(|| invalid(&self.name))?;
         database.statistics.written_bytes += batch.bytes() as u64;
         database.statistics.keys_written += batch.operations().len() as u64;
-        database.write(batch);
+        let skips = faults.skips_events && self.name.starts_with(STATE);
+        database.write(batch, |key| skips && is_skipped_event(key));
         match synced {
             Synced::Yes => self.sync(&mut content),
             Synced::No => Ok(()),
@@ -532,6 +538,14 @@ fn pairs(map: Map, range: &Range, order: Order) -> Pairs<'static> {
         }
         Some(Ok((key, value)))
     }))
+}
+
+/// One of an event whose revision ends in two zeros: the letter `e` and the revision (`eventstore_disk`'s layout).
+fn is_skipped_event(key: &[u8]) -> bool {
+    let revision = key
+        .strip_prefix(b"e")
+        .and_then(|rest| rest.try_into().ok().map(u64::from_be_bytes));
+    revision.is_some_and(|revision| revision > 0 && revision.is_multiple_of(100))
 }
 
 /// Lengths and bytes, one pair after another, and a sum behind them.
