@@ -15,6 +15,7 @@ use crate::workload::{Answer, Client, Told, ask, prepare};
 use eventstore::View;
 use http::Method;
 use serde_json::json;
+use server::archive::Archive;
 use std::time::Duration;
 use tokio::runtime::{Builder, RngSeed, Runtime};
 use tokio::task::JoinHandle;
@@ -86,6 +87,8 @@ pub struct Failure {
 /// How often the servers are looked at within a step.
 const LOOKS: u32 = 10;
 const STEP: Duration = Duration::from_secs(1);
+/// Steps between two looks of whoever archives.
+const ARCHIVE_EVERY: u64 = 50;
 /// How long a healed cluster may take to converge.
 const CONVERGE_S: u64 = 180;
 const NODE_GRACE_S: u64 = 8;
@@ -186,6 +189,9 @@ struct Scene {
     nodes: Vec<JoinHandle<()>>,
     clients: Vec<JoinHandle<()>>,
     told: Told,
+    /// Written as the run goes, by whichever server.
+    archive: Archive,
+    archivists: Chance,
 }
 
 impl Scene {
@@ -238,6 +244,8 @@ impl Scene {
             clients: clients.collect(),
             told,
             cluster,
+            archive: Archive::in_memory(),
+            archivists: Chance::new(seed, 5),
         })
     }
 
@@ -256,6 +264,13 @@ impl Scene {
         }
         self.cluster.hush(true);
         self.watcher.read(&self.cluster, &self.told)?;
+        if step % ARCHIVE_EVERY == ARCHIVE_EVERY - 1 && !self.watcher.planted {
+            let stores = self.cluster.alive().map(|(_, _, parts)| parts.core.store());
+            let stores: Vec<_> = stores.cloned().collect();
+            if let Some(store) = self.archivists.pick(&stores) {
+                restored::archive(&self.archive, store).await?;
+            }
+        }
         self.cluster.hush(false);
         Ok(())
     }
@@ -270,7 +285,8 @@ impl Scene {
         }
         let view = converge(cluster, faults, &mut self.watcher).await?;
         check_history(cluster, &mut self.watcher, &self.told, &view)?;
-        restore(cluster, faults, &mut self.watcher, &Chance::new(seed, 4)).await?;
+        let chance = Chance::new(seed, 4);
+        restore(cluster, faults, &mut self.watcher, &self.archive, &chance).await?;
         self.nodes.iter().for_each(|node| node.abort());
         Ok(view)
     }
@@ -371,41 +387,51 @@ async fn converge(
     )))
 }
 
-/// Desired state becomes what it was at some moment, by a restore that anybody may ask for; and a backup is the same history.
+/// What was is made again: by a new cluster's state of the archive, as of some moment and of the end; and by a restore that anybody may ask
+/// for, to some moment and back.
 async fn restore(
     cluster: &mut SimCluster,
     faults: &mut Faults,
     watcher: &mut Watcher,
+    archive: &Archive,
     chance: &Chance,
 ) -> Result<(), Violation> {
     let Some((_, server, parts)) = cluster.alive().next() else {
         return Err(converged::violation("nobody lives".to_owned()));
     };
     let (name, store) = (server.name.clone(), parts.core.store().clone());
-    restored::through_a_backup(&store, chance.clone())?;
     let failed = |what: String| Violation::new("restored is past", what);
-    let asked = chance.between(1, store.view().revision);
-    let at = store.event_end(asked);
-    let at = at.map_err(|error| failed(error.to_string()))?;
-    let then = restored::kept_at(&store, at)?;
-    let body = json!({"at": at.to_string()});
-    let path = "/reckon/v1/restore";
-    let answer = ask(
-        &cluster.fronts,
-        &cluster.net,
-        "operator",
-        &name,
-        Method::POST,
-        path,
-        Some(&body),
-    )
-    .await;
-    if !matches!(answer, Answer::Done(_)) {
-        return Err(failed(format!("as of {at}: {answer}")));
+    let end = store.view().revision;
+    let moment = || {
+        let at = store.event_end(chance.between(1, end));
+        at.map_err(|error| failed(error.to_string()))
+    };
+    restored::archive(archive, &store).await?;
+    for at in [moment()?, end] {
+        restored::through_the_archive(archive, &store, at, chance.clone()).await?;
     }
-    let view = converge(cluster, faults, watcher).await?;
-    let now = restored::kept_at(&store, view.revision)?;
-    restored::same(&then, &now)
+    for at in [moment()?, end] {
+        let then = restored::desired_at(&store, at)?;
+        let body = json!({"at": at.to_string()});
+        let (fronts, net) = (&cluster.fronts, &cluster.net);
+        let path = "/reckon/v1/restore";
+        let answer = ask(
+            fronts,
+            net,
+            "operator",
+            &name,
+            Method::POST,
+            path,
+            Some(&body),
+        )
+        .await;
+        if !matches!(answer, Answer::Done(_)) {
+            return Err(failed(format!("as of {at}: {answer}")));
+        }
+        let view = converge(cluster, faults, watcher).await?;
+        restored::same(&then, &restored::desired_at(&store, view.revision)?)?;
+    }
+    Ok(())
 }
 
 fn check_history(

@@ -28,6 +28,9 @@ const NAMESPACE: &str = "default";
 const COUNTERS: u64 = 3;
 pub const DEPLOYMENTS: u64 = 3;
 const REPLICAS_MAX: u64 = 6;
+/// Kinds of the core group, and how many of each there are at most.
+const OTHER_KINDS: [&str; 4] = ["secrets", "services", "serviceaccounts", "pods"];
+const OTHERS: u64 = 2;
 
 /// What all clients were told, and how often.
 #[derive(Clone, Default)]
@@ -113,14 +116,15 @@ impl Client {
         loop {
             let pause = self.chance.between(pause_ms.0, pause_ms.1);
             sleep(Duration::from_millis(pause)).await;
-            match self.chance.below(12) {
+            match self.chance.below(14) {
                 0..=2 => self.create().await,
                 3 | 4 => self.update().await,
                 5 => self.delete().await,
                 6 | 7 => self.count().await,
                 8 => self.scale().await,
                 9 | 10 => self.look().await,
-                _ => self.kill_pod().await,
+                11 => self.kill_pod().await,
+                _ => self.other_kinds().await,
             }
         }
     }
@@ -314,6 +318,29 @@ impl Client {
         self.note(&answer);
     }
 
+    /// Makes, changes or deletes one of a few that all clients share, of kinds that nothing else is asked of: so that there is
+    /// something of them to be restored.
+    async fn other_kinds(&mut self) {
+        let kind = self.chance.below(OTHER_KINDS.len() as u64) as usize;
+        let name = format!("other-{}", self.chance.below(OTHERS));
+        let collection = format!("/api/v1/namespaces/{NAMESPACE}/{}", OTHER_KINDS[kind]);
+        let path = format!("{collection}/{name}");
+        let answer = match self.chance.below(4) {
+            0 | 1 => {
+                let object = other(OTHER_KINDS[kind], &name);
+                self.ask(Method::POST, &collection, Some(&object)).await
+            }
+            2 => {
+                self.number += 1;
+                let label = format!("{}-{}", self.name, self.number);
+                let patch = json!({"metadata": {"labels": {"changed": label}}});
+                self.ask(Method::PATCH, &path, Some(&patch)).await
+            }
+            _ => self.ask(Method::DELETE, &path, None).await,
+        };
+        self.note(&answer);
+    }
+
     fn note(&self, answer: &Answer) {
         let mut told = self.told.lock();
         match answer {
@@ -477,6 +504,19 @@ fn maps(name: &str) -> String {
 
 fn config_map(name: &str, value: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": NAMESPACE}, "data": {"value": value}})
+}
+
+fn other(kind: &str, name: &str) -> Value {
+    let mut object = json!({"metadata": {"name": name, "namespace": NAMESPACE}});
+    match kind {
+        "secrets" => object["stringData"] = json!({"key": name}),
+        "services" => {
+            object["spec"] = json!({"selector": {"app": name}, "ports": [{"port": 80}]});
+        }
+        "pods" => object["spec"] = json!({"containers": [{"name": "one", "image": "one:1"}]}),
+        _ => {}
+    }
+    object
 }
 
 fn deployment_name(index: u64) -> String {

@@ -56,7 +56,10 @@ pub async fn keep(core: Core, url: String, shown: Shown) {
             show(&|shown| (shown.lag_s, shown.error) = (0, None));
             continue;
         }
-        let source = OfStore(core.store().clone());
+        let source = OfStore {
+            store: core.store().clone(),
+            segment_bytes: SEGMENT_BYTES,
+        };
         let result = match Archive::begin(&url) {
             Ok(archive) => write(&archive, &source, known.as_ref(), |_| {}).await,
             Err(error) => Err(error),
@@ -94,23 +97,28 @@ fn lag_s(core: &Core, revision: u64) -> u64 {
 }
 
 /// A server's own store.
-struct OfStore(Store);
+pub struct OfStore {
+    pub store: Store,
+    /// Before compression.
+    pub segment_bytes: usize,
+}
 
 #[async_trait]
 impl Source for OfStore {
     async fn cluster(&self) -> Result<Uuid, ArchiveError> {
-        Ok(self.0.view().cluster)
+        Ok(self.store.view().cluster)
     }
 
     async fn base_page(&self, from: Option<Continue>) -> Result<Option<Bytes>, ArchiveError> {
-        let page = self.0.base_page(from).map_err(of_store)?;
+        let page = self.store.base_page(from).map_err(of_store)?;
         Ok(page.map(|(_, page)| page.into()))
     }
 
     async fn segment_after(&self, after: u64) -> Result<Next, ArchiveError> {
-        match self.0.segment_after(after, SEGMENT_BYTES) {
+        match self.store.segment_after(after, self.segment_bytes) {
             Ok(Some((_, file))) => Ok(Next::Segment(file.into())),
-            Ok(None) => Ok(Next::Nothing),
+            // Who led before has archived what is not folded here yet.
+            Ok(None) | Err(ReadError::FutureRevision { .. }) => Ok(Next::Nothing),
             Err(ReadError::Compacted { .. }) => Ok(Next::Pruned),
             Err(error) => Err(of_store(error)),
         }

@@ -11,7 +11,7 @@ mod load;
 pub mod restore;
 mod write;
 
-pub use keep::{Archiving, keep};
+pub use keep::{Archiving, OfStore, keep};
 pub(crate) use keep::{SEGMENT_BYTES, Shown};
 pub use load::{Chain, Loaded, load};
 pub use write::{Next, Source, Written, write};
@@ -21,6 +21,7 @@ use eventstore_disk::backup::{Base, BaseHead, FileError, LoadError, Segment, Seg
 use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig};
 use std::collections::BTreeMap;
@@ -143,6 +144,15 @@ impl Archive {
             store,
             prefix,
         })
+    }
+
+    /// In this process's memory, as long as anybody holds it: the simulation has no files and no network of the machine.
+    pub fn in_memory() -> Self {
+        Self {
+            url: "memory:///".to_owned(),
+            store: Arc::new(InMemory::new()),
+            prefix: Path::default(),
+        }
     }
 
     pub fn url(&self) -> &str {

@@ -14,7 +14,7 @@ use eventstore::{
 use eventstore_disk::{Store, StoreConfig};
 use kinds::kind::Context;
 use raft::WhoseDisk;
-use seams::{Directory, Entropy, FileDirectory, Peer, SystemEntropy};
+use seams::{Clock, Directory, Entropy, FileDirectory, Peer, SystemClock, SystemEntropy};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,6 +60,13 @@ pub struct Restored {
     pub objects: usize,
 }
 
+/// Where it is made, and what it is stamped and named by.
+pub struct Outside<'a> {
+    pub directory: Arc<dyn Directory>,
+    pub clock: &'a dyn Clock,
+    pub entropy: &'a dyn Entropy,
+}
+
 /// Makes it. `told` is called with the revision that loading has reached, and the last.
 pub async fn restore(
     archive: &Archive,
@@ -71,10 +78,36 @@ pub async fn restore(
     let directory: Arc<dyn Directory> =
         Arc::new(FileDirectory::open(data_dir).map_err(|error| refused(error.to_string()))?);
     must_be_unused(&*directory, data_dir)?;
+    let outside = Outside {
+        directory,
+        clock: &SystemClock,
+        entropy: &SystemEntropy,
+    };
+    of_chain(archive, &chain, &outside, asked, told).await
+}
+
+/// The same in an empty directory that need not be of the file system.
+pub async fn restore_in(
+    outside: &Outside<'_>,
+    archive: &Archive,
+    asked: &Asked,
+) -> Result<Restored, ArchiveError> {
+    let chain = Chain::of(archive, which(archive, asked.cluster).await?).await?;
+    of_chain(archive, &chain, outside, asked, |_, _| {}).await
+}
+
+async fn of_chain(
+    archive: &Archive,
+    chain: &Chain,
+    outside: &Outside<'_>,
+    asked: &Asked,
+    told: impl Fn(u64, u64),
+) -> Result<Restored, ArchiveError> {
+    let directory = &outside.directory;
     let last = chain.revisions().1;
     let database =
-        core::current_database(&*directory).map_err(|error| refused(error.to_string()))?;
-    let loaded = load(archive, &chain, &*directory, &database, |revision| {
+        core::current_database(&**directory).map_err(|error| refused(error.to_string()))?;
+    let loaded = load(archive, chain, &**directory, &database, |revision| {
         told(revision, last);
     })
     .await?;
@@ -85,13 +118,11 @@ pub async fn restore(
     let before = store.view();
     let mut writing = Writing {
         store: &store,
+        outside,
         user: &asked.user,
         at,
     };
-    let cluster = Uuid::from_u128(
-        u128::from(SystemEntropy.next_u64()) << 64 | u128::from(SystemEntropy.next_u64()),
-    );
-    let cluster = uuid::Builder::from_random_bytes(cluster.into_bytes()).into_uuid();
+    let cluster = uuid::Builder::from_random_bytes(drawn(outside.entropy)).into_uuid();
     if before.level < 2 {
         // Said in words that the level before has.
         let intent = Intent::Reconcile {
@@ -281,6 +312,7 @@ fn make(writing: &mut Writing, then: &Then) -> Result<(), ArchiveError> {
 /// Takes proposals where there is no log: the store is nobody's yet, and is written behind what the old cluster's log had.
 struct Writing<'a> {
     store: &'a Store,
+    outside: &'a Outside<'a>,
     user: &'a str,
     at: u64,
 }
@@ -292,9 +324,7 @@ impl Writing<'_> {
 
     fn take(&mut self, intent: Intent, act: Act) -> Result<(), ArchiveError> {
         let view = self.store.view();
-        let mut salt = [0; 16];
-        salt[..8].copy_from_slice(&SystemEntropy.next_u64().to_be_bytes());
-        salt[8..].copy_from_slice(&SystemEntropy.next_u64().to_be_bytes());
+        let salt = drawn(self.outside.entropy);
         let proposal = Proposal {
             id: ProposalId {
                 uuid: uuid::Builder::from_random_bytes(salt).into_uuid(),
@@ -318,7 +348,7 @@ impl Writing<'_> {
             term: view.position.term,
             index: view.position.index + 1,
         };
-        let now = wall_clock().max(view.clock);
+        let now = Time::from_ms(self.outside.clock.wall_ms() as i64).max(view.clock);
         let entry = Entry {
             clock: now,
             proposals: vec![proposal],
@@ -334,9 +364,10 @@ impl Writing<'_> {
     }
 }
 
-fn wall_clock() -> Time {
-    use seams::Clock;
-    Time::from_ms(seams::SystemClock.wall_ms() as i64)
+fn drawn(entropy: &dyn Entropy) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    entropy.fill(&mut bytes);
+    bytes
 }
 
 /// Why a server can't begin on what is there.
