@@ -135,6 +135,8 @@ pub struct SimCluster {
     pub net: SimNet,
     pub fronts: Fronts,
     lives: Lives,
+    /// For how long servers that are started from now on keep history.
+    pub retention: HistoryRetention,
     /// Of lives that have ended.
     snapshots_installed: u64,
     planted: Option<Planted>,
@@ -172,6 +174,7 @@ impl SimCluster {
                 ..Fronts::default()
             },
             lives,
+            retention: HistoryRetention::default(),
             snapshots_installed: 0,
             planted,
             first_members: members,
@@ -369,7 +372,7 @@ impl SimCluster {
             node_grace_s: self.node_grace_s,
             default_not_ready_toleration_s: 5,
             service_cidr: Config::SERVICE_CIDR.to_owned(),
-            retention: HistoryRetention::default(),
+            retention: self.retention,
             snapshots: SNAPSHOTS,
             archive: None,
             queue: server::core::QueueLimits::default(),

@@ -7,6 +7,7 @@ mod cut_off;
 mod disk_full;
 mod diverged;
 mod forwarded;
+mod retention;
 mod slow_disk;
 
 use crate::agents;
@@ -17,6 +18,7 @@ use crate::workload::{ANSWER_TIMEOUT, Answer, ask};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use server::Tamper;
+use server::config::HistoryRetention;
 use server::core::{Core, Status};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -42,11 +44,22 @@ fn play<F: Future<Output = ()>>(scene: F) {
 impl Stage {
     /// Started, and writable. `tamper`: what is done to the apply of the server of this index.
     async fn set(nodes: u32, tamper: Option<(usize, Tamper)>) -> Self {
-        let started = Instant::now();
         let mut cluster = SimCluster::new(SEED, 3, None, NODE_GRACE_S, Lives::default());
         if let Some((index, tamper)) = tamper {
             cluster.servers[index].tamper = Some(tamper);
         }
+        Self::of(cluster, nodes).await
+    }
+
+    /// Started, and writable, with history kept for a while only.
+    async fn keeping(retention: HistoryRetention) -> Self {
+        let mut cluster = SimCluster::new(SEED, 3, None, NODE_GRACE_S, Lives::default());
+        cluster.retention = retention;
+        Self::of(cluster, 0).await
+    }
+
+    async fn of(mut cluster: SimCluster, nodes: u32) -> Self {
+        let started = Instant::now();
         for index in 0..3 {
             cluster.start(index).await.unwrap();
         }
