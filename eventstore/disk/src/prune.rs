@@ -17,6 +17,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Changes that one step goes through, and bytes of events that it reads, before it ends at an event's end: one event may have a thousand
+/// changes.
+const CHANGES_MAX: usize = 2_000;
+const BYTES_MAX: usize = 1 << 20;
+
 /// How far what may go is gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Progress {
@@ -37,7 +42,7 @@ pub struct Pruned {
 }
 
 impl Store {
-    /// Removes what `most` events at the most replaced before the horizons.
+    /// Removes what `most` events at the most replaced before the horizons; fewer, where they have many changes.
     pub fn prune(&self, most: usize) -> Result<Pruned, StoreError> {
         let published = self.published();
         let mut step = Step::new(&published)?;
@@ -91,7 +96,7 @@ impl<'a> Step<'a> {
         for (resource, horizon) in retention.resources() {
             let done = self.progress.resources.get(resource).copied();
             let from = done.unwrap_or_default().max(self.progress.all);
-            let events = self.replaced_before(horizon, from, most)?;
+            let (events, more) = self.replaced_before(horizon, from, most)?;
             for event in &events {
                 self.remove_replaced(event, Some(resource));
             }
@@ -100,7 +105,7 @@ impl<'a> Step<'a> {
                 .resources
                 .insert(resource.clone(), last.revision());
             self.remove_births(resource, horizon)?;
-            self.step_ends(&events, most);
+            self.step_ends(&events, more);
         }
         Ok(())
     }
@@ -108,7 +113,7 @@ impl<'a> Step<'a> {
     /// Everything before all history's horizon.
     fn all(&mut self, most: usize) -> Result<(), StoreError> {
         let horizon = self.published.view.retention.horizon();
-        let events = self.replaced_before(horizon, self.progress.all, most)?;
+        let (events, more) = self.replaced_before(horizon, self.progress.all, most)?;
         let Some(last) = events.last() else {
             return Ok(());
         };
@@ -128,23 +133,35 @@ impl<'a> Step<'a> {
         for resource in resources {
             self.remove_births(&resource, horizon)?;
         }
-        self.step_ends(&events, most);
+        self.step_ends(&events, more);
         Ok(())
     }
 
-    /// Events after one revision that lie wholly before a horizon.
+    /// Events after one revision that lie wholly before a horizon, as many as are for one step; and whether there may be more.
     fn replaced_before(
         &self,
         horizon: u64,
         after: u64,
         most: usize,
-    ) -> Result<Vec<Recorded>, StoreError> {
-        if horizon == 0 {
-            return Ok(Vec::new());
+    ) -> Result<(Vec<Recorded>, bool), StoreError> {
+        let mut events = Vec::new();
+        if after + 1 >= horizon {
+            return Ok((events, false));
         }
-        self.published
-            .history
-            .recorded(after + 1, horizon - 1, most)
+        let history = &self.published.history;
+        let range = layout::events(after + 1, horizon - 1);
+        let (mut changes, mut bytes) = (0, 0);
+        for pair in history.pairs(&*history.disk, &range)? {
+            let (key, value) = pair?;
+            let event = history.read_event(&key, &value)?;
+            changes += event.envelope.happened.changes().len();
+            bytes += value.len();
+            events.push(event);
+            if events.len() >= most || changes >= CHANGES_MAX || bytes >= BYTES_MAX {
+                return Ok((events, true));
+            }
+        }
+        Ok((events, false))
     }
 
     fn remove_replaced(&mut self, event: &Recorded, resource: Option<&Text>) {
@@ -189,9 +206,9 @@ impl<'a> Step<'a> {
         self.pruned.records += 1;
     }
 
-    fn step_ends(&mut self, events: &[Recorded], most: usize) {
+    fn step_ends(&mut self, events: &[Recorded], more: bool) {
         self.pruned.events += events.len() as u64;
-        self.pruned.more |= events.len() >= most;
+        self.pruned.more |= more;
         let value = seal_coded(layout::PRUNED, &self.progress);
         self.batch.put(layout::PRUNED, value);
     }

@@ -17,5 +17,6 @@ mod folder;
 mod model;
 mod outcomes;
 mod past;
+mod prune;
 mod switch;
 mod watches;
