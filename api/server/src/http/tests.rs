@@ -1,14 +1,17 @@
 //! The whole front door over one server without sockets: a row is a request and what it is answered.
 
 use super::{Api, Body, Caller, ClientCertificate};
-use crate::config::{Config, Joined, Member};
+use crate::config::{Config, HistoryRetention, Joined, Member};
 use crate::core::{Core, QueueLimits};
 use crate::server::Parts;
 use bytes::Bytes;
 use eventstore::Actor;
 use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Full};
-use seams::{FileDirectory, MemoryHub, Seams, Strand, SystemClock, SystemEntropy, ThreadRuntime};
+use seams::{
+    Clock, FileDirectory, MemoryHub, Runtime, Seams, Strand, SystemClock, SystemEntropy,
+    ThreadRuntime,
+};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,14 +23,43 @@ pub(crate) struct Server {
     _directory: tempfile::TempDir,
 }
 
-/// One server that leads itself, its reconcilers running.
-pub(crate) async fn server() -> Server {
-    server_with(QueueLimits::default()).await
+/// What may be other than usual of a server.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub queue: QueueLimits,
+    pub retention: HistoryRetention,
+    pub clock: Arc<dyn Clock>,
+    pub runtime: Arc<dyn Runtime>,
 }
 
-async fn server_with(queue: QueueLimits) -> Server {
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            queue: QueueLimits::default(),
+            retention: HistoryRetention::default(),
+            clock: Arc::new(SystemClock),
+            runtime: Arc::new(ThreadRuntime),
+        }
+    }
+}
+
+impl Setup {
+    fn queueing(queue: QueueLimits) -> Self {
+        Self {
+            queue,
+            ..Self::default()
+        }
+    }
+}
+
+/// One server that leads itself, its reconcilers running.
+pub(crate) async fn server() -> Server {
+    server_with(Setup::default()).await
+}
+
+pub(crate) async fn server_with(setup: Setup) -> Server {
     let place = Place {
-        queue,
+        setup,
         ..Place::first("server-1", &["server-1"], &MemoryHub::default())
     };
     let server = start(place).await;
@@ -37,14 +69,24 @@ async fn server_with(queue: QueueLimits) -> Server {
 
 /// So many servers of one cluster.
 pub(crate) async fn cluster(servers: usize) -> Vec<Server> {
+    cluster_of(vec![Setup::default(); servers]).await
+}
+
+pub(crate) async fn cluster_of(setups: Vec<Setup>) -> Vec<Server> {
     let hub = MemoryHub::default();
-    let names: Vec<String> = (1..=servers)
+    let names: Vec<String> = (1..=setups.len())
         .map(|number| format!("server-{number}"))
         .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let starting = names
         .iter()
-        .map(|name| start(Place::first(name, &names, &hub)));
+        .zip(setups)
+        .map(|(name, setup)| {
+            start(Place {
+                setup,
+                ..Place::first(name, &names, &hub)
+            })
+        });
     let servers = futures::future::join_all(starting).await;
     for server in &servers {
         server.founded().await;
@@ -58,7 +100,7 @@ pub(crate) struct Place {
     pub first_members: Vec<String>,
     pub joined: Option<Joined>,
     pub hub: MemoryHub,
-    pub queue: QueueLimits,
+    pub setup: Setup,
     /// The authority's certificate, and its key where this server is to sign.
     pub authority: (String, Option<PathBuf>),
 }
@@ -70,7 +112,7 @@ impl Place {
             first_members: members.iter().map(|name| (*name).to_owned()).collect(),
             joined: None,
             hub: hub.clone(),
-            queue: QueueLimits::default(),
+            setup: Setup::default(),
             authority: ("the authority".to_owned(), None),
         }
     }
@@ -80,6 +122,7 @@ pub(crate) async fn start(place: Place) -> Server {
     let directory = tempfile::tempdir().unwrap();
     let address = |name: &str| format!("{name}:6443");
     let (ca_pem, ca_key) = place.authority;
+    let setup = place.setup;
     let config = Config {
         name: place.name.clone(),
         data_dir: directory.path().to_owned(),
@@ -101,18 +144,18 @@ pub(crate) async fn start(place: Place) -> Server {
         node_grace_s: 40,
         default_not_ready_toleration_s: 300,
         service_cidr: Config::SERVICE_CIDR.into(),
-        retention: crate::config::HistoryRetention::default(),
+        retention: setup.retention,
         snapshots: crate::config::Snapshots::default(),
         archive: None,
-        queue: place.queue,
+        queue: setup.queue,
         disk_reserve: crate::config::DiskReserve::Bytes(0),
         most_level: eventstore::LEVEL,
     };
     let seams = Seams {
         directory: Arc::new(FileDirectory::open(directory.path()).unwrap()),
         network: place.hub.plug(&place.name),
-        clock: Arc::new(SystemClock),
-        runtime: Arc::new(ThreadRuntime),
+        clock: setup.clock,
+        runtime: setup.runtime,
         entropy: Arc::new(SystemEntropy),
         strand: Strand::new(),
     };
@@ -1050,40 +1093,78 @@ async fn a_full_queue_tells_callers_to_come_again() {
         ..QueueLimits::default()
     };
     for limits in [bytes, proposals] {
-        let server = server_with(limits).await;
-        let create = |number: usize| {
-            let server = &server;
-            async move {
-                let name = format!("map-{number}");
-                let body = map(&name, &"x".repeat(8 << 10)).to_string();
-                let answer = server.exchange("POST", MAPS, "application/json", body);
-                (name, answer.await)
-            }
-        };
-        let answers = futures::future::join_all((0..64).map(create)).await;
-        let (mut taken, mut refused) = (0, 0);
-        for (name, (code, headers, body)) in answers {
-            let (there, _) = server.get(&format!("{MAPS}/{name}")).await;
-            match code {
-                201 => {
-                    assert_eq!(there, 200, "{name}");
-                    taken += 1;
-                }
-                429 => {
-                    assert_eq!(there, 404, "{name} was refused: {body}");
-                    assert_eq!(headers["retry-after"], "1");
-                    assert_eq!(body["reason"], "TooManyRequests", "{body}");
-                    refused += 1;
-                }
-                _ => panic!("{code}: {body}"),
-            }
-        }
-        assert!(
-            taken > 0 && refused > 0,
-            "{limits:?}: {taken} taken, {refused} refused"
-        );
-        // It drains: the next one is taken.
-        let (_, (code, _, body)) = create(64).await;
-        assert_eq!(code, 201, "{body}");
+        let server = server_with(Setup::queueing(limits)).await;
+        check_full(&server, "alone").await;
     }
+    // A follower's clients: the leader's queue is full, or the follower's own way to the leader.
+    for leads_narrow in [true, false] {
+        for limits in [bytes, proposals] {
+            let setup = |narrow: bool| match narrow {
+                true => Setup::queueing(limits),
+                false => Setup::default(),
+            };
+            let setups = [leads_narrow, !leads_narrow, !leads_narrow].map(setup);
+            let servers = cluster_of(setups.into()).await;
+            lead(&servers, 0).await;
+            let which = format!("the leader is narrow: {leads_narrow}, {limits:?}");
+            check_full(&servers[1], &which).await;
+        }
+    }
+}
+
+/// Leadership moves to one of the servers, wherever it is.
+async fn lead(servers: &[Server], index: usize) {
+    let id = servers[index].core().status().id;
+    for _ in 0..400 {
+        let status = servers[index].core().status();
+        if status.leader.as_deref() == Some(servers[index].core().name()) {
+            return;
+        }
+        let leads = servers
+            .iter()
+            .find(|server| server.core().node().status().leads());
+        if let Some(leader) = leads {
+            // Refused while it is not there yet: it is asked again.
+            let _ = leader.core().node().transfer_leadership(Some(id)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{} does not lead", servers[index].core().name());
+}
+
+/// Of many that write at once through a server, some are told to come again, and what they asked for is not done; the others have it.
+async fn check_full(server: &Server, which: &str) {
+    const WRITERS: usize = 128;
+    let create = |number: usize| async move {
+        let name = format!("map-{number}");
+        let body = map(&name, &"x".repeat(8 << 10)).to_string();
+        let answer = server.exchange("POST", MAPS, "application/json", body);
+        (name, answer.await)
+    };
+    let answers = futures::future::join_all((0..WRITERS).map(create)).await;
+    let (mut taken, mut refused) = (0, 0);
+    for (name, (code, headers, body)) in answers {
+        let (there, _) = server.get(&format!("{MAPS}/{name}")).await;
+        match code {
+            201 => {
+                assert_eq!(there, 200, "{name}");
+                taken += 1;
+            }
+            429 => {
+                assert_eq!(there, 404, "{name} was refused: {body}");
+                assert_eq!(headers["retry-after"], "1");
+                assert_eq!(body["reason"], "TooManyRequests", "{body}");
+                refused += 1;
+            }
+            _ => panic!("{code}: {body}"),
+        }
+    }
+    println!("{which}: {taken} taken, {refused} refused");
+    assert!(
+        taken > 0 && refused > 0,
+        "{which}: {taken} taken, {refused} refused"
+    );
+    // It drains: the next one is taken.
+    let (_, (code, _, body)) = create(WRITERS).await;
+    assert_eq!(code, 201, "{which}: {body}");
 }
