@@ -3,9 +3,15 @@
 //! Where the horizons stand is in the log, so that all servers refuse the same reads. Removing is each server's own, a little at a time,
 //! on a thread of its own.
 
+#[cfg(test)]
+mod tests;
+
 use crate::config::{HistoryRetention, Retain};
 use crate::core::{Core, Draft};
 use eventstore::{Act, Actor, Cause, Horizons, Intent, Text};
+use eventstore_disk::{Pruned, ReadError};
+use seams::Worker;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -22,6 +28,51 @@ const PRUNE_EVENTS: usize = 256;
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks when there was nothing to prune.
 const PRUNE_REST: Duration = Duration::from_secs(2);
+/// After a failure; twice as long after each further one, up to the most.
+const PRUNE_RETRY: Duration = Duration::from_secs(1);
+const PRUNE_RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// What removing has come to since this server's start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Removed {
+    /// Events that were gone through.
+    pub events: u64,
+    pub failures: u64,
+    /// What went wrong the last time, and since when it has gone wrong each time.
+    failing: Option<(Instant, String)>,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Pruning(Arc<Mutex<Removed>>);
+
+impl Pruning {
+    pub fn read(&self) -> Removed {
+        self.lock().clone()
+    }
+
+    /// For how many seconds it has failed now, and why.
+    pub fn failing(&self) -> Option<(u64, String)> {
+        let failing = self.lock().failing.clone();
+        failing.map(|(since, error)| (since.elapsed().as_secs(), error))
+    }
+
+    fn removed(&self, pruned: Pruned) {
+        let mut removed = self.lock();
+        removed.events += pruned.events;
+        removed.failing = None;
+    }
+
+    fn failed(&self, error: String) {
+        let mut removed = self.lock();
+        removed.failures += 1;
+        let since = removed.failing.take().map(|(since, _)| since);
+        removed.failing = Some((since.unwrap_or_else(Instant::now), error));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Removed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Moves the horizons while this server leads. Never returns.
 pub(crate) async fn run(core: Core, retention: HistoryRetention) {
@@ -38,21 +89,43 @@ pub(crate) async fn run(core: Core, retention: HistoryRetention) {
     }
 }
 
-/// Removes what lies before the horizons. Returns when the disk fails, which the log notices too.
-pub(crate) async fn prune(core: Core) -> Result<(), seams::WorkerError> {
-    let worker = core.seams().runtime.worker("prune")?;
+/// Removes what lies before the horizons. What keeps it from that may pass, so it tries again, and says so meanwhile. Never returns.
+pub(crate) async fn prune(core: Core) {
+    let mut worker = None;
+    let mut retry = PRUNE_RETRY;
     loop {
-        let store = core.store().clone();
-        let pruned = seams::run(&*worker, move || store.prune(PRUNE_EVENTS)).await?;
-        match pruned {
-            Ok(pruned) if pruned.more => sleep(PRUNE_PAUSE).await,
-            Ok(_) => sleep(PRUNE_REST).await,
-            Err(error) => {
-                tracing::error!(%error, "history is not pruned any more");
-                return Ok(());
+        let pause = match prune_some(&core, &mut worker).await {
+            Ok(pruned) => {
+                core.pruning().removed(pruned);
+                retry = PRUNE_RETRY;
+                if pruned.more { PRUNE_PAUSE } else { PRUNE_REST }
             }
-        }
+            Err(error) => {
+                tracing::error!(%error, again_s = retry.as_secs(), "what lies before the horizon is not removed");
+                core.pruning().failed(error);
+                let pause = retry;
+                retry = (2 * retry).min(PRUNE_RETRY_MAX);
+                pause
+            }
+        };
+        sleep(pause).await;
     }
+}
+
+/// One step. A thread that has ended is replaced by the next.
+async fn prune_some(core: &Core, worker: &mut Option<Box<dyn Worker>>) -> Result<Pruned, String> {
+    let thread = match worker.take() {
+        Some(thread) => thread,
+        None => {
+            let started = core.seams().runtime.worker("prune");
+            started.map_err(|error| error.to_string())?
+        }
+    };
+    let store = core.store().clone();
+    let pruned = seams::run(&*thread, move || store.prune(PRUNE_EVENTS)).await;
+    let pruned = pruned.map_err(|error| error.to_string())?;
+    *worker = Some(thread);
+    pruned.map_err(|error| error.to_string())
 }
 
 /// Where the horizons are to go, if it is worth an event.
@@ -92,7 +165,12 @@ fn target(core: &Core, keep: Retain) -> Option<u64> {
         // What is before the first event, or behind the horizon already, moves nothing.
         Retain::AgeS(age_s) => {
             let then = core.now().plus_ms(-(age_s as i64).saturating_mul(1_000));
-            core.store().revision_at(then).ok().flatten()
+            core.store().revision_at(then).unwrap_or_else(|error| {
+                if !matches!(error, ReadError::Compacted { .. }) {
+                    tracing::warn!(%error, "how far back history is to reach can't be read");
+                }
+                None
+            })
         }
     }
 }

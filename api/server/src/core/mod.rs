@@ -27,6 +27,7 @@ pub(crate) use queue::Queue;
 
 use crate::config::DiskReserve;
 use crate::divergence::Comparisons;
+use crate::retention::Pruning;
 use crate::room::Rooms;
 use counts::Outcomes;
 use fence::Fence;
@@ -61,6 +62,7 @@ struct Inner {
     outcomes: Outcomes,
     fence: Fence,
     comparisons: Comparisons,
+    pruning: Pruning,
     rooms: Rooms,
 }
 
@@ -107,6 +109,7 @@ impl Core {
             outcomes: Outcomes::default(),
             fence,
             comparisons: Comparisons::default(),
+            pruning: Pruning::default(),
             rooms,
         })))
     }
@@ -154,6 +157,11 @@ impl Core {
     /// What comparing digests with the other servers came to.
     pub(crate) fn comparisons(&self) -> &Comparisons {
         &self.0.comparisons
+    }
+
+    /// How removing what lies before the horizons goes here.
+    pub(crate) fn pruning(&self) -> &Pruning {
+        &self.0.pruning
     }
 
     pub(crate) fn rooms(&self) -> &Rooms {

@@ -65,7 +65,12 @@ impl Core {
             let way = if ms > 0 { "ahead of" } else { "behind" };
             format!("{name}'s wall clock is {s} s {way} the cluster's: set it right (the cluster's own clock does not jump with it)")
         });
-        room.into_iter().chain(self.diverges()).chain(off).collect()
+        let unpruned = self.pruning().failing();
+        let unpruned = unpruned.map(|(since_s, error)| {
+            format!("history before the horizon is not removed since {since_s} s, and its room not given back; it is tried again: {error}")
+        });
+        let warnings = room.into_iter().chain(self.diverges()).chain(off);
+        warnings.chain(unpruned).collect()
     }
 
     pub fn status(&self) -> Status {

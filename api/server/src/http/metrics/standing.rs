@@ -169,6 +169,17 @@ fn history(page: &mut Page, core: &Core) -> fmt::Result {
         "First revision that can still be read; 0 where all can",
         status.horizon,
     )?;
+    let pruning = core.pruning().read();
+    page.counter(
+        "reckon_history_pruned_events",
+        "Events that this server has gone through since its start to remove what they replaced before the horizons",
+        pruning.events,
+    )?;
+    page.counter(
+        "reckon_history_prune_failures",
+        "Times since this server's start that it could not remove what lies before the horizons; it tries again",
+        pruning.failures,
+    )?;
     let objects: Vec<_> = view
         .resources()
         .map(|resource| (&**resource, view.count(resource) as u64))
