@@ -99,6 +99,9 @@ fn text(status: &Value) -> String {
         // Whoever led when the others went still says so.
         text.push_str("\nNo majority of the servers answers: writes wait until one does.\n");
     }
+    if let Some(reach) = reach(status) {
+        text.push_str(&format!("\n{reach}\n"));
+    }
     for member in status["members"].as_array().into_iter().flatten() {
         if let Some(error) = member["error"].as_str() {
             text.push_str(&format!("\n{error}\n"));
@@ -114,6 +117,18 @@ fn text(status: &Value) -> String {
         }
     }
     text
+}
+
+/// How far back history can be read, where that is not to the beginning: as the server says that is furthest.
+fn reach(status: &Value) -> Option<String> {
+    let members = status["members"].as_array()?.iter();
+    let furthest = members.max_by_key(|member| member["revision"].as_u64())?;
+    let horizon = furthest["horizon"].as_u64().unwrap_or_default();
+    let own = furthest["horizons"].as_object().into_iter().flatten();
+    let own = own.map(|(resource, at)| format!("of {resource} from {at} on"));
+    let all = (horizon > 0).then(|| format!("from revision {horizon} on"));
+    let reaches: Vec<String> = all.into_iter().chain(own).collect();
+    (!reaches.is_empty()).then(|| format!("History is kept {}.", reaches.join(", ")))
 }
 
 fn majority(status: &Value) -> bool {
@@ -169,6 +184,34 @@ mod tests {
         check(&[false, true], true);
         check(&[false, false, true], false);
         check(&[false, true, true], true);
+    }
+
+    #[test]
+    fn how_far_back_history_reaches() {
+        let check = |furthest: Value, expected: &str| {
+            let behind =
+                json!({ "name": "a", "revision": 1, "horizon": 9, "horizons": { "events": 9 } });
+            let said = text(&summary(vec![behind, furthest]));
+            let said = said.lines().find(|line| line.starts_with("History"));
+            assert_eq!(said.unwrap_or_default(), expected);
+        };
+        let member = |horizon: u64, own: Value| json!({ "name": "b", "revision": 2, "horizon": horizon, "horizons": own });
+        check(member(0, json!({})), "");
+        check(
+            member(300, json!({})),
+            "History is kept from revision 300 on.",
+        );
+        check(
+            member(0, json!({ "events": 500 })),
+            "History is kept of events from 500 on.",
+        );
+        check(
+            member(
+                300,
+                json!({ "coordination.k8s.io/leases": 400, "events": 500 }),
+            ),
+            "History is kept from revision 300 on, of coordination.k8s.io/leases from 400 on, of events from 500 on.",
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Numbers about a store, for `reckon status` and metrics.
 
 use crate::{Store, StoreError};
-use eventstore::{Applied, Digest, Outcome, Position, Time};
+use eventstore::{Applied, Digest, Outcome, Position, Text, Time};
 use seams::Statistics;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,6 +19,8 @@ pub struct Status {
     /// The log's clock at the last entry.
     pub clock: Time,
     pub horizon: u64,
+    /// Of resources that are kept for a shorter time than the rest.
+    pub horizons: Vec<(Text, u64)>,
     /// Objects that live, hidden ones too.
     pub objects: usize,
     /// Events since the beginning.
@@ -66,6 +68,7 @@ impl Store {
         let view = &published.view;
         let (ring_events, ring_bytes) = self.0.ring.held();
         let counters = &self.0.counters;
+        let horizons = view.retention.resources();
         Status {
             cluster: view.cluster,
             level: view.level,
@@ -75,6 +78,9 @@ impl Store {
             digest: view.digest,
             clock: view.clock,
             horizon: view.retention.horizon(),
+            horizons: horizons
+                .map(|(resource, at)| (resource.clone(), at))
+                .collect(),
             objects: view.resources().map(|resource| view.count(resource)).sum(),
             events: published.events,
             ring_events,

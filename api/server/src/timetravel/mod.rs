@@ -59,9 +59,14 @@ fn status(call: &Call) -> Result<Reply, StatusError> {
     let mut status = serde_json::to_value(core.status())
         .map_err(|error| StatusError::internal(&error.to_string()))?;
     status["clock"] = json!(core.now().milli());
-    status["horizon"] = json!(core.store().horizon());
-    status["level"] = json!(core.view().level);
-    status["cluster"] = json!(core.view().cluster);
+    let view = core.view();
+    status["horizon"] = json!(view.retention.horizon());
+    let horizons = view.retention.resources();
+    status["horizons"] = horizons
+        .map(|(resource, at)| (resource.to_string(), json!(at)))
+        .collect();
+    status["level"] = json!(view.level);
+    status["cluster"] = json!(view.cluster);
     if let Some(archive) = call.archiving() {
         if let (Some(error), Some(warnings)) = (&archive.error, status["warnings"].as_array_mut()) {
             warnings.push(json!(format!(

@@ -169,6 +169,14 @@ fn history(page: &mut Page, core: &Core) -> fmt::Result {
         "First revision that can still be read; 0 where all can",
         status.horizon,
     )?;
+    let horizons = status.horizons.iter();
+    let horizons: Vec<_> = horizons.map(|(resource, at)| (&**resource, *at)).collect();
+    page.gauges(
+        "reckon_history_resource_horizon_revision",
+        "The same of resources that are kept for a shorter time than the rest",
+        "resource",
+        &horizons,
+    )?;
     let pruning = core.pruning().read();
     page.counter(
         "reckon_history_pruned_events",
