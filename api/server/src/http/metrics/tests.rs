@@ -1,8 +1,10 @@
 //! The page as a scraper reads it.
 
-use crate::http::tests::{Server, server};
+use crate::http::tests::{Server, Setup, cluster_of, server};
+use seams::{Clock, SystemClock};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What a page says: each family's type and help, and the samples by their whole name, labels included.
 struct Page {
@@ -55,7 +57,29 @@ impl Page {
 async fn every_metric_has_help_and_a_name_by_convention() {
     let server = server().await;
     let page = Page::of(&server).await;
-    assert!(page.kinds.len() >= 30, "{:?}", page.kinds.keys());
+    // What an operator has to see, whatever else there is.
+    for (name, kind) in [
+        ("reckon_raft_term", "gauge"),
+        ("reckon_raft_leader_changes", "counter"),
+        ("reckon_commit_duration_seconds", "histogram"),
+        ("reckon_raft_apply_duration_seconds", "histogram"),
+        ("reckon_raft_log_sync_duration_seconds", "histogram"),
+        ("reckon_queue_proposals", "gauge"),
+        ("reckon_queue_bytes", "gauge"),
+        ("reckon_proposals", "counter"),
+        ("reckon_raft_replication_lag_entries", "gauge"),
+        ("reckon_digest_checks", "counter"),
+        ("reckon_history_size_bytes", "gauge"),
+        ("reckon_history_events", "gauge"),
+        ("reckon_history_horizon_revision", "gauge"),
+        ("reckon_history_resource_horizon_revision", "gauge"),
+        ("reckon_history_pruned_events", "counter"),
+        ("reckon_history_prune_failures", "counter"),
+        ("reckon_clock_offset_seconds", "gauge"),
+    ] {
+        let found = page.kinds.get(name).map(String::as_str);
+        assert_eq!(found, Some(kind), "{name} among {:?}", page.kinds.keys());
+    }
     for (name, kind) in &page.kinds {
         let help = page.helps.get(name).map_or("", String::as_str);
         assert!(help.len() > 10 && help.ends_with('.'), "{name}: {help:?}");
@@ -200,6 +224,50 @@ async fn writes_move_what_they_should() {
             && page.value("reckon_raft_log_bytes") < after.value("reckon_raft_log_bytes")
     })
     .await;
+}
+
+/// A wall clock that is an hour ahead.
+struct Ahead;
+
+const AHEAD_S: f64 = 3_600.0;
+
+impl Clock for Ahead {
+    fn wall_ms(&self) -> u64 {
+        SystemClock.wall_ms() + (AHEAD_S * 1_000.0) as u64
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_each_says_how_it_stands_beside_the_others() {
+    let ahead = Setup {
+        clock: Arc::new(Ahead),
+        ..Setup::default()
+    };
+    let servers = cluster_of(vec![Setup::default(), Setup::default(), ahead]).await;
+    for (server, off_s) in servers.iter().zip([0.0, 0.0, AHEAD_S]) {
+        wait_for(server, |page| {
+            let off = page.samples.get("reckon_clock_offset_seconds");
+            off.is_some_and(|off| (off - off_s).abs() < 60.0)
+        })
+        .await;
+        // Two others, each asked at least once.
+        wait_for(server, |page| {
+            page.value("reckon_digest_checks_total{result=\"equal\"}") >= 2.0
+        })
+        .await;
+        let page = Page::of(server).await;
+        let differing = page.value("reckon_digest_checks_total{result=\"differing\"}");
+        assert_eq!(differing, 0.0);
+    }
+    let pages = futures::future::join_all(servers.iter().map(Page::of)).await;
+    let leads: Vec<_> = pages
+        .iter()
+        .filter(|page| page.value("reckon_raft_leads") == 1.0)
+        .collect();
+    assert_eq!(leads.len(), 1);
+    let lag = "reckon_raft_replication_lag_entries{peer=";
+    let lags = leads[0].samples.keys();
+    assert_eq!(lags.filter(|sample| sample.starts_with(lag)).count(), 2);
 }
 
 async fn wait_for(server: &Server, there: impl Fn(&Page) -> bool) {
