@@ -78,15 +78,12 @@ pub(crate) async fn cluster_of(setups: Vec<Setup>) -> Vec<Server> {
         .map(|number| format!("server-{number}"))
         .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let starting = names
-        .iter()
-        .zip(setups)
-        .map(|(name, setup)| {
-            start(Place {
-                setup,
-                ..Place::first(name, &names, &hub)
-            })
-        });
+    let starting = names.iter().zip(setups).map(|(name, setup)| {
+        start(Place {
+            setup,
+            ..Place::first(name, &names, &hub)
+        })
+    });
     let servers = futures::future::join_all(starting).await;
     for server in &servers {
         server.founded().await;
