@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use seams::{Directory, Entropy};
+use seams::{Directory, DiskError, Entropy};
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
@@ -35,7 +35,13 @@ impl Identity {
     /// Who this disk belongs to, if it has been used.
     pub(crate) fn read(directory: &dyn Directory) -> io::Result<Option<Self>> {
         let bytes = directory.read_file(NODE_FILE).map_err(io::Error::other)?;
-        bytes.map(|bytes| codec::decode(&bytes)).transpose()
+        let read = |bytes: Vec<u8>| {
+            codec::decode(&bytes).map_err(|error| {
+                let what = format!("the file '{NODE_FILE}'");
+                io::Error::other(DiskError::corrupt(what, error.to_string()))
+            })
+        };
+        bytes.map(read).transpose()
     }
 
     /// Makes an unused disk this server's.

@@ -141,7 +141,10 @@ impl Snapshots {
             .read_file(POINTER_FILE)
             .map_err(io::Error::other)?
         {
-            let pointer: Pointer = codec::decode(&bytes)?;
+            let pointer: Pointer = codec::decode(&bytes).map_err(|error| {
+                let what = format!("the file '{POINTER_FILE}'");
+                io::Error::other(DiskError::corrupt(what, error.to_string()))
+            })?;
             if directory.exists(&pointer.name).map_err(io::Error::other)? {
                 let snapshot = Snapshot::new(&directory, pointer.name, false);
                 current = Some((pointer.meta.try_into()?, snapshot));

@@ -32,6 +32,21 @@ pub enum StoreError {
     TooMany { what: &'static str, limit: usize },
 }
 
+impl StoreError {
+    /// What was read is not what was written.
+    pub fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Disk(error) => error.is_corrupt(),
+            Self::Entry { .. }
+            | Self::Level(_)
+            | Self::OutOfOrder { .. }
+            | Self::Broken(_)
+            | Self::TooMany { .. } => false,
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// History before the horizon was removed: what is asked for would start with a change that is gone.

@@ -1,7 +1,7 @@
 //! The real data directory: a folder with one subfolder a database, small files beside them, and a lock.
 //!
 //! A small file is written beside, synced and renamed over the old one, and the folder is synced, so that a crash leaves
-//! the one or the other. A database is removed by renaming it out of sight first, so that no half of it is ever opened.
+//! the one or the other; a checksum behind its content tells whether it is what was written. A database is removed by renaming it out of sight first, so that no half of it is ever opened.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -24,6 +24,9 @@ const UNFINISHED: &str = ".unfinished";
 const REMOVED: &str = ".removed";
 
 /// A folder of the file system, locked for this process until it is dropped.
+/// Ends a small file, behind its content's checksum. A file of before has neither.
+const SEAL: [u8; 4] = *b"\nsum";
+
 #[derive(Debug)]
 pub struct FileDirectory {
     path: PathBuf,
@@ -109,6 +112,31 @@ fn lock(folder: &Path) -> Result<Flock<File>, DiskError> {
 }
 
 /// A name that stays inside its folder.
+fn sum(content: &[u8]) -> [u8; 4] {
+    let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, content);
+    (sum as u32).to_le_bytes()
+}
+
+/// A small file's content. One of the two being right tells that both were written.
+fn unsealed(path: &Path, mut bytes: Vec<u8>) -> Result<Vec<u8>, DiskError> {
+    let Some((content, [sum_0, sum_1, sum_2, sum_3, seal @ ..])) = bytes.split_last_chunk::<8>()
+    else {
+        return Ok(bytes);
+    };
+    let sums = sum(content) == [*sum_0, *sum_1, *sum_2, *sum_3];
+    match (sums, *seal == SEAL) {
+        (true, true) => {
+            bytes.truncate(content.len());
+            Ok(bytes)
+        }
+        (false, false) => Ok(bytes),
+        (true, false) | (false, true) => Err(DiskError::corrupt(
+            format!("reading {}", path.display()),
+            "its checksum does not match",
+        )),
+    }
+}
+
 fn plain(name: &str) -> Result<&str, DiskError> {
     let fine = !name.is_empty()
         && !name.starts_with('.')
@@ -170,7 +198,7 @@ impl Directory for FileDirectory {
     fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
         let path = self.at(name)?;
         match fs::read(&path) {
-            Ok(content) => Ok(Some(content)),
+            Ok(bytes) => unsealed(&path, bytes).map(Some),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(DiskError::io(format!("reading {}", path.display()), error)),
         }
@@ -182,6 +210,8 @@ impl Directory for FileDirectory {
         let written = File::create(&beside).and_then(|mut file| {
             file.write_all(content)?;
             file.sync_all()?;
+            file.write_all(&sum(content))?;
+            file.write_all(&SEAL)?;
             fs::rename(&beside, &path)
         });
         written.map_err(|error| DiskError::io(format!("writing {}", path.display()), error))?;
@@ -307,6 +337,31 @@ mod tests {
         fs::write(folder.path().join("node.unfinished"), "half").unwrap();
         let directory = FileDirectory::open(folder.path()).unwrap();
         assert_eq!(directory.names().unwrap(), [LOCK_FILE]);
+    }
+
+    #[test]
+    fn a_small_file_with_a_flipped_bit_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = FileDirectory::open(folder.path()).unwrap();
+        for content in [&b""[..], b"x", b"received-0123456789abcdef"] {
+            directory.write_file("node", content).unwrap();
+            assert_eq!(directory.read_file("node").unwrap().unwrap(), content);
+            let path = folder.path().join("node");
+            let good = fs::read(&path).unwrap();
+            for bit in 0..8 * good.len() {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&path, bad).unwrap();
+                let error = directory.read_file("node").unwrap_err();
+                assert!(error.is_corrupt(), "bit {bit}: {error}");
+                assert!(error.to_string().contains("/node"), "bit {bit}: {error}");
+            }
+        }
+        // As it was written before there was a checksum.
+        for content in [&b""[..], b"x", b"received-0123456789abcdef"] {
+            fs::write(folder.path().join("node"), content).unwrap();
+            assert_eq!(directory.read_file("node").unwrap().unwrap(), content);
+        }
     }
 
     #[test]

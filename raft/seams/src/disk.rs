@@ -356,6 +356,20 @@ impl DiskError {
 
 struct Holder(Option<u32>);
 
+
+    /// What was read is not what was written.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+
+    /// Whether an I/O error was made of one that is.
+    pub fn makes_corrupt(error: &io::Error) -> bool {
+        let Some(inner) = error.get_ref() else {
+            return false;
+        };
+        inner.downcast_ref().is_some_and(Self::is_corrupt)
+            || inner.downcast_ref().is_some_and(Self::makes_corrupt)
+    }
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use eventstore::Position;
 use eventstore_disk::{Retired, Store, StoreError};
 use raft::{Applied, Committed, Machine, MachineError};
-use seams::Directory;
+use seams::{Directory, DiskError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,10 +27,18 @@ pub(super) struct StoreMachine {
 
 /// The name of the database in use.
 pub(crate) fn current_database(directory: &dyn Directory) -> Result<String, StoreError> {
-    let pointer = directory.read_file(POINTER)?;
-    Ok(pointer
-        .and_then(|name| String::from_utf8(name).ok())
-        .unwrap_or_else(|| FIRST.to_owned()))
+    let Some(pointer) = directory.read_file(POINTER)? else {
+        return Ok(FIRST.to_owned());
+    };
+    let what = || format!("the file '{POINTER}'");
+    let name = String::from_utf8(pointer)
+        .map_err(|_| DiskError::corrupt(what(), "the name in it is not UTF-8"))?;
+    // Opening one that is not there would make an empty one.
+    if !directory.list()?.contains(&name) {
+        let detail = format!("it names {name:?}, and there is no such database");
+        return Err(DiskError::corrupt(what(), detail).into());
+    }
+    Ok(name)
 }
 
 impl StoreMachine {
@@ -176,7 +184,7 @@ mod tests {
         Act, Actor, Cause, Entry, Intent, LEVEL, Proposal, ProposalId, Salt, Time, encode,
     };
     use eventstore_disk::StoreConfig;
-    use seams::FileDirectory;
+    use seams::{DiskOptions, FileDirectory};
 
     fn entry(number: u64, act: Act) -> Bytes {
         let proposal = Proposal {
@@ -236,6 +244,32 @@ mod tests {
             let error = machine.apply(group).unwrap_err();
             assert!(error.0.contains(says), "{error}");
             assert_eq!(store.position().index, 1, "nothing of the group is applied");
+        }
+    }
+
+    #[test]
+    fn a_pointer_that_leads_nowhere_is_damage_and_no_empty_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = FileDirectory::open(folder.path()).unwrap();
+        assert_eq!(current_database(&directory).unwrap(), FIRST);
+        let options = DiskOptions::without_wal();
+        directory.open("received-07", &options).unwrap();
+        directory.write_file(POINTER, b"received-07").unwrap();
+        assert_eq!(current_database(&directory).unwrap(), "received-07");
+        // As it was written before there was a checksum, with a bit flipped and without.
+        let pointer = folder.path().join(POINTER);
+        std::fs::write(&pointer, "received-07").unwrap();
+        assert_eq!(current_database(&directory).unwrap(), "received-07");
+        for bad in [
+            &b"received-06"[..],
+            b"received-\xb07",
+            b"",
+            b"received-07\0",
+        ] {
+            std::fs::write(&pointer, bad).unwrap();
+            let error = current_database(&directory).unwrap_err();
+            assert!(error.is_corrupt(), "{bad:?}: {error}");
+            assert!(error.to_string().contains(POINTER), "{bad:?}: {error}");
         }
     }
 }
