@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::Stream;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use seams::{Batch, Disk, DiskError, Order, Range, Runtime, Synced, Worker};
+use seams::{Batch, Damages, Disk, DiskError, Order, Range, Runtime, Synced, Worker};
+use serde::de::DeserializeOwned;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -75,6 +76,8 @@ struct Kept {
     syncs: Durations,
     /// Why nothing is written any more. Told at once: of some writes nobody waits for the end.
     failed: watch::Sender<Option<String>>,
+    /// What a read came upon.
+    damages: Arc<Damages>,
 }
 
 #[derive(Default)]
@@ -127,6 +130,7 @@ impl LogStore {
             log: Mutex::new(log),
             syncs: Durations::default(),
             failed: watch::Sender::new(None),
+            damages: Arc::default(),
         };
         let shared = Shared {
             kept: Arc::new(kept),
@@ -157,6 +161,11 @@ impl LogStore {
     /// Why nothing can be written any more, once something could not.
     pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
         self.shared.kept.failed.subscribe()
+    }
+
+    /// What was found damaged since it was opened.
+    pub(crate) fn damages(&self) -> &Arc<Damages> {
+        &self.shared.kept.damages
     }
 
     /// How long synced writes took.
@@ -272,9 +281,14 @@ impl LogStore {
         if from < cached_from {
             let disk = self.shared.kept.disk.clone();
             let read = move || read_disk(&*disk, from, cached_from, bytes_max);
-            entries = seams::run(&*self.shared.reader, read)
+            let read = seams::run(&*self.shared.reader, read)
                 .await
-                .map_err(io::Error::other)??;
+                .map_err(io::Error::other)?;
+            entries = read.inspect_err(|error| {
+                if DiskError::makes_corrupt(error) {
+                    self.shared.kept.damages.note(error);
+                }
+            })?;
             let read_to = entries
                 .last()
                 .map_or(from, |entry: &Entry| entry.log_id.index + 1);
@@ -658,13 +672,13 @@ pub(crate) fn load(disk: &dyn Disk) -> io::Result<Log> {
         ..Log::default()
     };
     if let Some(bytes) = mark(VOTE_KEY)? {
-        log.vote = Some(codec::decode::<FlatVote>(&bytes)?.into());
+        log.vote = Some(read_mark::<FlatVote>(VOTE_KEY, &bytes)?.into());
     }
     if let Some(bytes) = mark(PURGED_KEY)? {
-        log.purged = Some(codec::decode::<Position>(&bytes)?.into());
+        log.purged = Some(read_mark::<Position>(PURGED_KEY, &bytes)?.into());
     }
     if let Some(bytes) = mark(COMMITTED_KEY)? {
-        log.committed = codec::decode::<Option<Position>>(&bytes)?.map(LogId::from);
+        log.committed = read_mark::<Option<Position>>(COMMITTED_KEY, &bytes)?.map(LogId::from);
     }
     log.last = log.purged;
     log.first = log.purged.map_or(0, |id| id.index + 1);
@@ -683,6 +697,10 @@ pub(crate) fn load(disk: &dyn Disk) -> io::Result<Log> {
         log.evict();
     }
     Ok(log)
+}
+
+fn read_mark<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> io::Result<T> {
+    codec::decode(bytes).map_err(|error| corrupt(key, &error.to_string()))
 }
 
 /// Keeps what fits, one entry at least.

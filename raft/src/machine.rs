@@ -369,14 +369,16 @@ impl RaftStateMachine<Types> for Applier {
     }
 
     /// None too where the log has been cut off above the snapshot, which a crash while one was installed can leave:
-    /// openraft then takes a new one.
+    /// openraft then takes a new one. So does this in the place of a damaged one.
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<SnapshotOf<Types, Snapshot>>, io::Error> {
         let Some((meta, snapshot)) = self.shared.snapshots.current()? else {
             return Ok(None);
         };
-        if meta.last_log_id < self.shared.log.purged() {
+        let snapshots = &self.shared.snapshots;
+        let lags = meta.last_log_id < self.shared.log.purged();
+        if lags || snapshots.must_be_retaken(&snapshot) {
             return self.shared.take_snapshot().await.map(Some);
         }
         Ok(Some(SnapshotOf::<Types, Snapshot> { meta, snapshot }))

@@ -11,7 +11,8 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use seams::{
-    ByteStream, DiskOptions, Handler, Network, NetworkError, Peer, Seams, Statistics, Strand,
+    ByteStream, Damages, DiskError, DiskOptions, Handler, Network, NetworkError, Peer, Seams,
+    Statistics, Strand,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -96,7 +97,7 @@ impl Default for Timings {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the Raft log: {0}")]
-    Disk(#[from] seams::DiskError),
+    Disk(#[from] DiskError),
     /// What is on the disk is damaged, or another server's.
     #[error("the Raft log: {0}")]
     Log(#[from] io::Error),
@@ -105,6 +106,21 @@ pub enum StartError {
     #[error("starting: {0}")]
     Raft(String),
 }
+    /// The same, for what was read on the way is not what was written.
+    #[error("starting: {0}")]
+    Damaged(String),
+}
+
+impl StartError {
+    /// What is on the disk is not what was written there.
+    pub fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_corrupt(),
+            Self::Log(error) => DiskError::makes_corrupt(error),
+            Self::Damaged(_) => true,
+            Self::Config(_) | Self::Raft(_) => false,
+        }
+    }
 
 /// Why leadership stayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -198,7 +214,14 @@ impl Node {
             .strand
             .enter(Seeded::scope(seed, starting))
             .await
-            .map_err(|error| StartError::Raft(error.to_string()))?;
+            .map_err(|error| {
+                let found = log.damages().found() + machine.snapshots().damages().found();
+                if found > 0 {
+                    StartError::Damaged(error.to_string())
+                } else {
+                    StartError::Raft(error.to_string())
+                }
+            })?;
         wires.time.follow(raft.metrics());
 
         let reads = ReadIndex::new(
@@ -496,6 +519,12 @@ impl Node {
     }
 
     /// The log's disk counters: how often it was synced, among others.
+    /// What was found damaged of the log since the start, and of the snapshots that were to be sent.
+    pub fn damages(&self) -> (&Damages, &Damages) {
+        let snapshots = self.inner.machine.snapshots();
+        (self.inner.log.damages(), snapshots.damages())
+    }
+
     pub fn log_statistics(&self) -> Statistics {
         self.inner.log.statistics()
     }

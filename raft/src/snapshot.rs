@@ -3,17 +3,19 @@
 //! A pointer file names the newest, written and synced after the checkpoint is whole; what it does not name is rubbish
 //! and goes at the next start. One that has been replaced stays until the last transfer of it has ended. One that is
 //! received is put together in a database of its own, chunk by chunk, each verified by its SHA-256, and is handed to the
-//! machine only when every file is complete and synced. The Raft log never travels, for a vote must not.
+//! machine only when every file is complete and synced. All of it is read by its sender first: what is damaged is never sent. The Raft log never travels, for a vote must not.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest as of};
 use bytes::Bytes;
-use seams::{Directory, DiskError, FileInfo};
+use seams::{Damages, Directory, DiskError, FileInfo};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::codec::{self, FlatStoredMembership};
 use crate::types::{LogId, Position, SnapshotMeta};
@@ -24,6 +26,8 @@ const TAKEN_PREFIX: &str = "snapshot-";
 const RECEIVED_PREFIX: &str = "received-";
 /// A chunk on its way, well below [`seams::MESSAGE_BYTES_MAX`].
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+/// A damaged snapshot is replaced at once, and by then not before so long.
+const RETAKE_EVERY: Duration = Duration::from_secs(60);
 /// Files of one snapshot: a thousand times what RocksDB makes of a large cluster.
 const FILES_MAX: usize = 100_000;
 
@@ -40,12 +44,15 @@ pub(crate) fn digest(content: &[u8]) -> Digest32 {
 pub(crate) struct Snapshots {
     directory: Arc<dyn Directory>,
     state: Arc<Mutex<State>>,
+    damages: Arc<Damages>,
 }
 
 #[derive(Default)]
 struct State {
     current: Option<(SnapshotMeta, Snapshot)>,
     incoming: Option<Incoming>,
+    /// When another was last taken in the place of a damaged one.
+    retaken: Option<Instant>,
 }
 
 /// A snapshot that is kept as long as anyone holds this.
@@ -59,6 +66,8 @@ struct Held {
     name: String,
     /// Nobody's pointer names it any more: it goes with its last holder.
     obsolete: AtomicBool,
+    /// Somebody has read all of it, and it was not what was written.
+    damaged: AtomicBool,
 }
 
 impl Snapshot {
@@ -67,6 +76,7 @@ impl Snapshot {
             directory: directory.clone(),
             name,
             obsolete: AtomicBool::new(obsolete),
+            damaged: AtomicBool::default(),
         };
         Self {
             held: Arc::new(held),
@@ -75,6 +85,10 @@ impl Snapshot {
 
     pub(crate) fn name(&self) -> &str {
         &self.held.name
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.held.damaged.load(Ordering::Acquire)
     }
 
     /// It came from another server.
@@ -162,11 +176,12 @@ impl Snapshots {
         }
         let state = State {
             current,
-            incoming: None,
+            ..State::default()
         };
         Ok(Self {
             directory,
             state: Arc::new(Mutex::new(state)),
+            damages: Arc::default(),
         })
     }
 
@@ -211,6 +226,42 @@ impl Snapshots {
         Ok(self.lock().current.clone())
     }
 
+    /// What was found damaged of those that were to be sent.
+    pub(crate) fn damages(&self) -> &Arc<Damages> {
+        &self.damages
+    }
+
+    /// Whether another is to be taken in the place of the newest, which is damaged. One that is taken of damaged files is no better: so
+    /// it is tried now and then.
+    pub(crate) fn must_be_retaken(&self, snapshot: &Snapshot) -> bool {
+        let mut state = self.lock();
+        let due = state
+            .retaken
+            .is_none_or(|retaken| retaken.elapsed() >= RETAKE_EVERY);
+        if !snapshot.is_damaged() || !due {
+            return false;
+        }
+        state.retaken = Some(Instant::now());
+        true
+    }
+
+    /// Reads all of a snapshot, right before it is sent or installed: who receives it reads what lives of it and not what was, and the
+    /// digests on the way are those of what was read here. Blocks for as long as that takes.
+    pub(crate) fn verify(&self, snapshot: &Snapshot) -> Result<(), DiskError> {
+        let held = &snapshot.held;
+        if snapshot.is_damaged() {
+            let what = format!("snapshot {}", snapshot.name());
+            return Err(DiskError::corrupt(what, "it was found so before"));
+        }
+        let verified = held.directory.verify(snapshot.name());
+        verified.inspect_err(|error| {
+            if error.is_corrupt() {
+                held.damaged.store(true, Ordering::Release);
+                self.damages.note(error);
+            }
+        })
+    }
+
     /// A snapshot's files, to be sent.
     pub(crate) fn files(&self, snapshot: &Snapshot) -> Result<Vec<FileInfo>, DiskError> {
         let mut files = snapshot.held.directory.files(snapshot.name())?;
@@ -233,6 +284,7 @@ impl Snapshots {
 
     /// A copy of a checkpoint, as if it had been received.
     pub(crate) fn copy(&self, snapshot: &Snapshot) -> Result<Snapshot, DiskError> {
+        self.verify(snapshot)?;
         let name = format!("{RECEIVED_PREFIX}{}", snapshot.name());
         self.directory.remove(&name)?;
         let copy = Snapshot::new(&self.directory, name, true);
@@ -353,7 +405,7 @@ impl Incoming {
         if digest(&chunk.content) != chunk.sha256 {
             return refuse("its SHA-256 does not match");
         }
-        let end = chunk.offset + chunk.content.len() as u64;
+        let end = chunk.offset.saturating_add(chunk.content.len() as u64);
         if end > *len {
             return refuse("longer than announced");
         }
@@ -380,5 +432,149 @@ impl Incoming {
                 "{file} is not complete: {len} bytes were announced"
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seams::{Batch, DiskOptions, FileDirectory, Synced};
+    use std::fs;
+    use std::path::Path;
+
+    const TRANSFER: u64 = 7;
+
+    fn snapshots(folder: &Path) -> Snapshots {
+        let directory = FileDirectory::open(folder).unwrap();
+        Snapshots::open(Arc::new(directory), "state").unwrap()
+    }
+
+    fn meta() -> FlatMeta {
+        (&SnapshotMeta::default()).into()
+    }
+
+    fn chunk(file: &str, offset: u64, content: &'static [u8]) -> Chunk {
+        Chunk {
+            transfer: TRANSFER,
+            file: file.to_owned(),
+            offset,
+            sha256: digest(content),
+            content: Bytes::from_static(content),
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_is_not_what_was_announced_is_refused_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshots = snapshots(folder.path());
+        let files = vec![("a.sst".to_owned(), 8), ("b.blob".to_owned(), 3)];
+        snapshots.receive(TRANSFER, meta(), files).unwrap();
+        let refused = |chunk: Chunk, says: &str| {
+            let error = snapshots.chunk(&chunk).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        };
+        let mut flipped = chunk("a.sst", 0, b"0123");
+        flipped.content = Bytes::from_static(b"0133");
+        refused(flipped, "a.sst at 0: its SHA-256 does not match");
+        let mut other = chunk("a.sst", 0, b"0123");
+        other.sha256[31] ^= 1;
+        refused(other, "a.sst at 0: its SHA-256 does not match");
+        let more = chunk("b.blob", 0, b"abcd");
+        refused(more, "b.blob at 0: longer than announced");
+        let far = chunk("b.blob", u64::MAX, b"abc");
+        refused(far, "longer than announced");
+        for name in ["c.sst", "../state", ""] {
+            refused(chunk(name, 0, b"0"), "no file of this snapshot");
+        }
+        let mut unknown = chunk("a.sst", 0, b"0123");
+        unknown.transfer += 1;
+        refused(unknown, "is not under way here");
+        refused(
+            chunk("a.sst", 4, b"4567"),
+            "0 bytes are there, and 4 should be",
+        );
+
+        // What was refused has left nothing. One file is whole, the other half, and then both are.
+        snapshots.chunk(&chunk("b.blob", 0, b"abc")).unwrap();
+        snapshots.chunk(&chunk("a.sst", 0, b"0123")).unwrap();
+        let error = snapshots.received(TRANSFER).err().unwrap().to_string();
+        assert_eq!(error, "a.sst is not complete: 8 bytes were announced");
+        snapshots.chunk(&chunk("a.sst", 4, b"4567")).unwrap();
+        let (_, received) = snapshots.received(TRANSFER).unwrap();
+        let whole = folder.path().join(received.name());
+        assert_eq!(fs::read(whole.join("a.sst")).unwrap(), b"01234567");
+        assert_eq!(fs::read(whole.join("b.blob")).unwrap(), b"abc");
+        // It is nobody's but ours until it is given away, and goes with us.
+        drop(received);
+        assert!(!whole.exists());
+    }
+
+    /// A checkpoint with small values beside their keys and large ones in a file of their own, none of which anybody has read.
+    fn checkpoint(folder: &Path) -> (Snapshots, Snapshot) {
+        let snapshots = snapshots(folder);
+        let options = DiskOptions::without_wal().in_order(b"e");
+        let disk = snapshots.directory.open("state", &options).unwrap();
+        let mut batch = Batch::new();
+        for number in 0..500_u32 {
+            let key = |letter: &[u8]| [letter, &number.to_be_bytes()].concat();
+            batch.put(key(b"e"), vec![number as u8; 100]);
+            batch.put(key(b"v"), number.to_be_bytes().repeat(300));
+        }
+        disk.write(batch, Synced::Yes).unwrap();
+        disk.checkpoint("snapshot-1-1").unwrap();
+        let meta = SnapshotMeta::default();
+        let snapshot = snapshots.publish(&meta, "snapshot-1-1".to_owned());
+        (snapshots, snapshot.unwrap())
+    }
+
+    #[test]
+    fn one_with_a_flipped_byte_is_not_sent_and_its_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (snapshots, snapshot) = checkpoint(folder.path());
+        let files = snapshots.files(&snapshot).unwrap();
+        let of_kind = |kind: &str| {
+            files
+                .iter()
+                .filter(|file| file.name.ends_with(kind))
+                .count()
+        };
+        assert!(of_kind(".sst") >= 2 && of_kind(".blob") >= 1, "{files:?}");
+        snapshots.verify(&snapshot).unwrap();
+        assert_eq!(snapshots.damages().found(), 0);
+
+        let kept = |name: &str| name.ends_with(".sst") || name.ends_with(".blob");
+        for file in files.iter().filter(|file| kept(&file.name)) {
+            let path = folder.path().join(snapshot.name()).join(&file.name);
+            let good = fs::read(&path).unwrap();
+            for at in [40, good.len() / 3, good.len() / 2] {
+                let mut bad = good.clone();
+                bad[at] ^= 0x10;
+                // In place of the file, which the database's own is a link to.
+                fs::remove_file(&path).unwrap();
+                fs::write(&path, &bad).unwrap();
+                let again = Snapshot::new(&snapshots.directory, snapshot.name().to_owned(), false);
+                let error = snapshots.verify(&again).unwrap_err();
+                let what = format!("{} flipped at {at}: {error}", file.name);
+                assert!(error.is_corrupt(), "{what}");
+                assert!(error.to_string().contains(&file.name), "{what}");
+                // It is not read again, and another is to be taken.
+                assert!(snapshots.verify(&again).unwrap_err().is_corrupt());
+                fs::write(&path, &good).unwrap();
+            }
+        }
+        assert!(snapshots.damages().found() >= 6);
+        snapshots.verify(&snapshot).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_damaged_is_taken_anew_at_once_and_then_now_and_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let (snapshots, snapshot) = checkpoint(folder.path());
+        assert!(!snapshots.must_be_retaken(&snapshot));
+        snapshot.held.damaged.store(true, Ordering::Release);
+        assert!(snapshots.must_be_retaken(&snapshot));
+        assert!(!snapshots.must_be_retaken(&snapshot));
+        tokio::time::advance(RETAKE_EVERY).await;
+        assert!(snapshots.must_be_retaken(&snapshot));
     }
 }

@@ -304,6 +304,9 @@ impl Link {
         if seen > vote {
             return Ok(seen);
         }
+        // Not sooner: from here on it is really sent.
+        let (snapshots, data) = (self.wires.snapshots.clone(), snapshot.snapshot.clone());
+        self.read(move || snapshots.verify(&data)).await?;
         for file in files {
             let mut offset = 0;
             loop {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster::{Cluster, Keeper, eventually, peer};
-use raft::{AppendError, ENTRY_BYTES_MAX, Machine, Role, TransferError};
+use raft::{AppendError, ENTRY_BYTES_MAX, Machine, NodeConfig, Role, TransferError};
 use seams::{ByteStream, Handler, Network, NetworkError, Peer, RefusalCode};
 
 fn payload(number: usize) -> Bytes {
@@ -163,6 +163,71 @@ async fn one_that_lags_behind_the_log_is_rebuilt_from_a_snapshot() {
         cluster.seen[&lagging].payloads(),
         cluster.seen[&leader].payloads()
     );
+}
+
+/// The leader's checkpoint lost something since it was taken, and its state has not: another is taken, and what is received is whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_snapshot_is_not_sent_and_another_is() {
+    let configure = |config: &mut NodeConfig| {
+        config.snapshot_log_bytes = 256 << 10;
+        config.keep_entries = 10;
+    };
+    for kind in [".sst", ".blob"] {
+        let mut cluster = Cluster::start(3, configure).await;
+        let leader = cluster.leader().await;
+        let lagging = (1..=3).find(|id| *id != leader).unwrap();
+        cluster.append(payload(0)).await;
+        cluster.kill(lagging);
+        let mut last = None;
+        for number in 1..=300_u32 {
+            // Beside their keys, and in files of their own.
+            let len = if number % 2 == 0 { 300 } else { 4_000 };
+            last = Some(cluster.append(vec![number as u8; len]).await);
+        }
+        eventually(async || {
+            let purged = cluster.node(leader).status().purged?;
+            (purged.index > 20).then_some(())
+        })
+        .await;
+        // Of both that have one: either may lead by then.
+        let others = cluster.folders.iter().filter(|(id, _)| **id != lagging);
+        let damaged: Vec<_> = others
+            .flat_map(|(_, folder)| std::fs::read_dir(folder.path()).unwrap())
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| {
+                let name = path.file_name().unwrap().to_string_lossy();
+                name.starts_with("snapshot-") && path.is_dir()
+            })
+            .flat_map(|snapshot| std::fs::read_dir(snapshot).unwrap())
+            .map(|file| file.unwrap().path())
+            .filter(|path| path.to_string_lossy().ends_with(kind))
+            .collect();
+        assert!(!damaged.is_empty());
+        for path in &damaged {
+            let mut content = std::fs::read(path).unwrap();
+            // The first record, or block.
+            content[50] ^= 1;
+            // In the place of the state's own, which it is a link to.
+            std::fs::remove_file(path).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        cluster.run(lagging, None).await.unwrap();
+        cluster.applied(last.unwrap().index).await;
+        assert_eq!(
+            cluster.seen[&lagging].payloads(),
+            cluster.seen[&leader].payloads()
+        );
+        let firsts: Vec<_> = cluster
+            .nodes
+            .values()
+            .filter_map(|node| node.damages().1.first())
+            .collect();
+        let first = firsts.first().expect("it was sent as it was");
+        let named = damaged
+            .iter()
+            .any(|path| first.contains(path.to_str().unwrap()));
+        assert!(named, "{first}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

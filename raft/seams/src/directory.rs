@@ -15,6 +15,7 @@ use nix::sys::statvfs::statvfs;
 use crate::disk::{Directory, Disk, DiskError, DiskOptions, FileInfo, Room};
 use crate::journal::Journal;
 use crate::rocks::Rocks;
+use crate::rocks::verify::verify;
 
 /// Holds the id of the process that has the directory.
 const LOCK_FILE: &str = "lock";
@@ -23,10 +24,10 @@ const UNFINISHED: &str = ".unfinished";
 /// Ends the name of a database that is being removed.
 const REMOVED: &str = ".removed";
 
-/// A folder of the file system, locked for this process until it is dropped.
 /// Ends a small file, behind its content's checksum. A file of before has neither.
 const SEAL: [u8; 4] = *b"\nsum";
 
+/// A folder of the file system, locked for this process until it is dropped.
 #[derive(Debug)]
 pub struct FileDirectory {
     path: PathBuf,
@@ -111,7 +112,6 @@ fn lock(folder: &Path) -> Result<Flock<File>, DiskError> {
     }
 }
 
-/// A name that stays inside its folder.
 fn sum(content: &[u8]) -> [u8; 4] {
     let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, content);
     (sum as u32).to_le_bytes()
@@ -137,6 +137,7 @@ fn unsealed(path: &Path, mut bytes: Vec<u8>) -> Result<Vec<u8>, DiskError> {
     }
 }
 
+/// A name that stays inside its folder.
 fn plain(name: &str) -> Result<&str, DiskError> {
     let fine = !name.is_empty()
         && !name.starts_with('.')
@@ -209,9 +210,9 @@ impl Directory for FileDirectory {
         let beside = self.path.join(format!("{name}{UNFINISHED}"));
         let written = File::create(&beside).and_then(|mut file| {
             file.write_all(content)?;
-            file.sync_all()?;
             file.write_all(&sum(content))?;
             file.write_all(&SEAL)?;
+            file.sync_all()?;
             fs::rename(&beside, &path)
         });
         written.map_err(|error| DiskError::io(format!("writing {}", path.display()), error))?;
@@ -257,6 +258,10 @@ impl Directory for FileDirectory {
             })
             .map_err(|error| DiskError::io(format!("reading {}", path.display()), error))?;
         Ok(Bytes::from(content))
+    }
+
+    fn verify(&self, name: &str) -> Result<(), DiskError> {
+        verify(&self.at(name)?)
     }
 
     fn append_at(

@@ -49,6 +49,10 @@ pub trait Directory: Send + Sync + 'static {
     /// Up to `len` bytes of one of those files from `offset`; fewer only at its end.
     fn read_at(&self, name: &str, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError>;
 
+    /// Reads all of a checkpoint, or of a database without a write-ahead log that is not open. An error names the file that is not what
+    /// was written.
+    fn verify(&self, name: &str) -> Result<(), DiskError>;
+
     /// Appends to a file of a database that is being put together, creating both where missing. `offset` is what has
     /// been appended so far: an offset of zero starts the file again, any other must be its length.
     fn append_at(
@@ -324,7 +328,7 @@ pub struct Statistics {
 pub enum DiskError {
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
-    /// What was read is not what was written. Never retried: the server rebuilds from the others.
+    /// What was read is not what was written. Never retried, never served: the server says how it is rebuilt from the others.
     #[error("{what}: corrupt: {detail}")]
     Corrupt { what: String, detail: String },
     #[error("{what}: no space left on the disk")]
@@ -352,10 +356,6 @@ impl DiskError {
             detail: detail.into(),
         }
     }
-}
-
-struct Holder(Option<u32>);
-
 
     /// What was read is not what was written.
     pub fn is_corrupt(&self) -> bool {
@@ -370,6 +370,10 @@ struct Holder(Option<u32>);
         inner.downcast_ref().is_some_and(Self::is_corrupt)
             || inner.downcast_ref().is_some_and(Self::makes_corrupt)
     }
+}
+
+struct Holder(Option<u32>);
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {

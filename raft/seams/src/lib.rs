@@ -10,6 +10,7 @@
 mod clock;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+mod damage;
 mod directory;
 mod disk;
 mod entropy;
@@ -23,6 +24,7 @@ mod strand;
 mod tonic;
 
 pub use clock::{Clock, SystemClock};
+pub use damage::{Damages, noting};
 pub use directory::FileDirectory;
 pub use disk::{
     Batch, Directory, Disk, DiskError, DiskOptions, FileInfo, Operation, Order, Pair, Pairs, Range,

@@ -24,6 +24,7 @@ mod framing;
 mod reclaim;
 #[cfg(test)]
 mod tests;
+pub(crate) mod verify;
 
 use crate::directory::sync_folder;
 use crate::disk::{

@@ -338,6 +338,13 @@ impl Directory for SimDirectory {
         Ok(bytes.slice(within(&bytes)))
     }
 
+    fn verify(&self, name: &str) -> Result<(), DiskError> {
+        let mut content = self.content(name)?;
+        let database = content.databases.get_mut(name);
+        let bytes = database.ok_or_else(|| invalid(name))?.packed();
+        unpack(name, &bytes).map(drop)
+    }
+
     fn append_at(
         &self,
         name: &str,

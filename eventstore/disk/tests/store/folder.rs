@@ -163,6 +163,9 @@ impl Directory for FaultyDirectory {
     fn read_at(&self, name: &str, file: &str, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         self.inner.read_at(name, file, offset, len)
     }
+    fn verify(&self, name: &str) -> Result<(), DiskError> {
+        self.inner.verify(name)
+    }
     fn append_at(
         &self,
         name: &str,
