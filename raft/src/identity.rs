@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::log_store::LogStore;
+use crate::rebuild::how_to_rebuild;
 use crate::types::NodeId;
 
 /// Holds what [`Identity`] is made of.
-const NODE_FILE: &str = "node";
+pub(crate) const NODE_FILE: &str = "node";
 /// Servers remembered: far more than a cluster has over its life.
 const KNOWN_MAX: usize = 10_000;
 
@@ -104,8 +105,8 @@ pub(crate) fn base(cluster: &str) -> &str {
 
 fn another(id: NodeId) -> String {
     format!(
-        "server {id} came back with another disk, without what it had promised: send it away with 'reckon member remove {id}', add \
-         it under a new id with 'reckon member add NAME HOST:PORT', and start it with an empty directory as that says"
+        "server {id} came back with another disk, without what it had promised: {}",
+        how_to_rebuild(id)
     )
 }
 

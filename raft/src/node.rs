@@ -19,12 +19,13 @@ use tokio::task::JoinHandle;
 
 use crate::append::Limits;
 use crate::durations::Counted;
-use crate::identity::{Acquaintances, Identity, refused};
+use crate::identity::{Acquaintances, Identity, NODE_FILE, refused};
 use crate::incoming::{Door, Handlers, Incoming, Raft};
 use crate::log_store::{Keep, LogStore};
 use crate::machine::{self, Applier, Machine};
 use crate::publisher::Publisher;
 use crate::read::{ReadError, ReadIndex};
+use crate::rebuild::how_to_rebuild;
 use crate::status::Status;
 use crate::timekeeper::Timekeeper;
 use crate::transport::{Links, Wires};
@@ -105,7 +106,6 @@ pub enum StartError {
     Config(String),
     #[error("starting: {0}")]
     Raft(String),
-}
     /// The same, for what was read on the way is not what was written.
     #[error("starting: {0}")]
     Damaged(String),
@@ -121,6 +121,7 @@ impl StartError {
             Self::Config(_) | Self::Raft(_) => false,
         }
     }
+}
 
 /// Why leadership stayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -518,13 +519,13 @@ impl Node {
         self.inner.raft.runtime_config().elect(false);
     }
 
-    /// The log's disk counters: how often it was synced, among others.
     /// What was found damaged of the log since the start, and of the snapshots that were to be sent.
     pub fn damages(&self) -> (&Damages, &Damages) {
         let snapshots = self.inner.machine.snapshots();
         (self.inner.log.damages(), snapshots.damages())
     }
 
+    /// The log's disk counters: how often it was synced, among others.
     pub fn log_statistics(&self) -> Statistics {
         self.inner.log.statistics()
     }
@@ -569,13 +570,10 @@ fn open_log(config: &NodeConfig, seams: &Seams) -> Result<(LogStore, Identity), 
     if let Some(identity) = &identity {
         identity.must_be(&config.cluster, config.id)?;
         if !directory.exists(LOG)? {
-            return Err(refused(
-                &format!(
-                    "this server has been here before, but its log is gone: send it away with 'reckon member remove {}', add it \
-                     under a new id with 'reckon member add NAME HOST:PORT', and start it with an empty directory as that says",
-                    identity.id
-                ),
-            )
+            return Err(refused(&format!(
+                "this server has been here before, but its log is gone: {}",
+                how_to_rebuild(identity.id)
+            ))
             .into());
         }
     }
@@ -584,7 +582,11 @@ fn open_log(config: &NodeConfig, seams: &Seams) -> Result<(LogStore, Identity), 
     let identity = match identity {
         Some(identity) => identity,
         None if log.is_used() => {
-            return Err(refused("there is a log here, but nothing that says whose").into());
+            return Err(refused(&format!(
+                "there is a log here, and the file '{NODE_FILE}', which says whose it is, is gone: {}",
+                how_to_rebuild("NAME")
+            ))
+            .into());
         }
         None => Identity::settle(directory, &*seams.entropy, &config.cluster, config.id)?,
     };

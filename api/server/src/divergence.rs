@@ -8,6 +8,7 @@
 use crate::core::Core;
 use bytes::Bytes;
 use eventstore::{Digest, decode, encode};
+use raft::how_to_rebuild;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -178,8 +179,8 @@ fn judge(name: &str, own: Stands, answers: &[(String, Option<Stands>)], voters: 
     } else if differing.values().any(|who| who.len() * 2 > voters) {
         Verdict::Wrong(format!(
             "{name} has diverged from a majority of the servers: its history's digest is {own}, and {said}. It serves no reads and no \
-             writes. Remove it with 'reckon member remove {name}', and let it join again with an empty directory ('reckon member add \
-             {name} HOST:PORT')"
+             writes. To rebuild it, {}",
+            how_to_rebuild(name)
         ))
     } else {
         Verdict::Unclear(format!(

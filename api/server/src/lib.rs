@@ -2,7 +2,7 @@
 //!
 //! `core` puts raft and the event store together: propose, read, watch, without sockets. `http` is the front door: it authenticates,
 //! authorizes, admits and proposes. `leader` runs the reconcilers while this server leads. `agents` holds the agents' sessions.
-//! `log` is the plain key-value interface. `timetravel` reads the past. `divergence` compares the servers' digests, `room` looks after the disks. `members` lets servers come and go. `offline` is for a server that does not run. `server` opens the listener and starts all of it.
+//! `log` is the plain key-value interface. `timetravel` reads the past. `divergence` compares the servers' digests, `room` looks after the disks, `damage` says what is to be done about one that lost something. `members` lets servers come and go. `offline` is for a server that does not run. `server` opens the listener and starts all of it.
 
 pub mod agents;
 pub mod archive;
@@ -11,6 +11,7 @@ mod calls;
 mod coalesce;
 pub mod config;
 pub mod core;
+mod damage;
 mod divergence;
 mod found;
 pub mod http;

@@ -6,6 +6,7 @@ use crate::authority::{self, Authority, SERVERS_GROUP};
 use crate::calls::{Calls, Connection};
 use crate::coalesce::coalesced;
 use crate::core::{Core, CoreConfig, StartError, Tamper};
+use crate::damage::way_out;
 use crate::http::{Api, Caller, Settings};
 use crate::leader::{LeaderError, WaitingFor};
 use crate::log::Log;
@@ -22,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use raft::WhoseDisk;
 use seams::{
-    FileDirectory, PeerIdentity, PeerService, Seams, Strand, SystemClock, SystemEntropy,
+    DiskError, FileDirectory, PeerIdentity, PeerService, Seams, Strand, SystemClock, SystemEntropy,
     ThreadRuntime, TonicNetwork,
 };
 use std::convert::Infallible;
@@ -57,7 +58,7 @@ pub enum RunError {
         error: std::io::Error,
     },
     #[error("the data directory can't be used: {0}")]
-    Directory(#[from] seams::DiskError),
+    Directory(#[from] DiskError),
     #[error("the data directory can't be used: {0}")]
     Whose(#[from] std::io::Error),
     #[error("{0}")]
@@ -72,6 +73,39 @@ pub enum RunError {
     Thread(#[from] seams::WorkerError),
     #[error("this server can't go on: {0}")]
     Fault(String),
+    #[error("{error}. {}", way_out(name))]
+    Damaged { name: String, error: Box<RunError> },
+}
+
+impl RunError {
+    /// It came of a disk that has not kept what was written to it.
+    fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Directory(error) => error.is_corrupt(),
+            Self::Whose(error) => DiskError::makes_corrupt(error),
+            Self::Start(StartError::Store(error)) => error.is_corrupt(),
+            Self::Start(StartError::Raft(error)) => error.is_corrupt(),
+            Self::Begin(error) => error.is_corrupt(),
+            Self::Start(StartError::Damaged { .. }) | Self::Damaged { .. } => true,
+            Self::Listen { .. }
+            | Self::Place(_)
+            | Self::Tls(_)
+            | Self::Thread(_)
+            | Self::Fault(_) => false,
+        }
+    }
+
+    /// With what to do, where it is known.
+    fn told(self, name: &str, damaged: bool) -> Self {
+        if damaged {
+            Self::Damaged {
+                name: name.to_owned(),
+                error: Box::new(self),
+            }
+        } else {
+            self
+        }
+    }
 }
 
 /// Runs until `stop` resolves, then hands over leadership and flushes.
@@ -95,7 +129,12 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
         entropy: Arc::new(SystemEntropy),
         strand: strand.clone(),
     };
-    let parts = Parts::start(&config, seams, identity.ca_text(), None).await?;
+    let parts = Parts::start(&config, seams, identity.ca_text(), None)
+        .await
+        .map_err(|error| {
+            let damaged = error.is_corrupt();
+            error.told(&config.name, damaged)
+        })?;
     let peers = network.service();
     let listen = Listen {
         api: parts.api.clone(),
@@ -108,7 +147,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
     let accepting = tokio::spawn(accept(listener, acceptor, listen));
     let result = tokio::select! {
         () = stop => Ok(()),
-        fault = parts.core.failed() => Err(RunError::Fault(fault)),
+        fault = parts.core.failed() => {
+            let damaged = parts.core.says_damaged().is_some();
+            Err(RunError::Fault(fault).told(&config.name, damaged))
+        }
         result = parts.leading => Err(RunError::Fault(format!("the leader's loop ended: {result:?}"))),
     };
     match timeout(STOP_TIMEOUT, parts.core.stop()).await {

@@ -8,10 +8,11 @@ use crate::layout::{self, Birth};
 use crate::record::{Damage, Versioned, unseal_birth, unseal_event, unseal_version};
 use bytes::Bytes;
 use eventstore::{Digest, Envelope, Event, Folded, Key, Object, Retention, decode};
-use seams::{Disk, Order, Range, Reader};
+use seams::{Damages, Directory, Disk, DiskError, DiskOptions, Order, Range, Reader, noting};
 use std::fmt::Display;
 use std::sync::Arc;
 
+const MISSING: &str = "it is missing";
 /// Versions fetched at once.
 const FETCH_KEYS: usize = 512;
 
@@ -36,10 +37,55 @@ impl Recorded {
 pub(crate) struct History {
     pub disk: Arc<dyn Disk>,
     pub name: Arc<str>,
+    /// What was found damaged since it was opened.
+    pub damages: Arc<Damages>,
 }
 
 impl History {
+    pub fn open(
+        directory: &dyn Directory,
+        name: &str,
+        options: &DiskOptions,
+    ) -> Result<Self, DiskError> {
+        let damages = Arc::default();
+        Ok(Self {
+            disk: noting(directory.open(name, options)?, Arc::clone(&damages)),
+            name: name.into(),
+            damages,
+        })
+    }
+
     pub fn corrupt(&self, what: impl Display, damage: impl Display) -> StoreError {
+        let error = self.named(what, damage);
+        self.damages.note(&error);
+        error
+    }
+
+    /// What should be there is not. Not noted yet: whoever reads knows whether retention has taken it meanwhile.
+    pub fn missing(&self, what: impl Display) -> StoreError {
+        self.named(what, MISSING)
+    }
+
+    /// It was not retention.
+    pub fn note_missing<T>(&self, result: &Result<T, StoreError>) {
+        if let Err(error @ StoreError::Corrupt { detail, .. }) = result
+            && detail == MISSING
+        {
+            self.damages.note(error);
+        }
+    }
+
+    /// What the disk could not give back whole: its error names the file, and what should have stood there is known here.
+    fn unread(&self, what: impl Display, error: DiskError) -> StoreError {
+        if !error.is_corrupt() {
+            return error.into();
+        }
+        let error = self.named(what, error);
+        self.damages.explain(&error);
+        error
+    }
+
+    fn named(&self, what: impl Display, damage: impl Display) -> StoreError {
         StoreError::Corrupt {
             database: self.name.to_string(),
             what: what.to_string(),
@@ -65,7 +111,10 @@ impl History {
     ) -> Result<Vec<(u64, Versioned)>, StoreError> {
         let pairs = self
             .disk
-            .scan(&layout::versions_to(key, from), Order::Descending, limit)?;
+            .scan(&layout::versions_to(key, from), Order::Descending, limit)
+            .map_err(|error| {
+                self.unread(format_args!("object {key} as of revision {from}"), error)
+            })?;
         pairs
             .iter()
             .map(|(disk_key, value)| self.read_version(key, disk_key, value))
@@ -82,9 +131,10 @@ impl History {
                 .collect();
             let values = self
                 .disk
-                .multi_get(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+                .multi_get(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>())
+                .map_err(|error| self.unread_among(some, &keys, error))?;
             for (((key, revision), disk_key), value) in some.iter().zip(&keys).zip(values) {
-                let missing = || self.corrupt(OfVersion(key, *revision), "it is missing");
+                let missing = || self.missing(OfVersion(key, *revision));
                 let (_, version) = self.read_version(key, disk_key, &value.ok_or_else(missing)?)?;
                 match version {
                     Versioned::Object(object) => objects.push(object),
@@ -96,6 +146,22 @@ impl History {
             }
         }
         Ok(objects)
+    }
+
+    /// Which of several versions it was.
+    fn unread_among(
+        &self,
+        wanted: &[(Key, u64)],
+        keys: &[Vec<u8>],
+        error: DiskError,
+    ) -> StoreError {
+        let unread = wanted.iter().zip(keys);
+        for ((key, revision), disk_key) in unread {
+            if let Err(error) = self.disk.get(disk_key) {
+                return self.unread(OfVersion(key, *revision), error);
+            }
+        }
+        error.into()
     }
 
     pub fn read_version(
@@ -131,7 +197,8 @@ impl History {
         }
         let pairs = self
             .disk
-            .scan(&layout::events(from, to), Order::Ascending, limit)?;
+            .scan(&layout::events(from, to), Order::Ascending, limit)
+            .map_err(|error| self.unread(Events(from, to, limit), error))?;
         pairs
             .iter()
             .map(|(disk_key, value)| self.read_event(disk_key, value))
@@ -197,7 +264,10 @@ impl History {
             .disk
             .iterate(&layout::births(resource, after, to), Order::Ascending)?
         {
-            let (disk_key, value) = pair?;
+            let (disk_key, value) = pair.map_err(|error| {
+                let what = format_args!("births of {resource} from revision {after} to {to}");
+                self.unread(what, error)
+            })?;
             births.push(unseal_birth(&disk_key, &value).map_err(|damage| {
                 let revision = layout::last_number(&disk_key).unwrap_or_default();
                 self.corrupt(
@@ -218,6 +288,20 @@ impl History {
         Ok(reader
             .iterate(range, Order::Ascending)?
             .map(|pair| pair.map_err(StoreError::from)))
+    }
+}
+
+/// Names events to people: those named by a revision of a range, or the first of them.
+struct Events(u64, u64, usize);
+
+impl Display for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(from, to, limit) = *self;
+        if limit == 1 || from == to {
+            write!(f, "the event at revision {from}")
+        } else {
+            write!(f, "events of revisions {from} to {to}")
+        }
     }
 }
 

@@ -30,10 +30,7 @@ pub(crate) fn open(
     name: &str,
     config: &StoreConfig,
 ) -> Result<Opened, StoreError> {
-    let history = History {
-        disk: directory.open(name, &config.disk)?,
-        name: name.into(),
-    };
+    let history = History::open(directory, name, &config.disk)?;
     let meta = match history.disk.get(layout::META)? {
         Some(value) => unseal_coded(layout::META, &value)
             .map_err(|damage| history.corrupt("where it stands", damage))?,
@@ -246,6 +243,7 @@ mod tests {
             let history = History {
                 disk,
                 name: "state".into(),
+                damages: Arc::default(),
             };
             let read = read_outcomes(&history, from);
             match (read, expected) {

@@ -115,9 +115,10 @@ impl Store {
             }
             match blocking(|| published.event_holding(revision))? {
                 Some(recorded) => Ok(recorded.revision()),
-                None => Err(published
-                    .history
-                    .corrupt(format_args!("event {revision}"), "it is missing")),
+                None => {
+                    let what = format_args!("event {revision}");
+                    Err(published.history.missing(what))
+                }
             }
         })
     }
@@ -172,6 +173,7 @@ impl Store {
             let history = blocking(|| published.history_of(key, newest, limit));
             // A horizon that moved meanwhile may have taken what was being read.
             if self.published().view.retention.horizon_of(&key.resource) == horizon {
+                published.history.note_missing(&history);
                 return Ok(history?);
             }
         }
@@ -208,6 +210,7 @@ impl Store {
         let result = read(&published);
         // Records go only after their horizon was published: one that is not yet behind it has been there all the while.
         self.published().kept(resource, revision)?;
+        published.history.note_missing(&result);
         Ok(result?)
     }
 
@@ -283,10 +286,8 @@ impl Published {
                 .version_at(&key, revision)?
                 .and_then(|(_, version)| object_of(version));
             let missing = || {
-                self.history.corrupt(
-                    format_args!("object {key} as of revision {revision}"),
-                    "it is missing",
-                )
+                let what = format_args!("object {key} as of revision {revision}");
+                self.history.missing(what)
             };
             objects.push(version.ok_or_else(missing)?);
         }

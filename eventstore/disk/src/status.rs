@@ -2,7 +2,8 @@
 
 use crate::{Store, StoreError};
 use eventstore::{Applied, Digest, Outcome, Position, Text, Time};
-use seams::Statistics;
+use seams::{Damages, Statistics};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use uuid::Uuid;
@@ -92,6 +93,11 @@ impl Store {
             rejected: counters.rejected.load(Relaxed),
             history_reads: counters.history_reads.load(Relaxed),
         }
+    }
+
+    /// What was found damaged of the database since it was opened.
+    pub fn damages(&self) -> Arc<Damages> {
+        self.published().history.damages.clone()
     }
 
     /// What the database has counted since it was opened.

@@ -44,8 +44,7 @@ fn wrong(revision: u64, what: impl ToString) -> VerifyError {
 /// Damage found on the way belongs to the revision at hand; a disk that fails does not.
 fn at(revision: u64) -> impl Fn(StoreError) -> VerifyError {
     move |error| match error {
-        StoreError::Corrupt { .. } => wrong(revision, error),
-        StoreError::Disk(seams::DiskError::Corrupt { .. }) => wrong(revision, error),
+        error if error.is_corrupt() => wrong(revision, error),
         other => VerifyError::Store(other),
     }
 }

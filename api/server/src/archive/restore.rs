@@ -389,6 +389,18 @@ pub enum BeginError {
     Store(#[from] eventstore_disk::StoreError),
 }
 
+impl BeginError {
+    /// What is on the disk is not what was written there.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_corrupt(),
+            Self::Log(error) => seams::DiskError::makes_corrupt(error),
+            Self::Store(error) => error.is_corrupt(),
+            Self::NotAlone | Self::BrokeOff => false,
+        }
+    }
+}
+
 /// Makes a server of a restored directory when it is started for the first time: the only member, under the name and address that it is
 /// started with. Does nothing on any other directory.
 pub(crate) fn begin(

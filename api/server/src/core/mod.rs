@@ -90,7 +90,12 @@ impl Core {
         let machine = machine::StoreMachine::new(store.clone(), directory, database, config.tamper);
         let snapshots_installed = machine.installed();
         let machine = Box::new(machine);
-        let node = Node::start(config.raft, seams.clone(), machine).await?;
+        let node = Node::start(config.raft, seams.clone(), machine).await;
+        // What is applied again on the way reads the state too.
+        let node = node.map_err(|error| match store.damages().first() {
+            Some(damage) => StartError::Damaged { damage, error },
+            None => error.into(),
+        })?;
         let fence = Fence::read(&*seams.directory).map_err(eventstore_disk::StoreError::from)?;
         let rooms = Rooms::new(&config.name, config.disk_reserve, seams.directory.clone());
         let queue = Queue::start(node.clone(), config.queue, fence.clone(), rooms.clone());
@@ -251,4 +256,9 @@ pub enum StartError {
     Store(#[from] eventstore_disk::StoreError),
     #[error(transparent)]
     Raft(#[from] raft::StartError),
+    #[error("{error}; {damage}")]
+    Damaged {
+        damage: String,
+        error: raft::StartError,
+    },
 }

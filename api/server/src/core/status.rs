@@ -69,7 +69,8 @@ impl Core {
         let unpruned = unpruned.map(|(since_s, error)| {
             format!("history before the horizon is not removed since {since_s} s, and its room not given back; it is tried again: {error}")
         });
-        let warnings = room.into_iter().chain(self.diverges()).chain(off);
+        let worst = self.says_damaged().into_iter().chain(room);
+        let warnings = worst.chain(self.diverges()).chain(off);
         warnings.chain(unpruned).collect()
     }
 

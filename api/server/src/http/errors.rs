@@ -76,6 +76,10 @@ pub(crate) fn past(error: ReadError) -> StatusError {
         ReadError::Store(error @ StoreError::TooMany { .. }) => {
             StatusError::too_many_requests(error.to_string(), NO_LEADER_RETRY_S)
         }
+        // This disk's alone, so that another server is worth asking.
+        ReadError::Store(error) if error.is_corrupt() => StatusError::internal(&format!(
+            "{error}; 'reckon status' says what is to be done, and another server may have it whole"
+        )),
         ReadError::Store(error) => StatusError::internal(&error.to_string()),
     }
 }

@@ -241,6 +241,13 @@ fn comparison(page: &mut Page, core: &Core) -> fmt::Result {
 }
 
 fn disk(page: &mut Page, core: &Core) -> fmt::Result {
+    let damages = core.damages().map(|found| (found.of, found.times));
+    page.counters(
+        "reckon_damaged_reads",
+        "Times since this server's start that what was read from its disk was not what had been written there",
+        "of",
+        &damages,
+    )?;
     let (log, store) = (core.node().log_statistics(), core.store().disk_statistics());
     page.counters(
         "reckon_database_written_bytes",

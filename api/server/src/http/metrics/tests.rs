@@ -181,6 +181,9 @@ async fn writes_move_what_they_should() {
         ("reckon_proposals_total{outcome=\"unknown\"}", 0.0),
         ("reckon_digest_checks_total{result=\"differing\"}", 0.0),
         ("reckon_fenced", 0.0),
+        ("reckon_damaged_reads_total{of=\"log\"}", 0.0),
+        ("reckon_damaged_reads_total{of=\"state\"}", 0.0),
+        ("reckon_damaged_reads_total{of=\"snapshot\"}", 0.0),
         ("reckon_disk_reserve_bytes", 0.0),
     ] {
         assert_eq!(after.value(sample), value, "{sample}");
