@@ -236,6 +236,29 @@ fn what_is_wrong_is_named() {
     );
 }
 
+/// A bit anywhere in a base: in what it is, the head, the objects, the sum.
+fn every_flip_is_seen(files: &Files) {
+    for (page, good) in files.base.iter().enumerate() {
+        for bit in 0..8 * good.len() {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let error = Base::read(&bad).unwrap_err().to_string();
+            let expected = if bit / 8 < "reckon base 1\n".len() {
+                "it is no reckon base 1"
+            } else {
+                "its checksum is wrong"
+            };
+            assert!(error.contains(expected), "page {page}, bit {bit}: {error}");
+        }
+        for len in 0..good.len() {
+            assert!(
+                Base::read(&good[..len]).is_err(),
+                "page {page} cut at {len}"
+            );
+        }
+    }
+}
+
 #[test]
 fn what_was_pruned_before_it_was_archived() {
     let (_folder, directory, mut kept, _) = some();
@@ -285,6 +308,7 @@ fn what_was_pruned_before_it_was_archived() {
     // One that begins now begins at the horizon.
     let now = Files::of(&kept.store, 2_000);
     assert!(!now.base.is_empty());
+    every_flip_is_seen(&now);
     let again = now.load(&directory, "now").unwrap();
     assert_eq!(again.view().digest, kept.store.view().digest);
     assert_eq!(again.horizon(), 21);
