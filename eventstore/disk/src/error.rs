@@ -52,6 +52,11 @@ pub enum ReadError {
     /// History before the horizon was removed: what is asked for would start with a change that is gone.
     #[error("revision {asked} is before the horizon {horizon}: its history was removed")]
     Compacted { asked: u64, horizon: u64 },
+    /// A cluster that this one was made of may have given it out, for what its backup missed: what was so then is not known here.
+    #[error(
+        "revision {asked} is of what the cluster before may have had beyond its backup, which ends at revision {ends}: it is lost"
+    )]
+    Lost { asked: u64, ends: u64 },
     #[error("revision {asked} is in the future: this server is at {current}")]
     FutureRevision { asked: u64, current: u64 },
     #[error(transparent)]

@@ -9,7 +9,7 @@ use crate::layout::Name;
 use crate::record::Versioned;
 use crate::store::Published;
 use crate::{ReadError, Store, StoreError};
-use eventstore::{Event, Key, Object, Text, Time};
+use eventstore::{Event, Happened, Key, Object, Text, Time};
 use seams::blocking;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
@@ -121,6 +121,27 @@ impl Store {
                 }
             }
         })
+    }
+
+    /// Whether what was so at a revision can be known: it is none of those that a restore passed over.
+    pub fn not_lost(&self, revision: u64) -> Result<(), ReadError> {
+        let published = self.published();
+        if revision == 0 || revision >= published.view.revision {
+            return Ok(());
+        }
+        // What retention has removed is refused as such.
+        let Some(recorded) = blocking(|| published.event_holding(revision))? else {
+            return Ok(());
+        };
+        let envelope = &recorded.envelope;
+        let passed_over = (envelope.first..envelope.last).contains(&revision);
+        if passed_over && matches!(envelope.happened, Happened::Restored { .. }) {
+            return Err(ReadError::Lost {
+                asked: revision,
+                ends: envelope.first - 1,
+            });
+        }
+        Ok(())
     }
 
     /// Events named by a revision in this range, in order.

@@ -415,6 +415,8 @@ impl Store {
     /// Watches a resource from a revision on.
     pub fn watch(&self, request: WatchRequest) -> Result<Watch, ReadError> {
         self.reaches(Some(&request.resource), request.from)?;
+        // Who stands there may have seen what nobody will undo for it.
+        self.not_lost(request.from)?;
         let open = Open::new(self, Some(request.resource.clone()))?;
         let cursor = request.from;
         let whole = cursor == self.published().view.revision;

@@ -70,6 +70,9 @@ pub(crate) fn past(error: ReadError) -> StatusError {
         ReadError::Compacted { asked, horizon } => StatusError::expired(format!(
             "The resourceVersion for the provided request is too old: revision {asked} is before the horizon {horizon}"
         )),
+        error @ ReadError::Lost { .. } => StatusError::expired(format!(
+            "The resourceVersion for the provided request is too old: {error}"
+        )),
         ReadError::FutureRevision { asked, current } => {
             StatusError::too_large_resource_version(asked, current)
         }

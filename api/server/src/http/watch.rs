@@ -96,7 +96,9 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> Result<Reply, StatusE
             StreamBody::new(stream::unfold(feed, Feed::next)).boxed_unsync()
         }
         // Kubernetes says this inside the stream, and clients wait for it there.
-        Err(error @ ReadError::Compacted { .. }) => full(error_frame(&expired(&error, from))),
+        Err(error @ (ReadError::Compacted { .. } | ReadError::Lost { .. })) => {
+            full(error_frame(&expired(&error, from)))
+        }
         Err(error) => return Err(errors::past(error)),
     };
     Ok(Reply::stream("application/json", body))
@@ -165,12 +167,12 @@ fn check_match(asks_for_initial: bool, matching: &str) -> Result<(), StatusError
 }
 
 fn expired(error: &ReadError, from: u64) -> StatusError {
-    let horizon = if let ReadError::Compacted { horizon, .. } = error {
-        *horizon
-    } else {
-        0
+    // What a watch needs to begin.
+    let needs = match error {
+        ReadError::Compacted { horizon, .. } => horizon.to_string(),
+        other => other.to_string(),
     };
-    StatusError::expired(format!("too old resource version: {from} ({horizon})"))
+    StatusError::expired(format!("too old resource version: {from} ({needs})"))
 }
 
 /// What one watcher is sent, made as its connection asks for it: without a task or a queue of its own, a thousand of them cost little.

@@ -38,7 +38,11 @@ impl Moment {
     /// A revision that this server has applied. Inside an event: that event whole.
     pub fn at(core: &Core, revision: u64) -> Result<Self, StatusError> {
         let store = core.store().clone();
-        let revision = store.event_end(revision).map_err(past_error)?;
+        let end = store.event_end(revision).map_err(past_error)?;
+        if end != revision {
+            store.not_lost(revision).map_err(past_error)?;
+        }
+        let revision = end;
         let view = core.view();
         Ok(if view.revision == revision {
             Self::Now(view)

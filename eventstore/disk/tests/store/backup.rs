@@ -4,7 +4,7 @@ use crate::folder::{Kept, directory};
 use crate::language::*;
 use eventstore::{Act, Horizons, Key, Proposal, Text};
 use eventstore_disk::backup::{Base, FileError, LoadError, Loader, Segment};
-use eventstore_disk::{Store, StoreConfig};
+use eventstore_disk::{ReadError, Store, StoreConfig, WatchRequest};
 use seams::Directory;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -147,6 +147,28 @@ fn it_goes_on_as_another_cluster() {
         // Any revision that was passed over is that event.
         let passed = store.event_at(before.revision + 500).unwrap().unwrap();
         assert_eq!(passed.revision(), revision);
+        // Who stands at one of them saw what is lost; before and behind them all is known.
+        let ends = before.revision;
+        for (from, lost) in [
+            (ends, false),
+            (ends + 1, true),
+            (revision - 1, true),
+            (revision, false),
+        ] {
+            let request = WatchRequest {
+                resource: "configmaps".into(),
+                namespace: None,
+                name: None,
+                from,
+            };
+            match store.watch(request).map(|_| ()) {
+                Ok(()) => assert!(!lost, "{from}"),
+                Err(ReadError::Lost { asked, ends: end }) => {
+                    assert_eq!((asked, end, lost), (from, ends, true));
+                }
+                Err(error) => panic!("{from}: {error}"),
+            }
+        }
         store.verify(0..=u64::MAX, |_| {}).unwrap();
     };
     check(&kept.store);
