@@ -28,7 +28,8 @@ are, and what a controller made is left to it. It is a change like any other: 'r
 revision before it undoes it.
 
 With --from a directory is made for the first server of a new cluster, which has all of the old one's history and goes on from the moment
-asked for: what was desired then; no pods of controllers, no nodes, leases or status. Start it alone, and let others join it ('reckon member
+asked for: what was desired then; no pods of controllers, no nodes, leases or status. Its revisions go on above all that the old one may have
+given out (--revision-gap): clients that stand between list anew. Start it alone, and let others join it ('reckon member
 add'); on one machine: reckon up --data-dir ./new --servers 1, and later with --servers 3.")]
 pub struct Args {
     /// KIND/NAME of one object [default: all of the namespace, else of the cluster]
@@ -105,8 +106,9 @@ async fn from_backup(args: &Args, from: &str, data_dir: &Path) -> Result<ExitCod
     let made = made?;
     output::print(args.connection.output, &made, || {
         format!(
-            "Restored {} objects as of revision {} ({}) of cluster {}, whose backup ends at revision {}.\nThe new cluster is {}; it begins at \
-             revision {}, and its history goes back into the old one's.\n\nStart its first server alone, with the name and address it is to have:\n  \
+            "Restored {} objects as of revision {} ({}) of cluster {}, whose backup ends at revision {}.\n{} revisions behind that are passed \
+             over, for the old cluster may have given them out.\nThe new cluster is {}; it begins at revision {}, and its history goes back into \
+             the old one's.\n\nStart its first server alone, with the name and address it is to have:\n  \
              reckon server --data-dir {} --name NAME --initial-cluster NAME=HOST:PORT --ca … --cert … --key …\nor, if that directory is \
              DIR/server-1, on this machine: reckon up --data-dir DIR --servers 1\n",
             made.objects,
@@ -114,6 +116,7 @@ async fn from_backup(args: &Args, from: &str, data_dir: &Path) -> Result<ExitCod
             made.at_time,
             made.before,
             made.before_revision,
+            made.gap,
             made.cluster,
             made.revision,
             data_dir.display()

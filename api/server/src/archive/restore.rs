@@ -53,6 +53,8 @@ pub struct Restored {
     /// Whose desired state was restored.
     pub at: u64,
     pub at_time: String,
+    /// Revisions that were passed over, for the old cluster may have given out more than its backup has.
+    pub gap: u64,
     /// Where the new cluster begins.
     pub revision: u64,
     pub digest: String,
@@ -121,16 +123,20 @@ async fn of_chain(
         outside,
         user: &asked.user,
         at,
+        id: drawn(outside.entropy),
+        before: 0,
     };
-    let cluster = uuid::Builder::from_random_bytes(drawn(outside.entropy)).into_uuid();
+    let cluster = drawn(outside.entropy).uuid;
     if before.level < 2 {
         // Said in words that the level before has.
         let intent = Intent::Reconcile {
             what: "raise the log's level to 2".into(),
         };
         writing.take(intent, Act::RaiseLevel { level: 2 })?;
+        // It is no part of what is restored.
+        writing.before = 0;
     }
-    writing.take(
+    let passed_over = writing.take(
         Intent::Restore { at },
         Act::Restored {
             cluster,
@@ -149,6 +155,7 @@ async fn of_chain(
         before_digest: before.digest.to_string(),
         cluster,
         at,
+        gap: passed_over.last + 1 - passed_over.first,
         at_time: time.map_or_else(String::new, |event| event.envelope.time.milli()),
         revision: now.revision,
         digest: now.digest.to_string(),
@@ -309,27 +316,49 @@ fn make(writing: &mut Writing, then: &Then) -> Result<(), ArchiveError> {
     )))
 }
 
+/// A new id, and its first attempt.
+fn drawn(entropy: &dyn Entropy) -> ProposalId {
+    ProposalId {
+        uuid: uuid::Builder::from_random_bytes(random(entropy)).into_uuid(),
+        attempt: 0,
+    }
+}
+
+fn random(entropy: &dyn Entropy) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    entropy.fill(&mut bytes);
+    bytes
+}
+
+/// The revisions of an event.
+struct Taken {
+    first: u64,
+    last: u64,
+}
+
 /// Takes proposals where there is no log: the store is nobody's yet, and is written behind what the old cluster's log had.
 struct Writing<'a> {
     store: &'a Store,
     outside: &'a Outside<'a>,
     user: &'a str,
     at: u64,
+    /// Of all its events; each is an attempt of its own, and names the one before as its cause.
+    id: ProposalId,
+    /// The event before; 0: there is none.
+    before: u64,
 }
 
 impl Writing<'_> {
     fn objects(&mut self, changes: Vec<Change>) -> Result<(), ArchiveError> {
-        self.take(Intent::Restore { at: self.at }, Act::Objects(changes))
+        let intent = Intent::Restore { at: self.at };
+        self.take(intent, Act::Objects(changes)).map(drop)
     }
 
-    fn take(&mut self, intent: Intent, act: Act) -> Result<(), ArchiveError> {
+    fn take(&mut self, intent: Intent, act: Act) -> Result<Taken, ArchiveError> {
         let view = self.store.view();
-        let salt = drawn(self.outside.entropy);
+        let salt = Salt(random(self.outside.entropy));
         let proposal = Proposal {
-            id: ProposalId {
-                uuid: uuid::Builder::from_random_bytes(salt).into_uuid(),
-                attempt: 0,
-            },
+            id: self.id,
             actor: Actor::User {
                 user: self.user.into(),
                 groups: Vec::new(),
@@ -337,10 +366,13 @@ impl Writing<'_> {
                 client: concat!("reckon/", env!("CARGO_PKG_VERSION")).into(),
                 address: "".into(),
             },
-            cause: Cause::default(),
+            cause: Cause {
+                revision: self.before,
+                round: 0,
+            },
             intent,
             first_sent: view.position.index,
-            salt: Salt(salt),
+            salt,
             expectations: Vec::new(),
             act,
         };
@@ -358,16 +390,17 @@ impl Writing<'_> {
             .apply(vec![(position, Some(entry))], &[])
             .map_err(|error| refused(error.to_string()))?;
         match applied.first().and_then(|applied| applied.outcomes.first()) {
-            Some((_, eventstore::Outcome::Accepted { .. })) => Ok(()),
+            Some((_, eventstore::Outcome::Accepted { first, last })) => {
+                self.id.attempt += 1;
+                self.before = *last;
+                Ok(Taken {
+                    first: *first,
+                    last: *last,
+                })
+            }
             other => Err(refused(format!("the restore was not taken: {other:?}"))),
         }
     }
-}
-
-fn drawn(entropy: &dyn Entropy) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    entropy.fill(&mut bytes);
-    bytes
 }
 
 /// Why a server can't begin on what is there.
