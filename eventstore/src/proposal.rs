@@ -63,7 +63,8 @@ pub enum Actor {
     Server { name: Text },
 }
 
-/// Why: what woke the actor. A user's act has no cause (revision 0).
+/// Why: what woke the actor. A user's act has no cause (revision 0), but for a restore's second event and those behind it, which name the one
+/// before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// The revision that woke the actor; 0 for none.

@@ -27,6 +27,9 @@ What was changed since is put back, what was deleted is made again, what is new 
 are, and what a controller made is left to it. It is a change like any other: 'reckon history' shows it with who did it, and restoring the
 revision before it undoes it.
 
+It is one atomic event where it fits (4 MiB, 900 changes). The rest follows in further events under the same id, each of which names the one
+before; so does what belongs to an object that has to come back first, for only then is its owner's new uid known.
+
 With --from a directory is made for the first server of a new cluster, which has all of the old one's history and goes on from the moment
 asked for: what was desired then; no pods of controllers, no nodes, leases or status. Its revisions go on above all that the old one may have
 given out (--revision-gap): clients that stand between list anew. Start it alone, and let others join it ('reckon member
@@ -138,7 +141,9 @@ fn text(answer: &Value) -> String {
             (_, true) => "would be put back",
         };
         text.push_str(&format!("{} {verb}", key(&item["key"])));
-        if item["change"] == "updated" {
+        if answer["dryRun"] == true {
+            text.push_str(&whole(item));
+        } else if item["change"] == "updated" {
             text.push_str(&format!(": {}", changes(item)));
         }
         text.push('\n');
@@ -168,6 +173,33 @@ fn text(answer: &Value) -> String {
     text
 }
 
+/// Every field that would change: one behind the colon, more of them below it.
+fn whole(item: &Value) -> String {
+    if item["diffLeftOut"] == true {
+        return " (too much to show: restore it alone with --dry-run to see it)".to_owned();
+    }
+    let lines = item["diff"].as_array().map_or(&[][..], Vec::as_slice);
+    let lines: Vec<String> = lines
+        .iter()
+        .map(|line| {
+            let path = line["path"].as_str().unwrap_or_default();
+            let value = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
+            match (&line["from"], &line["to"], item["change"] == "updated") {
+                (Value::Null, to, false) => format!("+ {path}: {}", value(to)),
+                (from, Value::Null, false) => format!("- {path}: {}", value(from)),
+                (Value::Null, to, true) => format!("{path}: (none) → {}", value(to)),
+                (from, Value::Null, true) => format!("{path}: {} → (none)", value(from)),
+                (from, to, _) => format!("{path}: {} → {}", value(from), value(to)),
+            }
+        })
+        .collect();
+    match (&lines[..], item["change"] == "updated") {
+        ([], _) => String::new(),
+        ([one], true) => format!(": {one}"),
+        (many, _) => format!(":\n  {}", many.join("\n  ")),
+    }
+}
+
 fn key(key: &Value) -> String {
     let parts =
         ["resource", "namespace", "name"].map(|part| key[part].as_str().unwrap_or_default());
@@ -176,4 +208,37 @@ fn key(key: &Value) -> String {
         .filter(|part| !part.is_empty())
         .collect::<Vec<_>>()
         .join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_in_words() {
+        let key = |name: &str| json!({"resource": "configmaps", "namespace": "shop", "name": name});
+        let long = "x".repeat(100);
+        let many: Vec<Value> = (0..5)
+            .map(|n| json!({"path": format!("data.f{n}"), "from": n, "to": null}))
+            .collect();
+        let answer = json!({"at": 120, "dryRun": true, "revisions": [], "left": [{"key": "configmaps/shop/e", "why": "its owner is not there"}], "items": [
+            {"key": key("a"), "change": "updated", "diff": [{"path": "data.colour", "from": "blue", "to": "red"}]},
+            {"key": key("b"), "change": "updated", "diff": many},
+            {"key": key("c"), "change": "created", "diff": [
+                {"path": "kind", "from": null, "to": "ConfigMap"}, {"path": "data", "from": null, "to": {"text": long}},
+            ]},
+            {"key": key("d"), "change": "deleted", "diff": [{"path": "data", "from": {"a": "1"}, "to": null}]},
+            {"key": key("f"), "change": "created", "diff": [], "diffLeftOut": true},
+        ]});
+        let expected = format!(
+            "configmaps/shop/a would be put back: data.colour: blue → red\n\
+             configmaps/shop/b would be put back:\n  data.f0: 0 → (none)\n  data.f1: 1 → (none)\n  data.f2: 2 → (none)\n  \
+             data.f3: 3 → (none)\n  data.f4: 4 → (none)\n\
+             configmaps/shop/c would be made again:\n  + kind: ConfigMap\n  + data: {{\"text\":\"{long}\"}}\n\
+             configmaps/shop/d would be deleted:\n  - data: {{\"a\":\"1\"}}\n\
+             configmaps/shop/f would be made again (too much to show: restore it alone with --dry-run to see it)\n\
+             configmaps/shop/e is left: its owner is not there\n"
+        );
+        assert_eq!(text(&answer), expected);
+    }
 }

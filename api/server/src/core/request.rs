@@ -1,6 +1,7 @@
 //! What a caller asks of `Core`, and how it is told no.
 
-use eventstore::{Act, Actor, Cause, Change, Expectation, Intent, Rejection};
+use super::Core;
+use eventstore::{Act, Actor, Cause, Change, Event, Expectation, Intent, Rejection};
 use uuid::Uuid;
 
 /// One request of a caller: who, why, and the id under which it is done once.
@@ -16,6 +17,16 @@ pub struct Request {
     pub(crate) is_new: bool,
     /// The index that this server had applied when it first sent the id.
     pub(crate) first_sent: u64,
+}
+
+impl Request {
+    /// Goes on, after an event of this request, to the next: under the same id, as a try that was never sent, and caused by the one before.
+    pub(crate) fn follow(&mut self, event: &Event, core: &Core) {
+        self.attempt += 1;
+        self.is_new = true;
+        self.first_sent = core.store().position().index;
+        self.cause.revision = event.revision();
+    }
 }
 
 /// What is proposed: all of a proposal but who and why.

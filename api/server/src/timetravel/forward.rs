@@ -1,11 +1,12 @@
 //! The past written forward: which steps make desired state what it was at a moment.
 //!
-//! A plan is made from one view, and made again after some of its steps it holds the rest. A living object keeps its uid, its status and
-//! where it runs; one that vanished comes back under a new uid and without status; what came since goes as a delete would take it. What has
-//! a controller is left to it, and what is observed is left to whoever observes it.
+//! A plan is made from one view, and made again after some of its steps it holds the rest: what is owned waits for its owner, whose new uid
+//! is the log's to give. A living object keeps its uid, its status and where it runs; one that vanished comes back under a new uid and without
+//! status; what came since goes as a delete would take it. What has a controller is left to it, and what is observed is left to whoever
+//! observes it.
 
 use super::Moment;
-use super::diff::diff;
+use super::diff::{changed, whole};
 use super::owners;
 use crate::http::delete::{self, DeleteOptions};
 use crate::http::write;
@@ -15,11 +16,13 @@ use kinds::error::StatusError;
 use kinds::kind::{Kind, Nature};
 use kinds::resources::{KINDS, strategy};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Objects that a plan looks at on either side.
 const OBJECTS_MAX: usize = 200_000;
+/// Of differences that an answer shows; behind it steps are named without theirs.
+const SHOWN_BYTES: usize = 16 << 20;
 
 /// What is restored: all, a namespace with what is in it, or one object.
 pub(super) struct Scope {
@@ -46,44 +49,58 @@ pub(super) struct Left {
 pub(super) struct Plan {
     pub steps: Vec<Step>,
     pub left: Vec<Left>,
+    /// What waits for its owner. With no steps left that might bring it, it is left too.
+    pub waiting: Vec<Left>,
 }
 
 struct Planner<'a> {
     call: &'a Call,
     view: &'a View,
     then: &'a Moment,
+    scope: &'a Scope,
+    restored: &'a BTreeSet<Key>,
     plan: Plan,
+    /// The namespaces that this plan makes.
+    namespaces: BTreeSet<Key>,
 }
 
+/// `restored`: what an earlier plan has put back, and whoever changed it again has the last word on, a controller for one.
 pub(super) fn plan(
     call: &Call,
     view: &View,
     then: &Moment,
     scope: &Scope,
+    restored: &BTreeSet<Key>,
 ) -> Result<Plan, StatusError> {
     let mut planner = Planner {
         call,
         view,
         then,
+        scope,
+        restored,
         plan: Plan::default(),
+        namespaces: BTreeSet::new(),
     };
-    for kind in KINDS.iter().filter(|kind| kind.nature == Nature::Desired) {
-        planner.kind(kind, scope)?;
+    // Namespaces first, for others live in them.
+    let (first, rest): (Vec<_>, Vec<_>) = KINDS
+        .iter()
+        .filter(|kind| kind.nature == Nature::Desired)
+        .partition(|kind| &*kind.resource() == "namespaces");
+    for kind in first.into_iter().chain(rest) {
+        planner.kind(kind)?;
     }
-    // Namespaces first, for others live in them; what goes, last.
-    planner.plan.steps.sort_by_key(|step| {
-        (
-            step.change == "deleted",
-            &*step.key.resource != "namespaces",
-        )
-    });
+    // What goes, last.
+    let steps = &mut planner.plan.steps;
+    steps.sort_by_key(|step| step.change == "deleted");
     Ok(planner.plan)
 }
 
 impl Planner<'_> {
-    fn kind(&mut self, kind: &'static Kind, scope: &Scope) -> Result<(), StatusError> {
-        let mut before = objects(self.then, kind, scope)?;
-        let now = objects(&Moment::now(self.view.clone()), kind, scope)?;
+    fn kind(&mut self, kind: &'static Kind) -> Result<(), StatusError> {
+        let mut before = objects(self.then, kind, self.scope)?;
+        let mut now = objects(&Moment::now(self.view.clone()), kind, self.scope)?;
+        before.retain(|key, _| !self.restored.contains(key));
+        now.retain(|key, _| !self.restored.contains(key));
         for (key, current) in now {
             match before.remove(&key) {
                 Some(past) => self.update(kind, &key, &past, &current)?,
@@ -109,7 +126,7 @@ impl Planner<'_> {
         }
         let mut new = now.clone();
         take_desired(kind, &then, &now, &mut new);
-        let Some(owners) = self.owners(&then) else {
+        let Some(owners) = self.owners(key, &then) else {
             return Ok(());
         };
         new["metadata"]["ownerReferences"] = owners;
@@ -131,7 +148,7 @@ impl Planner<'_> {
         let mut step = Step {
             key: key.clone(),
             change: "updated",
-            diff: diff(&now, &new),
+            diff: changed(&now, &new),
             expectations: vec![write::expect(
                 key.clone(),
                 Expected::Revision(current.revision()),
@@ -153,7 +170,7 @@ impl Planner<'_> {
         if has_controller(&new) || !past.living() {
             return Ok(());
         }
-        let Some(owners) = self.owners(&new) else {
+        let Some(owners) = self.owners(key, &new) else {
             return Ok(());
         };
         new["metadata"]["ownerReferences"] = owners;
@@ -168,11 +185,9 @@ impl Planner<'_> {
                     self.left(key, "its namespace is being deleted");
                     return Ok(());
                 }
-                // In the next plan, when the namespace is there again.
-                None if self.plan.steps.iter().any(|step| step.key == namespace)
-                    || self.then.get(&namespace)?.is_some_and(|then| then.living()) =>
-                {
-                    return Ok(());
+                // It is made in the same event, before this; what is cut off to a later one is planned again.
+                None if self.namespaces.contains(&namespace) => {
+                    expectations.push(write::expect(namespace, Expected::Absent));
                 }
                 None => {
                     self.left(key, "its namespace is gone: restore that, or make it first");
@@ -200,11 +215,14 @@ impl Planner<'_> {
         let mut step = Step {
             key: key.clone(),
             change: "created",
-            diff: Vec::new(),
+            diff: changed(&whole(&Value::Null), &whole(&new)),
             expectations,
             changes: vec![put(key, &new)?],
         };
         claims.join(&mut step.expectations, &mut step.changes);
+        if &*key.resource == "namespaces" {
+            self.namespaces.insert(key.clone());
+        }
         self.plan.steps.push(step);
         Ok(())
     }
@@ -241,20 +259,32 @@ impl Planner<'_> {
         self.plan.steps.push(Step {
             key: key.clone(),
             change: "deleted",
-            diff: Vec::new(),
+            diff: changed(&whole(&current.to_value()), &whole(&Value::Null)),
             expectations: draft.expectations,
             changes,
         });
         Ok(())
     }
 
-    /// Who owned it then, as they are now; None: one of them has to come back first.
-    fn owners(&self, then: &Value) -> Option<Value> {
+    /// Who owned it then, as they are now; None: one of them has to come back first, and it waits.
+    fn owners(&mut self, key: &Key, then: &Value) -> Option<Value> {
+        let mut missing = None;
         let comes = |(kind, key, _): owners::Then| {
-            kind.nature == Nature::Desired
-                && matches!(self.then.get(key), Ok(Some(owner)) if owner.living())
+            let comes = kind.nature == Nature::Desired
+                && matches!(self.then.get(key), Ok(Some(owner)) if owner.living());
+            if comes {
+                missing = Some(key.clone());
+            }
+            comes
         };
-        owners::references(then, self.view, |_| true, comes).map(Value::Array)
+        let owners = owners::references(then, self.view, |_| true, comes);
+        if let (None, Some(owner)) = (&owners, missing) {
+            self.plan.waiting.push(Left {
+                key: key.clone(),
+                why: format!("its owner {owner} is not there: restore it again once that is"),
+            });
+        }
+        owners.map(Value::Array)
     }
 
     fn left(&mut self, key: &Key, why: &str) {
@@ -430,19 +460,31 @@ fn put(key: &Key, object: &Value) -> Result<Change, StatusError> {
     })
 }
 
-/// For whoever looks before it is done.
-pub(super) fn shown(steps: &[Step]) -> Vec<Value> {
-    steps
-        .iter()
-        .map(|step| {
+/// Steps as people read them.
+#[derive(Default)]
+pub(super) struct Shown {
+    pub items: Vec<Value>,
+    /// Of all differences.
+    bytes: usize,
+}
+
+impl Shown {
+    pub fn extend(&mut self, steps: &[Step]) {
+        for step in steps {
             let mut item = Map::new();
             item.insert(
                 "key".into(),
                 json!({"resource": &*step.key.resource, "namespace": &*step.key.namespace, "name": &*step.key.name}),
             );
             item.insert("change".into(), json!(step.change));
-            item.insert("diff".into(), json!(step.diff));
-            Value::Object(item)
-        })
-        .collect()
+            self.bytes += json!(step.diff).to_string().len();
+            if self.bytes <= SHOWN_BYTES {
+                item.insert("diff".into(), json!(step.diff));
+            } else {
+                item.insert("diff".into(), json!([]));
+                item.insert("diffLeftOut".into(), json!(true));
+            }
+            self.items.push(Value::Object(item));
+        }
+    }
 }

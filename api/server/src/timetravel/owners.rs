@@ -14,7 +14,7 @@ pub(super) fn references(
     object: &Value,
     now: &View,
     may_own: impl Fn(Then) -> bool,
-    comes: impl Fn(Then) -> bool,
+    mut comes: impl FnMut(Then) -> bool,
 ) -> Option<Vec<Value>> {
     let metadata = &object["metadata"];
     let then = metadata["ownerReferences"].as_array();

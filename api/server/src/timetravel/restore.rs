@@ -1,18 +1,22 @@
 //! `POST /reckon/v1/restore`: makes desired state what it was at a moment, by events like any other; it can itself be undone the same way.
 //!
-//! What fits goes as one atomic event; the rest follows in events of its own, all of them marked as a restore of that moment. After each the
-//! plan is made again, so that what depends on it (an owner's new uid, a namespace) is there.
+//! What fits goes as one atomic event; the rest follows in events of its own. They have one id, and each names the one before as its cause.
+//! After each the plan is made again: an owner's new uid is the log's to give, so what it owns can't be in the event that brings it back.
 
 use super::Moment;
-use super::forward::{self, Left, Scope, Step};
-use crate::core::{Draft, ProposeError};
+use super::forward::{self, Left, Scope, Shown, Step};
+use crate::core::{Draft, ProposeError, Request};
 use crate::http::{Call, Reply, propose_error, unavailable};
-use eventstore::{Intent, Key, Proposal, Rejection, encode};
+use eventstore::{
+    Entry, Intent, Key, Outcome, Position, Proposal, ProposalId, Rejection, Salt, State, View,
+    encode,
+};
 use kinds::error::StatusError;
 use kinds::resources::by_resource;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use tokio::time::Instant;
 
 /// Events of one restore, and plans that others' changes made useless.
 const EVENTS_MAX: usize = 1_000;
@@ -46,35 +50,31 @@ pub(super) async fn serve(call: &Call) -> Result<Reply, StatusError> {
     let scope = scope(&asked)?;
     let then = Moment::named(call.core(), &asked.at, call.deadline).await?;
     let at = then.revision();
-    let mut done = Vec::new();
+    let mut onto = match asked.dry_run {
+        true => Onto::Picture(Box::new(picture(now(call).await?)), call.request()),
+        false => Onto::Log(call.request()),
+    };
+    let mut done = Shown::default();
     let mut revisions = Vec::new();
     let mut restored = BTreeSet::new();
     let mut tries = 0;
-    while revisions.len() < EVENTS_MAX {
-        let view = call
-            .core()
-            .linearizable(call.deadline)
-            .await
-            .map_err(|error| unavailable(&error))?;
-        let mut plan = forward::plan(call, &view, &then, &scope)?;
-        // Whoever changes one of them again, a controller for one, has the last word.
-        plan.steps.retain(|step| !restored.contains(&step.key));
-        if asked.dry_run {
-            return Ok(reply(
-                at,
-                true,
-                forward::shown(&plan.steps),
-                &revisions,
-                &plan.left,
-            ));
-        }
-        let Some(steps) = first(plan.steps) else {
-            return Ok(reply(at, false, done, &revisions, &plan.left));
+    let mut events = 0;
+    while events < EVENTS_MAX {
+        let view = match &onto {
+            Onto::Log(_) => now(call).await,
+            Onto::Picture(state, _) => Ok(state.view().clone()),
         };
-        match propose(call, at, &steps).await {
+        let view = view.map_err(|error| partly(error, &revisions))?;
+        let plan = forward::plan(call, &view, &then, &scope, &restored)?;
+        let Some(steps) = first(plan.steps) else {
+            let left: Vec<Left> = plan.left.into_iter().chain(plan.waiting).collect();
+            return Ok(reply(at, asked.dry_run, done.items, &revisions, &left));
+        };
+        match onto.take(call, at, &steps).await {
             Ok(revision) => {
-                revisions.push(revision);
-                done.extend(forward::shown(&steps));
+                events += 1;
+                revisions.extend(revision);
+                done.extend(&steps);
                 restored.extend(steps.into_iter().map(|step| step.key));
             }
             // Somebody changed one of them meanwhile.
@@ -82,14 +82,40 @@ pub(super) async fn serve(call: &Call) -> Result<Reply, StatusError> {
                 tries += 1;
             }
             Err(ProposeError::Rejected(Rejection::NotNow(why))) => {
-                return Err(StatusError::new(409, "Conflict", why, Value::Null));
+                let error = StatusError::new(409, "Conflict", why, Value::Null);
+                return Err(partly(error, &revisions));
             }
-            Err(error) => return Err(propose_error(error)),
+            Err(error) => return Err(partly(propose_error(error), &revisions)),
+        }
+        if Instant::now() >= call.deadline {
+            let error = StatusError::timeout("the restore did not end in time", 0);
+            return Err(partly(error, &revisions));
         }
     }
     Err(StatusError::internal(&format!(
         "the restore did not end in {EVENTS_MAX} events; what was done stands, ask again to go on"
     )))
+}
+
+/// What went wrong, and what was done before.
+fn partly(mut error: StatusError, revisions: &[u64]) -> StatusError {
+    if !revisions.is_empty() {
+        error.message += &format!(
+            "; the restore is done in part, by revision {}: ask again to go on, or restore the moment before it",
+            numbers(revisions)
+        );
+    }
+    error
+}
+
+fn numbers(revisions: &[u64]) -> String {
+    let revisions: Vec<String> = revisions.iter().map(u64::to_string).collect();
+    revisions.join(", ")
+}
+
+async fn now(call: &Call) -> Result<View, StatusError> {
+    let view = call.core().linearizable(call.deadline).await;
+    view.map_err(|error| unavailable(&error))
 }
 
 fn scope(asked: &Asked) -> Result<Scope, StatusError> {
@@ -126,36 +152,86 @@ fn scope(asked: &Asked) -> Result<Scope, StatusError> {
 fn first(steps: Vec<Step>) -> Option<Vec<Step>> {
     let mut bytes = 0;
     let mut changes = 0;
+    let mut keys = BTreeSet::new();
     let mut taken = Vec::new();
     for step in steps {
         bytes += encode(&step.changes).len();
         changes += step.changes.len();
-        if !taken.is_empty() && (bytes > BYTES_MAX || changes > CHANGES_MAX) {
+        // Two that were given the same address or port: the second is given another once the first has it.
+        let given_twice = step.changes.iter().any(|change| keys.contains(&change.key));
+        if !taken.is_empty() && (given_twice || bytes > BYTES_MAX || changes > CHANGES_MAX) {
             break;
         }
+        keys.extend(step.changes.iter().map(|change| change.key.clone()));
         taken.push(step);
     }
     (!taken.is_empty()).then_some(taken)
 }
 
-async fn propose(call: &Call, at: u64, steps: &[Step]) -> Result<u64, ProposeError> {
-    let mut request = call.another().request();
-    let draft = Draft::objects(
-        Intent::Restore { at },
-        steps
-            .iter()
-            .flat_map(|step| step.expectations.iter().cloned())
-            .collect(),
-        steps
-            .iter()
-            .flat_map(|step| step.changes.iter().cloned())
-            .collect(),
-    );
-    let event = call
-        .core()
-        .propose(&mut request, draft, call.deadline)
-        .await?;
-    Ok(event.revision())
+/// Where the events go.
+enum Onto {
+    /// All of a restore under one id.
+    Log(Request),
+    /// The state as it would be: a dry run is the same plans, folded by the same apply.
+    Picture(Box<State>, Request),
+}
+
+impl Onto {
+    /// The event's revision; None: there is no such event.
+    async fn take(
+        &mut self,
+        call: &Call,
+        at: u64,
+        steps: &[Step],
+    ) -> Result<Option<u64>, ProposeError> {
+        let expectations = steps.iter().flat_map(|step| step.expectations.clone());
+        let changes = steps.iter().flat_map(|step| step.changes.clone());
+        let intent = Intent::Restore { at };
+        let draft = Draft::objects(intent, expectations.collect(), changes.collect());
+        match self {
+            Self::Log(request) => {
+                let event = call.core().propose(request, draft, call.deadline).await?;
+                request.follow(&event, call.core());
+                Ok(Some(event.revision()))
+            }
+            Self::Picture(state, request) => {
+                fold(state, request, draft)?;
+                request.attempt += 1;
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn picture(view: View) -> State {
+    State::restore(view, [], [], [], [], 0)
+}
+
+fn fold(state: &mut State, request: &Request, draft: Draft) -> Result<(), ProposeError> {
+    let Position { term, index } = state.view().position;
+    let index = index + 1;
+    let proposal = Proposal {
+        id: ProposalId {
+            uuid: request.audit_id,
+            attempt: request.attempt,
+        },
+        actor: request.actor.clone(),
+        cause: request.cause,
+        intent: draft.intent,
+        first_sent: index,
+        salt: Salt::default(),
+        expectations: draft.expectations,
+        act: draft.act,
+    };
+    let entry = Entry {
+        clock: state.view().clock,
+        proposals: vec![proposal],
+    };
+    let applied = state.apply(Position { term, index }, &entry);
+    match applied.outcomes.into_iter().next() {
+        Some((_, Outcome::Rejected(rejection))) => Err(ProposeError::Rejected(*rejection)),
+        Some((_, Outcome::Accepted { .. })) | None => Ok(()),
+    }
 }
 
 fn reply(at: u64, dry_run: bool, items: Vec<Value>, revisions: &[u64], left: &[Left]) -> Reply {
