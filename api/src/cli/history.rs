@@ -77,9 +77,19 @@ pub async fn run(args: Args) -> Result<ExitCode> {
 
 /// What became of one request.
 fn outcome_text(outcome: &Value) -> String {
-    match outcome["why"].as_str() {
-        Some(why) => format!("rejected: {why}\n"),
-        None => format!("accepted as revision {}\n", outcome["revision"]),
+    let revisions = outcome["revisions"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    let all: Vec<String> = revisions.iter().map(Value::to_string).collect();
+    // A restore may have taken several events.
+    match (outcome["why"].as_str(), &all[..]) {
+        (Some(why), []) => format!("rejected: {why}\n"),
+        (Some(why), some) => format!(
+            "accepted in part, as revision {}; then rejected: {why}\n",
+            some.join(", ")
+        ),
+        (None, [] | [_]) => format!("accepted as revision {}\n", outcome["revision"]),
+        (None, many) => format!("accepted as revisions {}\n", many.join(", ")),
     }
 }
 

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 const LIMIT: u64 = 100;
 const LIMIT_MAX: u64 = 1_000;
-/// Tries of one request that are asked for: more have not been seen.
-const ATTEMPTS_MAX: u32 = 1_000;
+/// Tries of one request that are asked for: a restore's events and what was rejected between them are fewer.
+const ATTEMPTS_MAX: u32 = 2_000;
 
 /// `?resource=&namespace=&name=[&limit=&before=]`, or `?id=`.
 pub(super) async fn serve(call: &Call) -> Result<Reply, StatusError> {
@@ -38,7 +38,7 @@ pub(crate) fn of_key(call: &Call, key: &Key) -> Result<Reply, StatusError> {
         .iter()
         .map(|version| {
             item::with_change(
-                item::of(&version.event.envelope),
+                item::of(call.core().store(), &version.event.envelope),
                 key,
                 version.revision,
                 version.before.as_deref(),
@@ -68,7 +68,7 @@ pub(super) async fn events(call: &Call) -> Result<Reply, StatusError> {
     let items: Vec<Value> = recorded
         .iter()
         .map(|event| {
-            let mut item = item::of(&event.envelope);
+            let mut item = item::of(call.core().store(), &event.envelope);
             item.insert("digest".into(), json!(event.digest.to_string()));
             if let Happened::Objects(records) = &event.envelope.happened {
                 let keys: Vec<String> = records
@@ -96,21 +96,23 @@ fn outcome(call: &Call, id: &str) -> Result<Reply, StatusError> {
     let uuid = Uuid::parse_str(id)
         .map_err(|_| StatusError::bad_request(format!("{id:?} is no Audit-Id")))?;
     let mut last = None;
+    // A restore may have made several events.
+    let mut revisions = Vec::new();
     for attempt in 0..ATTEMPTS_MAX {
         // The event is not read: it may be past the horizon, and the outcome is known all the same.
-        match call
-            .core()
-            .store()
-            .known_outcome(ProposalId { uuid, attempt })
-        {
-            Some(outcome) => last = Some((attempt, outcome)),
-            None => break,
+        let id = ProposalId { uuid, attempt };
+        let Some(outcome) = call.core().store().known_outcome(id) else {
+            break;
+        };
+        if let Outcome::Accepted { last, .. } = outcome {
+            revisions.push(last);
         }
+        last = Some((attempt, outcome));
     }
     let (attempt, outcome) = last.ok_or_else(|| {
         StatusError::new(404, "NotFound", format!("nothing is known of request {id}: it changed nothing, or was longer ago than outcomes are kept"), Value::Null)
     })?;
-    let told = match outcome {
+    let mut told = match outcome {
         Outcome::Accepted { first, last } => {
             json!({"id": id, "attempt": attempt, "outcome": "accepted", "first": first, "revision": last})
         }
@@ -118,5 +120,6 @@ fn outcome(call: &Call, id: &str) -> Result<Reply, StatusError> {
             json!({"id": id, "attempt": attempt, "outcome": "rejected", "why": rejection.to_string()})
         }
     };
+    told["revisions"] = json!(revisions);
     Ok(Reply::json(200, &told))
 }

@@ -1,11 +1,47 @@
 //! An event as people and `reckon` read it: who, what for, why, and what came of it.
 
 use super::diff::diff;
-use eventstore::{Actor, Envelope, Happened, Intent, Key, Object, Text};
+use eventstore::{Actor, Envelope, Happened, Intent, Key, Object, Outcome, ProposalId, Text};
+use eventstore_disk::Store;
 use serde_json::{Map, Value, json};
 
-/// The event's own part.
-pub(super) fn of(envelope: &Envelope) -> Map<String, Value> {
+/// The event's own part; of a restore that took several events, also which came before it and behind it.
+pub(super) fn of(store: &Store, envelope: &Envelope) -> Map<String, Value> {
+    let mut item = of_envelope(envelope);
+    if let Intent::Restore { at } = envelope.intent {
+        let continues = Some(envelope.cause.revision).filter(|revision| *revision > 0);
+        let continued_in = continued_in(store, envelope.id);
+        item.insert(
+            "restore".into(),
+            json!({"at": at, "continues": continues, "continuedIn": continued_in}),
+        );
+        let mut text = intent(&envelope.intent).1;
+        if let Some(revision) = continues {
+            text += &format!(", continues revision {revision}");
+        }
+        if let Some(revision) = continued_in {
+            text += &format!(", continued in revision {revision}");
+        }
+        item.insert("intentText".into(), json!(text));
+    }
+    item
+}
+
+/// The next event of the same request, as long as outcomes are kept. Between the two lie the tries that were rejected.
+fn continued_in(store: &Store, id: ProposalId) -> Option<u64> {
+    let mut attempt = id.attempt;
+    loop {
+        attempt = attempt.saturating_add(1);
+        let next = ProposalId { attempt, ..id };
+        match store.known_outcome(next) {
+            Some(Outcome::Accepted { last, .. }) => return Some(last),
+            Some(Outcome::Rejected(_)) if attempt < u32::MAX => {}
+            Some(Outcome::Rejected(_)) | None => return None,
+        }
+    }
+}
+
+fn of_envelope(envelope: &Envelope) -> Map<String, Value> {
     let mut item = Map::new();
     item.insert("revision".into(), json!(envelope.last));
     item.insert("first".into(), json!(envelope.first));
@@ -144,11 +180,14 @@ fn happened(happened: &Happened) -> String {
         }
         Happened::Restored {
             before,
+            digest,
             cluster,
+            gap,
             at,
-            ..
         } => {
-            format!("cluster {cluster} restored from {before} as of revision {at}")
+            format!(
+                "cluster {cluster} restored from {before} with digest {digest}, as of revision {at}; {gap} revisions passed over"
+            )
         }
     }
 }

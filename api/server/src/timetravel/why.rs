@@ -1,11 +1,12 @@
 //! `GET /reckon/v1/why`: the chain of causes behind an object, from its creation (or a given revision) back to somebody's act.
 //!
 //! A reconciler's event names the revision that woke it; the event that holds that revision is the link before. A user's act, an agent's
-//! report or a server's own act has no cause and ends the chain.
+//! report or a server's own act has no cause and ends the chain; a restore's further events name the one before.
 
 use super::{item, named, number};
 use crate::http::{Call, Reply, past_error, unavailable};
 use eventstore::{Event, Folded, Key};
+use eventstore_disk::Store;
 use kinds::error::StatusError;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub(super) async fn serve(call: &Call) -> Result<Reply, StatusError> {
         let Some(event) = call.core().store().event_at(revision).map_err(past_error)? else {
             break;
         };
-        chain.push(link(&event, revision, wanted.as_ref()));
+        chain.push(link(call.core().store(), &event, revision, wanted.as_ref()));
         let cause = event.envelope.cause.revision;
         // A cause lies before what it caused: anything else would be no chain.
         if cause == 0 || cause >= event.envelope.first {
@@ -74,8 +75,8 @@ fn created(call: &Call, key: &Key) -> Result<Option<u64>, StatusError> {
 }
 
 /// The event, with the change that is meant: the key's, or the revision's, or the first that is not hidden.
-fn link(event: &Arc<Event>, revision: u64, wanted: Option<&Key>) -> Value {
-    let own = item::of(&event.envelope);
+fn link(store: &Store, event: &Arc<Event>, revision: u64, wanted: Option<&Key>) -> Value {
+    let own = item::of(store, &event.envelope);
     let by = |meant: &dyn Fn(&Folded) -> bool| event.objects.iter().find(|folded| meant(folded));
     let meant = wanted
         .and_then(|key| by(&|folded| folded.key == *key))
