@@ -1,8 +1,9 @@
 //! What this server does for the others of its cluster, besides raft: takes proposals when it leads, hears which agents' sessions they
 //! hold, reads logs from the agents whose sessions it holds, says how the members stand, what its history's digest is and how much room
-//! its disk has.
+//! its disk has, and hears what backups read.
 
 use crate::agents::{Hub, METHOD_LOGS, METHOD_VOUCH, WeakHub};
+use crate::archive::pins::{self, METHOD_PIN};
 use crate::core::{
     Core, METHOD_HAND_OVER, METHOD_PROPOSE, METHOD_PROPOSE_ALL, METHOD_PROPOSE_ONCE,
     METHOD_STANDING,
@@ -37,6 +38,7 @@ impl Peers {
             METHOD_HAND_OVER,
             METHOD_DIGEST,
             METHOD_ROOM,
+            METHOD_PIN,
         ];
         for method in methods {
             core.node().handle(method, peers.clone());
@@ -60,6 +62,7 @@ impl Handler for Peers {
                 hub.core().forwarded(method, body).await
             }
             METHOD_LEVEL => Ok(level::answer(hub.core())),
+            METHOD_PIN => pins::told(hub.core(), &body).await,
             METHOD_ROOM => Ok(room::answer(hub.core())),
             METHOD_DIGEST => {
                 // It may be read from the disk, for which the log must not wait.

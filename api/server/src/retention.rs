@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::archive::pins;
 use crate::config::{HistoryRetention, Retain};
 use crate::core::{Core, Draft};
 use eventstore::{Act, Actor, Cause, Horizons, Intent, Text};
@@ -83,9 +84,15 @@ pub(crate) async fn run(core: Core, retention: HistoryRetention) {
         {
             continue;
         }
-        if let Some(horizons) = due(&core, &retention) {
-            propose(&core, horizons).await;
-        }
+        look(&core, &retention).await;
+    }
+}
+
+/// Moves the horizons as far as they are to go now.
+pub(crate) async fn look(core: &Core, retention: &HistoryRetention) {
+    let pins = core.pins().lock().await;
+    if let Some(horizons) = due(core, retention, pins::floor(&pins)) {
+        propose(core, horizons).await;
     }
 }
 
@@ -128,8 +135,8 @@ async fn prune_some(core: &Core, worker: &mut Option<Box<dyn Worker>>) -> Result
     pruned.map_err(|error| error.to_string())
 }
 
-/// Where the horizons are to go, if it is worth an event.
-fn due(core: &Core, keep: &HistoryRetention) -> Option<Horizons> {
+/// Where the horizons are to go, if it is worth an event; not beyond what is read for a backup.
+fn due(core: &Core, keep: &HistoryRetention, read: Option<u64>) -> Option<Horizons> {
     let view = core.view();
     let retention = &view.retention;
     let (floor, most) = (
@@ -139,6 +146,7 @@ fn due(core: &Core, keep: &HistoryRetention) -> Option<Horizons> {
     // The last step, up to what is held, may be a short one: there is none after it.
     let last = |from: u64, to: u64| floor.is_some_and(|floor| from < floor && floor <= to);
     let far = |from: u64, to: u64| {
+        let to = read.map_or(to, |read| to.min(read));
         (to.min(most) >= from + STEP_REVISIONS || last(from, to)).then_some(to)
     };
     let all = target(core, keep.all).and_then(|to| far(retention.horizon(), to));

@@ -1,7 +1,7 @@
 //! `--archive URL`: the leader writes history away as it is made.
 
 use super::write::{Next, Source, Written, write};
-use super::{Archive, ArchiveError};
+use super::{Archive, ArchiveError, pins};
 use crate::core::Core;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -56,9 +56,12 @@ pub async fn keep(core: Core, url: String, shown: Shown) {
             show(&|shown| (shown.lag_s, shown.error) = (0, None));
             continue;
         }
-        let source = OfStore {
-            store: core.store().clone(),
-            segment_bytes: SEGMENT_BYTES,
+        let source = OfServer {
+            core: core.clone(),
+            of: OfStore {
+                store: core.store().clone(),
+                segment_bytes: SEGMENT_BYTES,
+            },
         };
         let result = match Archive::begin(&url) {
             Ok(archive) => write(&archive, &source, known.as_ref(), |_| {}).await,
@@ -96,7 +99,30 @@ fn lag_s(core: &Core, revision: u64) -> u64 {
     })
 }
 
-/// A server's own store.
+/// A server's own store, of which no horizon passes what is being read.
+struct OfServer {
+    core: Core,
+    of: OfStore,
+}
+
+#[async_trait]
+impl Source for OfServer {
+    async fn cluster(&self) -> Result<Uuid, ArchiveError> {
+        self.of.cluster().await
+    }
+
+    async fn base_page(&self, from: Option<Continue>) -> Result<Option<Bytes>, ArchiveError> {
+        pins::of_base(&self.core, from.as_ref()).await;
+        self.of.base_page(from).await
+    }
+
+    async fn segment_after(&self, after: u64) -> Result<Next, ArchiveError> {
+        pins::pin(&self.core, after).await;
+        self.of.segment_after(after).await
+    }
+}
+
+/// A store, whose horizon may move on meanwhile.
 pub struct OfStore {
     pub store: Store,
     /// Before compression.

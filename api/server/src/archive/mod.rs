@@ -8,7 +8,10 @@
 
 mod keep;
 mod load;
+pub(crate) mod pins;
 pub mod restore;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use keep::{Archiving, OfStore, keep};
@@ -270,26 +273,4 @@ impl Archive {
 fn of_file(file: &Stored) -> impl FnOnce(FileError) -> ArchiveError {
     let file = file.name.to_string();
     move |error| ArchiveError::File { file, error }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Archive;
-
-    #[test]
-    fn only_what_writes_makes_the_directory() {
-        let folder = tempfile::tempdir().unwrap();
-        let there = folder.path().join("backups/here");
-        let url = format!("file://{}", there.display());
-        let error = Archive::open(&url).unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("{} is no directory", there.display())),
-            "{error}"
-        );
-        assert!(!folder.path().join("backups").exists());
-        Archive::begin(&url).unwrap();
-        Archive::open(&url).unwrap();
-        let error = Archive::begin("file://elsewhere/x").unwrap_err();
-        assert!(error.to_string().contains("no URL"), "{error}");
-    }
 }

@@ -25,6 +25,7 @@ pub use queue::QueueLimits;
 pub(crate) use forward::{METHOD_PROPOSE, METHOD_PROPOSE_ALL, METHOD_PROPOSE_ONCE};
 pub(crate) use queue::Queue;
 
+use crate::archive::pins::Pins;
 use crate::config::DiskReserve;
 use crate::divergence::Comparisons;
 use crate::retention::Pruning;
@@ -64,6 +65,7 @@ struct Inner {
     comparisons: Comparisons,
     pruning: Pruning,
     rooms: Rooms,
+    pins: Pins,
 }
 
 /// How a server's inside is started.
@@ -116,6 +118,7 @@ impl Core {
             comparisons: Comparisons::default(),
             pruning: Pruning::default(),
             rooms,
+            pins: Pins::default(),
         })))
     }
 
@@ -171,6 +174,11 @@ impl Core {
 
     pub(crate) fn rooms(&self) -> &Rooms {
         &self.0.rooms
+    }
+
+    /// What backups read of the history, as they told this server when it led.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.0.pins
     }
 
     /// Ids, salts and the ends of generated names.

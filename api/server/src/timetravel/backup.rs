@@ -1,6 +1,6 @@
 //! `GET /reckon/v1/backup/base` and `/backup/events`: the files of a backup, for `reckon backup create` to put where its user keeps them.
 
-use crate::archive::SEGMENT_BYTES;
+use crate::archive::{SEGMENT_BYTES, pins};
 use crate::http::{Call, Reply, past_error, unavailable};
 use eventstore_disk::backup::Continue;
 use kinds::error::StatusError;
@@ -15,7 +15,6 @@ pub(super) async fn serve(call: &Call, what: &str) -> Result<Reply, StatusError>
         .linearizable(call.deadline)
         .await
         .map_err(|error| unavailable(&error))?;
-    let store = call.core().store();
     match what {
         "base" => {
             let from: Option<Continue> = match call.query.text("continue") {
@@ -24,10 +23,15 @@ pub(super) async fn serve(call: &Call, what: &str) -> Result<Reply, StatusError>
                     StatusError::bad_request(format!("continue names no page of a base: {error}"))
                 })?),
             };
-            Ok(match store.base_page(from).map_err(past_error)? {
-                None => Reply::json(200, &json!({"needed": false})),
-                Some((_, page)) => Reply::new(200, FILE, page),
-            })
+            Ok(
+                match pins::base_page(call.core(), from)
+                    .await
+                    .map_err(past_error)?
+                {
+                    None => Reply::json(200, &json!({"needed": false})),
+                    Some((_, page)) => Reply::new(200, FILE, page),
+                },
+            )
         }
         "events" => {
             let after = match call.query.text("after") {
@@ -36,8 +40,8 @@ pub(super) async fn serve(call: &Call, what: &str) -> Result<Reply, StatusError>
                     StatusError::bad_request(format!("after={after:?} is no revision"))
                 })?,
             };
-            let segment = store.segment_after(after, SEGMENT_BYTES);
-            Ok(match segment.map_err(past_error)? {
+            let segment = pins::segment_after(call.core(), after, SEGMENT_BYTES);
+            Ok(match segment.await.map_err(past_error)? {
                 None => Reply::json(200, &json!({"after": after, "events": 0})),
                 Some((_, file)) => Reply::new(200, FILE, file),
             })
