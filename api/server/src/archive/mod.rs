@@ -15,7 +15,7 @@ mod tests;
 mod write;
 
 pub use keep::{Archiving, OfStore, keep};
-pub(crate) use keep::{SEGMENT_BYTES, Shown};
+pub(crate) use keep::{SEGMENT_BYTES, Shown, shown};
 pub use load::{Chain, Loaded, load};
 pub use write::{Next, Source, Written, write};
 

@@ -35,7 +35,7 @@ pub struct Written {
     pub digest: eventstore::Digest,
 }
 
-/// Writes all that is not there yet. `told` is called after each file with how far it reaches. `known`: what an earlier call returned, so
+/// Writes all that is not there yet. `told` is called with how far it reaches, first as it was found and then after each file. `known`: what an earlier call returned, so
 /// that the archive need not be listed again.
 pub async fn write(
     archive: &Archive,
@@ -59,6 +59,7 @@ pub async fn write(
         }
         None => base(archive, source, &mut written).await?,
     };
+    told(&written);
     loop {
         let file = match source.segment_after(after).await? {
             Next::Segment(file) => file,

@@ -8,7 +8,7 @@ use super::{
     create, delete, delete_collection, discovery, patch, read, subresources, text, update,
     virtual_kinds, watch,
 };
-use crate::archive::Archiving;
+use crate::archive::{self, Archiving};
 use crate::core::{Core, Request};
 use crate::members;
 use crate::timetravel::{self, Moment};
@@ -70,8 +70,7 @@ impl Target {
 impl Call {
     /// How the archive stands, if this server keeps one.
     pub fn archiving(&self) -> Option<Archiving> {
-        let shown = self.api.settings().archiving.lock();
-        shown.unwrap_or_else(PoisonError::into_inner).clone()
+        archive::shown(self.core(), &self.api.settings().archiving)
     }
 
     pub fn core(&self) -> &Core {

@@ -28,6 +28,7 @@ pub(crate) struct Server {
 pub(crate) struct Setup {
     pub queue: QueueLimits,
     pub retention: HistoryRetention,
+    pub archive: Option<String>,
     pub clock: Arc<dyn Clock>,
     pub runtime: Arc<dyn Runtime>,
 }
@@ -37,6 +38,7 @@ impl Default for Setup {
         Self {
             queue: QueueLimits::default(),
             retention: HistoryRetention::default(),
+            archive: None,
             clock: Arc::new(SystemClock),
             runtime: Arc::new(ThreadRuntime),
         }
@@ -143,7 +145,7 @@ pub(crate) async fn start(place: Place) -> Server {
         service_cidr: Config::SERVICE_CIDR.into(),
         retention: setup.retention,
         snapshots: crate::config::Snapshots::default(),
-        archive: None,
+        archive: setup.archive,
         queue: setup.queue,
         disk_reserve: crate::config::DiskReserve::Bytes(0),
         most_level: eventstore::LEVEL,

@@ -28,6 +28,9 @@ use kinds::kind::Kind;
 use kinds::resources;
 use serde_json::json;
 
+/// An archive that is behind by so much is late, though nothing has failed.
+const LATE_S: u64 = 30;
+
 /// Answers `/reckon/v1/…`.
 pub(crate) async fn serve(call: &Call) -> Result<Reply, StatusError> {
     let path = call.info.path.trim_start_matches("/reckon/v1/");
@@ -68,9 +71,14 @@ fn status(call: &Call) -> Result<Reply, StatusError> {
     status["level"] = json!(view.level);
     status["cluster"] = json!(view.cluster);
     if let Some(archive) = call.archiving() {
-        if let (Some(error), Some(warnings)) = (&archive.error, status["warnings"].as_array_mut()) {
+        let why = match &archive.error {
+            Some(error) => Some(error.as_str()),
+            None if archive.lag_s >= LATE_S => Some("what was begun does not come to an end"),
+            None => None,
+        };
+        if let (Some(why), Some(warnings)) = (why, status["warnings"].as_array_mut()) {
             warnings.push(json!(format!(
-                "history is not archived since {} s: {error}",
+                "history is not archived since {} s: {why}",
                 archive.lag_s
             )));
         }

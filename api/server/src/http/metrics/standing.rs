@@ -8,7 +8,6 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEnc
 use prometheus_client::metrics::MetricType;
 use raft::Counted;
 use std::fmt;
-use std::sync::PoisonError;
 
 pub(super) struct Standing {
     core: Core,
@@ -37,7 +36,7 @@ impl Collector for Standing {
         history(&mut page, core)?;
         comparison(&mut page, core)?;
         disk(&mut page, core)?;
-        archive(&mut page, &self.archiving)?;
+        archive(&mut page, core, &self.archiving)?;
         clock(&mut page, core)
     }
 }
@@ -276,9 +275,8 @@ fn disk(page: &mut Page, core: &Core) -> fmt::Result {
 }
 
 /// Only where one is kept.
-fn archive(page: &mut Page, shown: &archive::Shown) -> fmt::Result {
-    let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let Some(shown) = shown else {
+fn archive(page: &mut Page, core: &Core, shown: &archive::Shown) -> fmt::Result {
+    let Some(shown) = archive::shown(core, shown) else {
         return Ok(());
     };
     page.gauge(

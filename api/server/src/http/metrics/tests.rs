@@ -1,6 +1,6 @@
 //! The page as a scraper reads it.
 
-use crate::http::tests::{Server, Setup, cluster_of, server};
+use crate::http::tests::{Server, Setup, cluster_of, server, server_with};
 use seams::{Clock, SystemClock};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -55,7 +55,14 @@ impl Page {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_has_help_and_a_name_by_convention() {
-    let server = server().await;
+    // With all that only some servers have.
+    let backups = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", backups.path().display());
+    let server = server_with(Setup {
+        archive: Some(url),
+        ..Setup::default()
+    })
+    .await;
     let page = Page::of(&server).await;
     // What an operator has to see, whatever else there is.
     for (name, kind) in [
@@ -76,6 +83,11 @@ async fn every_metric_has_help_and_a_name_by_convention() {
         ("reckon_history_pruned_events", "counter"),
         ("reckon_history_prune_failures", "counter"),
         ("reckon_clock_offset_seconds", "gauge"),
+        ("reckon_archive_revision", "gauge"),
+        ("reckon_archive_lag_seconds", "gauge"),
+        ("reckon_archive_files", "counter"),
+        ("reckon_archive_written_bytes", "counter"),
+        ("reckon_archive_failures", "counter"),
     ] {
         let found = page.kinds.get(name).map(String::as_str);
         assert_eq!(found, Some(kind), "{name} among {:?}", page.kinds.keys());
