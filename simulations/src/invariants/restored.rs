@@ -152,13 +152,8 @@ fn desired(object: &Object) -> Option<Value> {
     value.as_object_mut()?.shift_remove("status");
     let metadata = value["metadata"].take();
     let mut kept = json!({});
-    for field in [
-        "labels",
-        "annotations",
-        "finalizers",
-        "managedFields",
-        "ownerReferences",
-    ] {
+    // `managedFields` say who wrote it last, and who wrote the same again is not asked of.
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
         if !metadata[field].is_null() {
             kept[field] = metadata[field].clone();
         }
@@ -179,7 +174,7 @@ fn desired(object: &Object) -> Option<Value> {
         "services" => &["clusterIP", "clusterIPs"],
         _ => &[],
     };
-    if let Some(spec) = value["spec"].as_object_mut() {
+    if let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut) {
         of_now
             .iter()
             .for_each(|field| drop(spec.shift_remove(*field)));
