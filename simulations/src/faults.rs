@@ -21,7 +21,11 @@ pub struct FaultCounts {
     pub syncs_failed: u64,
     pub writes_failed: u64,
     pub reads_corrupt: u64,
+    pub files_failed: u64,
+    pub pieces_wrong: u64,
     pub disks_filled: u64,
+    /// Writes that found no room at all.
+    pub writes_without_room: u64,
     pub clock_jumps: u64,
     /// Crashes of the leader, and partitions that cut it off.
     pub leader_losses: u64,
@@ -35,7 +39,7 @@ pub struct FaultCounts {
 }
 
 impl FaultCounts {
-    pub fn rows(&self) -> [(&'static str, u64); 20] {
+    pub fn rows(&self) -> [(&'static str, u64); 23] {
         [
             ("messages lost", self.messages_lost),
             ("messages delayed", self.messages_delayed),
@@ -49,7 +53,10 @@ impl FaultCounts {
             ("syncs failed", self.syncs_failed),
             ("writes failed", self.writes_failed),
             ("reads corrupt", self.reads_corrupt),
+            ("files' writes failed", self.files_failed),
+            ("files' pieces read wrong", self.pieces_wrong),
             ("disks filled", self.disks_filled),
+            ("writes without room", self.writes_without_room),
             ("clock jumps", self.clock_jumps),
             ("leader losses", self.leader_losses),
             ("members added", self.members_added),
@@ -73,7 +80,10 @@ impl FaultCounts {
         self.syncs_failed += other.syncs_failed;
         self.writes_failed += other.writes_failed;
         self.reads_corrupt += other.reads_corrupt;
+        self.files_failed += other.files_failed;
+        self.pieces_wrong += other.pieces_wrong;
         self.disks_filled += other.disks_filled;
+        self.writes_without_room += other.writes_without_room;
         self.clock_jumps += other.clock_jumps;
         self.leader_losses += other.leader_losses;
         self.members_added += other.members_added;
@@ -109,7 +119,7 @@ pub struct Faults {
     started: Instant,
     next: Instant,
     heal_at: Option<Instant>,
-    /// Others make room again on this server's disk.
+    /// Others make room again on this server's disk, which they may have filled to the last byte.
     room_at: Option<(usize, Instant)>,
     restart_at: Vec<(usize, Instant)>,
 }
@@ -138,7 +148,7 @@ impl Faults {
             self.heal_at = None;
         }
         if let Some((index, _)) = self.room_at.take_if(|(_, at)| *at <= now) {
-            cluster.servers[index].disks.set_room(EMPTY);
+            make_room(cluster, index);
         }
         for index in self.due_restarts(now) {
             self.restart(cluster, index).await;
@@ -215,6 +225,9 @@ impl Faults {
             syncs_failed: disks.iter().map(|disk| disk.failed_syncs).sum(),
             writes_failed: disks.iter().map(|disk| disk.failed_writes).sum(),
             reads_corrupt: disks.iter().map(|disk| disk.corrupt_reads).sum(),
+            files_failed: disks.iter().map(|disk| disk.failed_files).sum(),
+            pieces_wrong: disks.iter().map(|disk| disk.wrong_pieces).sum(),
+            writes_without_room: disks.iter().map(|disk| disk.full_writes).sum(),
             batches_lost: disks.iter().map(|disk| disk.lost_batches).sum(),
             snapshots_installed: cluster.snapshots_installed(),
             ..self.counts
@@ -275,6 +288,10 @@ impl Faults {
                 tracing::info!(server = cluster.servers[index].name, "upgraded");
                 cluster.upgrade(index);
                 self.counts.upgrades += 1;
+            }
+            // On a full disk it can't even start: whoever starts it has made room.
+            if let Some((index, _)) = self.room_at.take_if(|(full, _)| *full == index) {
+                make_room(cluster, index);
             }
             cluster.start_at_last(index).await;
             tracing::info!(server = cluster.servers[index].name, "restarted");
@@ -347,11 +364,25 @@ impl Faults {
     /// What others write on a disk leaves less than the reserve for a while; what was full before has room again.
     fn fill(&mut self, cluster: &mut SimCluster) {
         if let Some((index, _)) = self.room_at.take() {
-            cluster.servers[index].disks.set_room(EMPTY);
+            make_room(cluster, index);
         }
         let server = self.any(cluster);
-        tracing::info!(server = cluster.servers[server].name, "disk filled");
-        cluster.servers[server].disks.set_room(FILLED);
+        let disks = &cluster.servers[server].disks;
+        let to_the_last_byte = self.chance.happens(500_000);
+        tracing::info!(
+            server = cluster.servers[server].name,
+            to_the_last_byte,
+            "disk filled"
+        );
+        if to_the_last_byte {
+            disks.set_room(Room { free: 0, ..FILLED });
+            disks.set_faults(DiskFaults {
+                full: true,
+                ..disks.faults()
+            });
+        } else {
+            disks.set_room(FILLED);
+        }
         self.counts.disks_filled += 1;
         let after = Duration::from_millis(self.chance.between(2_000, 15_000));
         self.room_at = Some((server, Instant::now() + after));
@@ -360,21 +391,44 @@ impl Faults {
     fn disk(&mut self, cluster: &mut SimCluster) {
         let server = self.any(cluster);
         let right = cluster.planted_disk();
-        let faults = match self.chance.below(3) {
+        let faults = match self.chance.below(5) {
             0 => DiskFaults {
-                sync_fails: 2_000,
+                sync_fails: 5_000,
                 ..right
             },
             1 => DiskFaults {
                 write_fails: 2_000,
                 ..right
             },
-            _ => DiskFaults {
-                reads_corrupt: 500,
+            2 => DiskFaults {
+                reads_corrupt: 1_000,
                 ..right
             },
+            3 => DiskFaults {
+                files_fail: 200_000,
+                ..right
+            },
+            _ => DiskFaults {
+                pieces_wrong: 200_000,
+                ..right
+            },
+        };
+        // One that is full stays so for its time.
+        let faults = DiskFaults {
+            full: cluster.servers[server].disks.faults().full,
+            ..faults
         };
         tracing::info!(server = cluster.servers[server].name, ?faults, "a bad disk");
         cluster.servers[server].disks.set_faults(faults);
     }
+}
+
+/// What was full has room again.
+fn make_room(cluster: &SimCluster, index: usize) {
+    let disks = &cluster.servers[index].disks;
+    disks.set_room(EMPTY);
+    disks.set_faults(DiskFaults {
+        full: false,
+        ..disks.faults()
+    });
 }

@@ -36,6 +36,12 @@ pub struct DiskFaults {
     pub write_fails: u64,
     /// Reads that find a wrong checksum, in a million.
     pub reads_corrupt: u64,
+    /// Writes and syncs of files that fail, in a million: of the pointers nothing is written, of a database that is being put together half.
+    pub files_fail: u64,
+    /// Pieces of files that are read with a wrong bit, in a million.
+    pub pieces_wrong: u64,
+    /// No room is left for anything.
+    pub full: bool,
     /// A planted bug: synced writes are not synced.
     pub skips_sync: bool,
     /// A planted bug: of some events no record is written.
@@ -48,6 +54,10 @@ pub struct DiskCounts {
     pub failed_syncs: u64,
     pub failed_writes: u64,
     pub corrupt_reads: u64,
+    pub failed_files: u64,
+    pub wrong_pieces: u64,
+    /// Writes for which there was no room.
+    pub full_writes: u64,
     /// By crashes.
     pub lost_batches: u64,
 }
@@ -172,6 +182,10 @@ impl SimDisks {
         self.lock().faults = faults;
     }
 
+    pub fn faults(&self) -> DiskFaults {
+        self.lock().faults
+    }
+
     /// How much has come of databases that are being put together file by file.
     pub fn received_bytes(&self) -> usize {
         let content = self.lock();
@@ -240,6 +254,40 @@ impl SimDirectory {
     }
 }
 
+impl Content {
+    /// Whether there is room to write.
+    fn room_for(&mut self, what: &str) -> Result<(), DiskError> {
+        if !self.faults.full {
+            return Ok(());
+        }
+        self.counts.full_writes += 1;
+        Err(DiskError::Full {
+            what: what.to_owned(),
+        })
+    }
+
+    /// Whether this write or sync of a file is one of those that fail.
+    fn file_fails(&mut self) -> bool {
+        let fails = self.faults.files_fail;
+        let fails = fails > 0 && self.chance.happens(fails);
+        self.counts.failed_files += u64::from(fails);
+        fails
+    }
+
+    /// What was read of a file, or nearly.
+    fn piece(&mut self, bytes: Bytes) -> Bytes {
+        let wrong = self.faults.pieces_wrong;
+        if wrong == 0 || bytes.is_empty() || !self.chance.happens(wrong) {
+            return bytes;
+        }
+        self.counts.wrong_pieces += 1;
+        let mut bytes = bytes.to_vec();
+        let at = self.chance.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << self.chance.below(8);
+        bytes.into()
+    }
+}
+
 fn invalid(what: &str) -> DiskError {
     DiskError::io(what, std::io::Error::from(std::io::ErrorKind::InvalidInput))
 }
@@ -295,9 +343,12 @@ impl Directory for SimDirectory {
     }
 
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
-        self.content(name)?
-            .files
-            .insert(name.to_owned(), bytes.to_vec());
+        let mut content = self.content(name)?;
+        content.room_for(name)?;
+        if content.file_fails() {
+            return Err(failed(format!("writing {name}")));
+        }
+        content.files.insert(name.to_owned(), bytes.to_vec());
         Ok(())
     }
 
@@ -331,11 +382,13 @@ impl Directory for SimDirectory {
         };
         if let Some(parts) = content.parts.get(name) {
             let bytes = parts.get(file).ok_or_else(|| invalid(file))?;
-            return Ok(Bytes::copy_from_slice(&bytes[within(bytes)]));
+            let piece = Bytes::copy_from_slice(&bytes[within(bytes)]);
+            return Ok(content.piece(piece));
         }
         let database = content.databases.get_mut(name);
         let bytes = database.ok_or_else(|| invalid(name))?.packed();
-        Ok(bytes.slice(within(&bytes)))
+        let piece = bytes.slice(within(&bytes));
+        Ok(content.piece(piece))
     }
 
     fn verify(&self, name: &str) -> Result<(), DiskError> {
@@ -353,6 +406,8 @@ impl Directory for SimDirectory {
         bytes: &[u8],
     ) -> Result<(), DiskError> {
         let mut content = self.content(name)?;
+        content.room_for(name)?;
+        let fails = content.file_fails();
         let part = content
             .parts
             .entry(name.to_owned())
@@ -365,12 +420,19 @@ impl Directory for SimDirectory {
         if offset != part.len() as u64 {
             return Err(invalid(file));
         }
+        if fails {
+            part.extend_from_slice(&bytes[..bytes.len() / 2]);
+            return Err(failed(format!("appending to {name}/{file}")));
+        }
         part.extend_from_slice(bytes);
         Ok(())
     }
 
     fn sync(&self, name: &str) -> Result<(), DiskError> {
         let mut content = self.content(name)?;
+        if content.file_fails() {
+            return Err(failed(format!("syncing {name}")));
+        }
         // Once it is whole it survives as a database does.
         let parts = content.parts.get(name);
         if let Some(bytes) = parts.and_then(|parts| parts.get(FILE))
@@ -441,6 +503,7 @@ impl Disk for SimDisk {
     fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError> {
         let mut content = self.disks.alive(self.life, &self.name)?;
         let faults = content.faults;
+        content.room_for(&self.name)?;
         if faults.write_fails > 0 && content.chance.happens(faults.write_fails) {
             content.counts.failed_writes += 1;
             return Err(failed(format!("writing {}", self.name)));
@@ -461,12 +524,14 @@ impl Disk for SimDisk {
 
     fn flush(&self) -> Result<(), DiskError> {
         let mut content = self.disks.alive(self.life, &self.name)?;
+        content.room_for(&self.name)?;
         self.sync(&mut content)
     }
 
     fn checkpoint(&self, into: &str) -> Result<(), DiskError> {
         let map = self.map()?;
         let mut content = self.disks.alive(self.life, &self.name)?;
+        content.room_for(into)?;
         if content.databases.contains_key(into) || content.parts.contains_key(into) {
             return Err(DiskError::io(
                 into,
@@ -558,17 +623,33 @@ fn is_skipped_event(key: &[u8]) -> bool {
 /// Lengths and bytes, one pair after another, and a sum behind them.
 fn pack(map: &Map) -> Bytes {
     let pairs = map.iter();
-    let mut bytes = Vec::with_capacity(pairs.map(|(key, value)| 8 + key.len() + value.len()).sum());
+    let pairs: usize = pairs.map(|(key, value)| 8 + key.len() + value.len()).sum();
+    let mut bytes = Vec::with_capacity(pairs + SUM_BYTES);
     for (key, value) in map {
         for part in [key, value] {
             bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
             bytes.extend_from_slice(part);
         }
     }
+    bytes.extend_from_slice(&sum(&bytes).to_le_bytes());
     bytes.into()
 }
 
-fn unpack(name: &str, mut bytes: &[u8]) -> Result<Map, DiskError> {
+const SUM_BYTES: usize = 8;
+
+/// FNV-1a: one wrong bit is noticed, as RocksDB's checksums would.
+fn sum(bytes: &[u8]) -> u64 {
+    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+fn unpack(name: &str, bytes: &[u8]) -> Result<Map, DiskError> {
+    let Some((mut bytes, stored)) = bytes.split_last_chunk::<SUM_BYTES>() else {
+        return Err(DiskError::corrupt(name, "it is cut short"));
+    };
+    if sum(bytes) != u64::from_le_bytes(*stored) {
+        return Err(DiskError::corrupt(name, "its checksum is wrong"));
+    }
     let mut part = || -> Option<Bytes> {
         let (len, rest) = bytes.split_first_chunk::<4>()?;
         let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
@@ -630,6 +711,64 @@ mod tests {
             seen.insert(kept.len());
         }
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_and_keeps_what_it_has() {
+        let disks = SimDisks::new(Chance::new(1, 1));
+        let directory = disks.directory();
+        let open = || directory.open("d", &DiskOptions::with_wal()).unwrap();
+        let write = |key: u8| {
+            let mut batch = Batch::new();
+            batch.put(vec![key], vec![key]);
+            open().write(batch, Synced::Yes)
+        };
+        let full = |result: Result<(), DiskError>| matches!(result, Err(DiskError::Full { .. }));
+        write(1).unwrap();
+        directory.write_file("f", b"before").unwrap();
+        disks.set_faults(DiskFaults {
+            full: true,
+            ..DiskFaults::default()
+        });
+        assert!(full(write(2)));
+        assert!(full(open().flush()));
+        assert!(full(open().checkpoint("c")));
+        assert!(full(directory.write_file("f", b"after")));
+        assert!(full(directory.append_at("p", FILE, 0, b"piece")));
+        assert_eq!(disks.counts().full_writes, 5);
+        disks.crash();
+        disks.set_faults(DiskFaults::default());
+        let directory = disks.directory();
+        let disk = directory.open("d", &DiskOptions::with_wal()).unwrap();
+        assert_eq!(
+            disk.scan(&Range::all(), Order::Ascending, 9).unwrap().len(),
+            1
+        );
+        assert_eq!(directory.read_file("f").unwrap().unwrap(), b"before");
+        assert!(!directory.exists("p").unwrap());
+    }
+
+    #[test]
+    fn a_wrong_bit_of_a_file_that_was_read_is_noticed() {
+        let disks = SimDisks::new(Chance::new(1, 1));
+        let directory = disks.directory();
+        let disk = directory.open("d", &DiskOptions::with_wal()).unwrap();
+        let mut batch = Batch::new();
+        batch.put(&b"key"[..], &b"value"[..]);
+        disk.write(batch, Synced::Yes).unwrap();
+        for (pieces_wrong, fine) in [(0, true), (1_000_000, false)] {
+            disks.set_faults(DiskFaults {
+                pieces_wrong,
+                ..DiskFaults::default()
+            });
+            let piece = directory.read_at("d", FILE, 0, usize::MAX).unwrap();
+            directory.append_at("copy", FILE, 0, &piece).unwrap();
+            directory.sync("copy").unwrap();
+            let opened = directory.open("copy", &DiskOptions::with_wal());
+            assert_eq!(opened.is_ok(), fine);
+            directory.remove("copy").unwrap();
+        }
+        assert_eq!(disks.counts().wrong_pieces, 1);
     }
 
     #[test]
