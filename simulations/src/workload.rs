@@ -365,20 +365,35 @@ impl Client {
         let Some(server) = self.chance.pick(&servers) else {
             return Answer::Unknown;
         };
-        timeout(
-            ANSWER_TIMEOUT,
-            ask(
-                &self.fronts,
-                &self.net,
-                &self.name,
-                server,
-                method,
-                path,
-                body,
-            ),
-        )
-        .await
-        .unwrap_or(Answer::Unknown)
+        let what = format!("{method} {path}");
+        let (fronts, net) = (&self.fronts, &self.net);
+        let asked = ask(fronts, net, &self.name, server, method, path, body);
+        let answer = timeout(ANSWER_TIMEOUT, asked).await;
+        let answer = answer.unwrap_or(Answer::Unknown);
+        if let Some(code) = unpromised(&answer) {
+            let what = format!("{server} answered {what} with {code}: {answer}");
+            let wrong = Violation::new("refusals have a reason", what);
+            self.told.lock().wrong.get_or_insert(wrong);
+        }
+        answer
+    }
+}
+
+/// What a refusal of a right request may be: of what is not there or is there already, for want of room, of patience or of a leader. Each
+/// says that nothing was done.
+const REFUSALS: [StatusCode; 5] = [
+    StatusCode::NOT_FOUND,
+    StatusCode::CONFLICT,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::INSUFFICIENT_STORAGE,
+];
+
+/// The code of a refusal that is none of those.
+fn unpromised(answer: &Answer) -> Option<StatusCode> {
+    match answer {
+        Answer::Refused(code, _) if !REFUSALS.contains(code) => Some(*code),
+        Answer::Refused(..) | Answer::Done(_) | Answer::Unknown => None,
     }
 }
 
@@ -431,8 +446,8 @@ pub async fn ask(
     }
     match status {
         status if status.is_success() => Answer::Done(value),
-        // It says itself that the outcome is not known.
-        StatusCode::GATEWAY_TIMEOUT | StatusCode::INTERNAL_SERVER_ERROR => {
+        // It says itself that the outcome is not known; nothing else says so.
+        StatusCode::GATEWAY_TIMEOUT => {
             tracing::info!(%status, %value, path, "an answer that does not tell");
             Answer::Unknown
         }
