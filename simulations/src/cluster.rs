@@ -183,6 +183,9 @@ impl SimCluster {
         for name in names {
             cluster.place(name, None);
         }
+        if planted == Some(Planted::EarlyLevel) {
+            cluster.net.answer_level(eventstore::LEVEL);
+        }
         cluster
     }
 
@@ -220,6 +223,13 @@ impl SimCluster {
         let old = self.members();
         let old = old.filter(|(_, server)| server.most_level < eventstore::LEVEL);
         old.map(|(index, _)| index).collect()
+    }
+
+    /// The highest level that a member's program knows; None: there is no such member.
+    pub fn knows(&self, name: &str) -> Option<u32> {
+        let mut members = self.members();
+        let member = members.find(|(_, server)| server.name == name);
+        member.map(|(_, server)| server.most_level)
     }
 
     /// The next life of a server has this release.

@@ -25,10 +25,12 @@ pub enum Planted {
     StaleRead,
     /// A restore leaves out its last change.
     ForgetfulRestore,
+    /// The leader takes every member for one that knows the newest level of the log.
+    EarlyLevel,
 }
 
 impl Planted {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SkippedSync,
         Self::UncheckedExpectation,
         Self::UnfencedSession,
@@ -37,16 +39,23 @@ impl Planted {
         Self::SkippedRevision,
         Self::StaleRead,
         Self::ForgetfulRestore,
+        Self::EarlyLevel,
     ];
 
     /// What a repetition's attempt is raised by, so that it looks like another proposal and can still be told for what it is.
     pub const REPEATED: u32 = 1 << 20;
 
+    /// By its name here.
+    pub fn named(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|planted| format!("{planted:?}") == name)
+    }
+
     /// What a server's apply is given in place of the entry.
     pub(crate) fn tamper(self, clock: SimClock) -> Option<server::Tamper> {
         let seen: Mutex<BTreeSet<ProposalId>> = Mutex::default();
         let of_apply = match self {
-            Self::SkippedSync | Self::SkippedRevision | Self::StaleRead => false,
+            Self::SkippedSync | Self::SkippedRevision | Self::StaleRead | Self::EarlyLevel => false,
             Self::UncheckedExpectation
             | Self::UnfencedSession
             | Self::ForgottenOutcome
@@ -54,7 +63,7 @@ impl Planted {
             | Self::ForgetfulRestore => true,
         };
         let tamper = move |_: Position, entry: &mut Entry| match self {
-            Self::SkippedSync | Self::SkippedRevision | Self::StaleRead => {}
+            Self::SkippedSync | Self::SkippedRevision | Self::StaleRead | Self::EarlyLevel => {}
             Self::UncheckedExpectation => entry
                 .proposals
                 .iter_mut()

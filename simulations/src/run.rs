@@ -7,7 +7,7 @@ use crate::history::Historian;
 use crate::invariants::digests::Digests;
 use crate::invariants::freed::Lives;
 use crate::invariants::one_leader::OneLeader;
-use crate::invariants::{Violation, converged, linearizable, restored, unfenced};
+use crate::invariants::{Violation, converged, left_behind, linearizable, restored, unfenced};
 use crate::members::Operator;
 use crate::planted::Planted;
 use crate::sides::Chance;
@@ -142,6 +142,10 @@ impl Watcher {
             let status = parts.core.status();
             if status.leader.as_deref() == Some(server.name.as_str()) && status.role == LEADS {
                 self.leaders.leads(&server.name, status.term)?;
+                let members = status.members.iter();
+                let members = members.map(|member| &*member.name);
+                let members = members.map(|name| (name, cluster.knows(name)));
+                left_behind::check(parts.core.view().level, members)?;
             }
             let view = parts.core.view();
             self.digests

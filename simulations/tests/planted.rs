@@ -78,6 +78,12 @@ fn a_restore_that_forgets_is_caught() {
     check(Planted::ForgetfulRestore, 1, &["restored is past"]);
 }
 
+/// Of a cluster that begins with the release before, which every third seed's does.
+#[test]
+fn a_level_raised_early_is_caught() {
+    check(Planted::EarlyLevel, 3, &["no member is left behind"]);
+}
+
 /// Not a check: prints at which step each of some seeds shows each bug, or the one that `RECKON_PLANTED` names.
 #[test]
 #[ignore = "only tells which seeds show a bug early"]

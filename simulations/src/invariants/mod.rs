@@ -8,6 +8,7 @@ pub mod converged;
 pub mod digests;
 pub mod fenced;
 pub mod freed;
+pub mod left_behind;
 pub mod linearizable;
 pub mod once;
 pub mod one_leader;

@@ -23,6 +23,8 @@ pub struct Weather {
     pub repeat: u64,
 }
 
+/// The method that asks a server for its level (`server::level`).
+const METHOD_LEVEL: &str = "level";
 /// How long after the first a message may arrive again.
 const REPEATED_AFTER_MS: u64 = 2_000;
 
@@ -58,6 +60,8 @@ struct Wiring {
     cut: BTreeSet<(String, String)>,
     /// How often each agent's connection broke.
     broken: BTreeMap<String, u64>,
+    /// A planted bug: what every server is said to know of the log's levels, whoever it is.
+    level: Option<u32>,
     counts: NetCounts,
 }
 
@@ -70,6 +74,7 @@ impl SimNet {
             lives: BTreeMap::new(),
             cut: BTreeSet::new(),
             broken: BTreeMap::new(),
+            level: None,
             counts: NetCounts::default(),
         })))
     }
@@ -94,6 +99,11 @@ impl SimNet {
 
     pub fn heal(&self) {
         self.lock().cut.clear();
+    }
+
+    /// From now on this is the answer of all whom another asks for its level.
+    pub fn answer_level(&self, level: u32) {
+        self.lock().level = Some(level);
     }
 
     /// The connections that this agent has now are gone.
@@ -238,6 +248,9 @@ impl Network for SimPlug {
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, NetworkError> {
+        if let Some(level) = self.net.lock().level.filter(|_| method == METHOD_LEVEL) {
+            return Ok(Bytes::copy_from_slice(&level.to_le_bytes()));
+        }
         let exchange = async {
             self.travel(&self.name, &to.name).await;
             let handler = self.net.handler(self, to)?;
