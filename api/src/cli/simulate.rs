@@ -4,7 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use simulations::{Options, SimulateArguments, simulate};
+use simulations::{Options, Planted, SimulateArguments, simulate};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
@@ -27,6 +27,9 @@ pub struct Args {
     /// A run for each of these, both ends included
     #[arg(long, value_name = "A..B", value_parser = range)]
     seeds: Option<(u64, u64)>,
+    /// A bug planted on purpose, to see that it is caught
+    #[arg(long, value_name = "BUG", value_parser = planted, hide = true)]
+    planted: Option<Planted>,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -35,7 +38,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let arguments = SimulateArguments {
         seeds: first..=last,
         steps: args.steps,
-        planted: None,
+        planted: args.planted,
     };
     match simulate(&arguments, super::output::line) {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -71,4 +74,8 @@ fn range(text: &str) -> Result<(u64, u64), String> {
         .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
     ends.filter(|(first, last)| first <= last)
         .ok_or_else(|| format!("'{text}' is no range of seeds: give A..B"))
+}
+
+fn planted(name: &str) -> Result<Planted, String> {
+    Planted::named(name).ok_or_else(|| format!("'{name}' is none of {:?}", Planted::ALL))
 }

@@ -28,6 +28,7 @@ mod restore;
 mod retention;
 mod rollout;
 mod servers_killed;
+mod simulate;
 mod synced;
 mod tour;
 mod up_command;
