@@ -139,6 +139,7 @@ pub struct SimCluster {
     pub retention: HistoryRetention,
     /// Of lives that have ended.
     snapshots_installed: u64,
+    pruned: u64,
     planted: Option<Planted>,
     first_members: Vec<Member>,
     node_grace_s: u64,
@@ -176,6 +177,7 @@ impl SimCluster {
             lives,
             retention: HistoryRetention::default(),
             snapshots_installed: 0,
+            pruned: 0,
             planted,
             first_members: members,
             node_grace_s,
@@ -343,6 +345,7 @@ impl SimCluster {
             return;
         };
         self.snapshots_installed += parts.core.snapshots_installed();
+        self.pruned += parts.core.pruned_events();
         self.net.unplug(&server.name);
         server.disks.crash();
         self.fronts.shut(&server.name);
@@ -361,6 +364,15 @@ impl SimCluster {
         let alive = self.alive();
         let alive = alive.map(|(_, _, parts)| parts.core.snapshots_installed());
         self.snapshots_installed + alive.sum::<u64>()
+    }
+
+    /// How many events servers have pruned what they replaced of.
+    pub fn pruned(&self) -> u64 {
+        let alive = self.alive();
+        self.pruned
+            + alive
+                .map(|(_, _, parts)| parts.core.pruned_events())
+                .sum::<u64>()
     }
 
     fn config(&self, server: &SimServer) -> Config {

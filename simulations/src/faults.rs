@@ -36,10 +36,12 @@ pub struct FaultCounts {
     pub upgrades: u64,
     /// Not a fault, but what one leads to: a server was away for longer than the log reaches back.
     pub snapshots_installed: u64,
+    /// No fault either, but what they strike: a server removed what an event had replaced.
+    pub pruned: u64,
 }
 
 impl FaultCounts {
-    pub fn rows(&self) -> [(&'static str, u64); 23] {
+    pub fn rows(&self) -> [(&'static str, u64); 24] {
         [
             ("messages lost", self.messages_lost),
             ("messages delayed", self.messages_delayed),
@@ -64,6 +66,7 @@ impl FaultCounts {
             ("leader transfers", self.leader_transfers),
             ("servers upgraded", self.upgrades),
             ("rebuilt from a snapshot", self.snapshots_installed),
+            ("events pruned", self.pruned),
         ]
     }
 
@@ -91,6 +94,7 @@ impl FaultCounts {
         self.leader_transfers += other.leader_transfers;
         self.upgrades += other.upgrades;
         self.snapshots_installed += other.snapshots_installed;
+        self.pruned += other.pruned;
     }
 }
 
@@ -230,6 +234,7 @@ impl Faults {
             writes_without_room: disks.iter().map(|disk| disk.full_writes).sum(),
             batches_lost: disks.iter().map(|disk| disk.lost_batches).sum(),
             snapshots_installed: cluster.snapshots_installed(),
+            pruned: cluster.pruned(),
             ..self.counts
         }
     }

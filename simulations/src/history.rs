@@ -3,11 +3,13 @@
 //!
 //! Whichever server is furthest is read. What was read once must stay: the chain's digest at the place reached stands for all before.
 
+use crate::invariants::linearizable::Past;
 use crate::invariants::{OfHistory, Violation, of_history};
 use crate::workload::Told;
 use eventstore::{Digest, Key, View};
 use eventstore_disk::Store;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// Events read at once.
@@ -17,6 +19,8 @@ pub struct Historian {
     properties: Vec<Box<dyn OfHistory>>,
     /// The last event that was read.
     reached: Option<(u64, Digest)>,
+    /// Of each object, whatever of it may be gone by now.
+    pasts: BTreeMap<Key, Past>,
 }
 
 impl Default for Historian {
@@ -24,6 +28,7 @@ impl Default for Historian {
         Self {
             properties: of_history(),
             reached: None,
+            pasts: BTreeMap::new(),
         }
     }
 }
@@ -39,10 +44,31 @@ impl Historian {
         Ok(())
     }
 
-    /// At the end: everything that clients were told.
+    /// An object's changes from the beginning on, as far as was read; what a store has of them must be the same.
+    pub fn past(&self, store: &Store, key: &Key) -> Result<Past, Violation> {
+        let past = self.pasts.get(key).cloned().unwrap_or_default();
+        let kept = store.history(key, None, usize::MAX);
+        let kept = kept.map_err(|error| unreadable(&error))?.into_iter().rev();
+        let kept: Past = kept
+            .map(|version| (version.revision, version.after.is_some()))
+            .collect();
+        let horizon = store.view().retention.horizon_of(&key.resource);
+        let later = past.iter().filter(|(revision, _)| *revision >= horizon);
+        if !later.eq(&kept) {
+            let what = format!("{key} had {past:?}, and the store has {kept:?} from {horizon} on");
+            return Err(Violation::new("readable history", what));
+        }
+        Ok(past)
+    }
+
+    /// At the end: everything that clients were told, and that is kept still. What is not was looked at as the run went.
     pub fn check(&mut self, store: &Store, view: &View, told: &Told) -> Result<(), Violation> {
         self.events(store, view.revision)?;
-        let told = told.lock();
+        let mut told = told.lock();
+        let horizon = store.horizon();
+        told.acknowledged
+            .writes
+            .retain(|write| write.revision >= horizon);
         told.acknowledged.check_all(at(store, view), counter(view))
     }
 
@@ -76,6 +102,10 @@ impl Historian {
                 self.properties
                     .iter_mut()
                     .try_for_each(|property| property.event(event))?;
+                for folded in &event.objects {
+                    let past = self.pasts.entry(folded.key.clone()).or_default();
+                    past.push((folded.revision, folded.after.is_some()));
+                }
                 self.reached = Some((event.revision(), event.digest));
             }
         }

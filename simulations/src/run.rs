@@ -7,7 +7,9 @@ use crate::history::Historian;
 use crate::invariants::digests::Digests;
 use crate::invariants::freed::Lives;
 use crate::invariants::one_leader::OneLeader;
-use crate::invariants::{Violation, converged, left_behind, linearizable, restored, unfenced};
+use crate::invariants::{
+    Violation, converged, left_behind, linearizable, pruned, restored, unfenced,
+};
 use crate::members::Operator;
 use crate::planted::Planted;
 use crate::sides::Chance;
@@ -16,6 +18,7 @@ use eventstore::View;
 use http::Method;
 use serde_json::json;
 use server::archive::Archive;
+use server::config::Retain;
 use std::time::Duration;
 use tokio::runtime::{Builder, RngSeed, Runtime};
 use tokio::task::JoinHandle;
@@ -35,6 +38,8 @@ pub struct Options {
     pub planted: Option<Planted>,
     /// All servers begin with the release before, and are upgraded one by one.
     pub begins_old: bool,
+    /// So many revisions are kept, and all history before is pruned; None, or with a planted bug: it is kept forever.
+    pub keeps: Option<u64>,
     /// Between how many servers an operator lets the cluster grow and shrink; None, or with a planted bug: nobody comes or goes.
     pub sizes: Option<(usize, usize)>,
 }
@@ -44,6 +49,9 @@ impl Options {
     pub const STEPS: u64 = 600;
     /// Some 500 writes in ten minutes: what more of them would find, more seeds find sooner.
     pub const PAUSE_MS: (u64, u64) = (400, 4_500);
+
+    /// Some minutes of a seed's.
+    pub const KEEPS: u64 = 500;
 
     pub fn new(seed: u64) -> Self {
         Self {
@@ -55,6 +63,7 @@ impl Options {
             pause_ms: Self::PAUSE_MS,
             planted: None,
             begins_old: seed.is_multiple_of(3),
+            keeps: seed.is_multiple_of(4).then_some(Self::KEEPS),
             sizes: Some((3, 5)),
         }
     }
@@ -212,6 +221,9 @@ impl Scene {
         if options.begins_old {
             cluster.begin_old();
         }
+        if let Some(keeps) = options.keeps.filter(|_| options.planted.is_none()) {
+            cluster.retention.all = Retain::Revisions(keeps);
+        }
         let sizes = options.sizes.filter(|_| options.planted.is_none());
         let operator = sizes.map(|sizes| Operator::new(Chance::new(seed, 3), &cluster, sizes));
         for index in 0..options.servers {
@@ -288,6 +300,7 @@ impl Scene {
             rest(operator, cluster, faults).await?;
         }
         let view = converge(cluster, faults, &mut self.watcher).await?;
+        prune(cluster).await?;
         check_history(cluster, &mut self.watcher, &self.told, &view)?;
         let chance = Chance::new(seed, 4);
         restore(cluster, faults, &mut self.watcher, &self.archive, &chance).await?;
@@ -406,8 +419,13 @@ async fn restore(
     let (name, store) = (server.name.clone(), parts.core.store().clone());
     let failed = |what: String| Violation::new("restored is past", what);
     let end = store.view().revision;
+    // Where history is pruned, far enough from the horizon that it stays behind.
     let moment = || {
-        let at = store.event_end(chance.between(1, end));
+        let first = match store.horizon() {
+            0 => 1,
+            horizon => horizon.midpoint(end),
+        };
+        let at = store.event_end(chance.between(first, end));
         at.map_err(|error| failed(error.to_string()))
     };
     restored::archive(archive, &store).await?;
@@ -438,6 +456,24 @@ async fn restore(
     Ok(())
 }
 
+/// Waits until every server has removed what is before the horizon.
+async fn prune(cluster: &SimCluster) -> Result<(), Violation> {
+    let mut why = String::new();
+    for _ in 0..CONVERGE_S {
+        let mut all = true;
+        for (_, server, parts) in cluster.alive() {
+            if let Some(left) = pruned::left(parts.core.store())? {
+                (all, why) = (false, format!("{}: {left}", server.name));
+            }
+        }
+        if all {
+            return Ok(());
+        }
+        sleep(STEP).await;
+    }
+    Err(Violation::new("what is past goes", why))
+}
+
 fn check_history(
     cluster: &SimCluster,
     watcher: &mut Watcher,
@@ -450,6 +486,7 @@ fn check_history(
         verified.map_err(|error| {
             Violation::new("the chain holds", format!("{}: {error}", server.name))
         })?;
+        pruned::check(store)?;
     }
     let Some((_, _, parts)) = cluster.alive().next() else {
         return Err(converged::violation("nobody lives".to_owned()));
@@ -457,13 +494,6 @@ fn check_history(
     let store = parts.core.store();
     watcher.historian.check(store, view, told)?;
     linearizable::check(&told.lock().operations, |key| {
-        let versions = store.history(key, None, usize::MAX);
-        let versions = versions
-            .map_err(|error| Violation::new("readable history", error.to_string()))?
-            .into_iter()
-            .rev();
-        Ok(versions
-            .map(|version| (version.revision, version.after.is_some()))
-            .collect())
+        watcher.historian.past(store, key)
     })
 }

@@ -12,6 +12,7 @@ pub mod left_behind;
 pub mod linearizable;
 pub mod once;
 pub mod one_leader;
+pub mod pruned;
 pub mod restored;
 pub mod time_goes_on;
 pub mod unfenced;

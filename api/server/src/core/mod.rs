@@ -136,6 +136,11 @@ impl Core {
         self.0.snapshots_installed.load(Ordering::Relaxed)
     }
 
+    /// Events whose replaced versions this server has removed for lying before the horizons, since its start.
+    pub fn pruned_events(&self) -> u64 {
+        self.0.pruning.read().events
+    }
+
     /// Watches, the past, history.
     pub fn store(&self) -> &Store {
         &self.0.store
