@@ -9,6 +9,7 @@ mod api;
 mod backup;
 mod bad_input;
 mod cluster;
+mod damaged;
 mod disk_full;
 mod fenced;
 mod image;
