@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::api::Answer;
 use crate::cluster::{Cluster, Options, said_by};
 use crate::wait;
+use crate::writes::Writes;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SIZE: &str = "size=400m,mode=1777";
@@ -40,6 +41,13 @@ impl Tmpfs {
         for _ in 0..(free - LEFT) >> 20 {
             file.write_all(&zeros).unwrap();
         }
+    }
+
+    /// To the last page.
+    fn fill_up(&self) {
+        let mut file = File::create(self.0.join("filler")).unwrap();
+        let zeros = vec![0; 64 << 10];
+        while file.write_all(&zeros).is_ok() {}
     }
 
     fn clear(&self) {
@@ -187,6 +195,77 @@ fn users_writes_stop_at_the_reserve_and_go_on_when_there_is_room() {
             let map = cluster.api(server).get(&format!("{MAPS}/{name}"));
             assert_eq!(map.code, 200, "{map:?}");
         }
+    }
+    cluster.reckon_json(&["verify"]);
+    cluster.stop();
+}
+
+/// A follower alone is written to until its disk is full: the others are a majority, and it stores what it can. Then it ends, says why, and has
+/// acknowledged nothing that it has not; with room it is started again and catches up.
+#[test]
+fn a_follower_whose_disk_is_full_ends_and_catches_up_when_there_is_room() {
+    let mut cluster = Cluster::prepare(Options {
+        agents: 0,
+        simulated_nodes: 0,
+        flags: &["--disk-reserve", RESERVE],
+    });
+    let disks: Vec<Tmpfs> = (1..=3)
+        .map(|number| Tmpfs::mount(cluster.path(&format!("server-{number}"))))
+        .collect();
+    cluster.up();
+    let mut there = taken(&cluster, "before");
+    let leader = cluster.leader();
+    let number: u16 = leader.trim_start_matches("server-").parse().unwrap();
+    let full = (1..=3).find(|other| *other != number).unwrap();
+    let name = format!("server-{full}");
+    let before = cluster.pid(&name).unwrap();
+    let disk = &disks[usize::from(full) - 1];
+    disk.fill_up();
+
+    // What its log has set aside takes some of them.
+    let writes = Writes::start(&cluster, "meanwhile");
+    let log = || std::fs::read_to_string(cluster.path(&format!("{name}.log"))).unwrap_or_default();
+    let mut large = 0;
+    wait::until("it to end", 120, || {
+        large += 1;
+        let map = format!("large-{large}");
+        let text = "x".repeat(200 << 10);
+        let body = json!({"metadata": {"name": map}, "data": {"text": text}}).to_string();
+        let kind = "application/json";
+        let answer = cluster
+            .api(number)
+            .send(Method::POST, MAPS, kind, body.into_bytes(), 30)
+            .unwrap();
+        assert_eq!(answer.code, 201, "the others go on: {answer:?}");
+        there.push(map);
+        if cluster.pid(&name) == Some(before) {
+            Err(log())
+        } else {
+            Ok(())
+        }
+    });
+    assert!(log().contains("no space left on the disk"), "{}", log());
+    wait::until("the status to say so", 60, || {
+        let status = cluster.status();
+        let shown = &status["members"][usize::from(full) - 1];
+        shown["error"].as_str().map(drop).ok_or(status.clone())
+    });
+    let acknowledged = writes.finish();
+    let gap = acknowledged.longest_gap.as_secs_f32();
+    println!(
+        "{} and {large} large writes were acknowledged, longest gap {gap:.2} s",
+        acknowledged.names.len()
+    );
+    assert!(gap < 5.0, "nothing was acknowledged for {gap} s");
+
+    disk.clear();
+    // It is started again by itself, half a minute later at the latest.
+    cluster.wait_until_serving(full);
+    cluster.wait_until_level();
+    acknowledged.check_present(&cluster);
+    for map in &there {
+        let map = cluster.api(full).get(&format!("{MAPS}/{map}"));
+        assert_eq!(map.code, 200, "{map:?}");
     }
     cluster.reckon_json(&["verify"]);
     cluster.stop();
