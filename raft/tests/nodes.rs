@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cluster::{Cluster, Keeper, eventually, peer};
+use cluster::{Cluster, Keeper, counted, eventually, peer};
 use raft::{AppendError, ENTRY_BYTES_MAX, Machine, NodeConfig, Role, TransferError};
 use seams::{ByteStream, Handler, Network, NetworkError, Peer, RefusalCode};
 
@@ -159,6 +159,59 @@ async fn one_that_lags_behind_the_log_is_rebuilt_from_a_snapshot() {
     let next = cluster.append(payload(301)).await;
     cluster.run(lagging, None).await.unwrap();
     cluster.applied(next.index).await;
+    assert_eq!(
+        cluster.seen[&lagging].payloads(),
+        cluster.seen[&leader].payloads()
+    );
+}
+
+/// However large it is, and however slowly it is taken: what the leader has read of it and nobody has taken is one chunk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_never_in_its_senders_memory() {
+    const CHUNK: u64 = 1 << 20;
+    let configure = |config: &mut NodeConfig| {
+        config.snapshot_log_bytes = 4 << 20;
+        config.keep_entries = 10;
+    };
+    let mut cluster = Cluster::start_on(3, configure, counted::network, counted::disk).await;
+    let leader = cluster.leader().await;
+    let lagging = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.append(payload(0)).await;
+    cluster.kill(lagging);
+    // What nothing makes smaller.
+    let mut random = 7_u64;
+    let mut noise = || -> Vec<u8> {
+        std::iter::repeat_with(|| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (random >> 56) as u8
+        })
+        .take(200_000)
+        .collect()
+    };
+    let mut last = cluster.append(noise()).await;
+    for _ in 0..80 {
+        last = cluster.append(noise()).await;
+    }
+    eventually(async || {
+        let purged = cluster.node(leader).status().purged?;
+        (purged.index > 20).then_some(())
+    })
+    .await;
+
+    // Nobody takes the first large chunk: no more is read.
+    cluster.run(lagging, None).await.unwrap();
+    eventually(async || (counted::held() > CHUNK / 10).then_some(())).await;
+    let read = counted::read();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(counted::read(), read);
+    // Then all are taken, one after another.
+    counted::MAY_TAKE.add_permits(1_000);
+    cluster.applied(last.index).await;
+    let (read, most) = (counted::read(), counted::most_held());
+    assert!(read > 8 * CHUNK, "{read} bytes are no large snapshot");
+    assert!(most <= CHUNK, "{most} of {read} bytes were held at once");
     assert_eq!(
         cluster.seen[&lagging].payloads(),
         cluster.seen[&leader].payloads()

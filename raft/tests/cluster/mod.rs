@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::{AppendError, Node, NodeConfig, NodeId, Position, StartError, Status};
 use seams::{
-    FileDirectory, MemoryHub, Network, Peer, Seams, Strand, SystemClock, SystemEntropy,
+    Directory, FileDirectory, MemoryHub, Network, Peer, Seams, Strand, SystemClock, SystemEntropy,
     ThreadRuntime,
 };
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
+pub mod counted;
 mod machine;
 
 pub use machine::{Keeper, Seen};
@@ -27,6 +28,8 @@ pub struct Cluster {
     pub seen: BTreeMap<NodeId, Seen>,
     /// What stands between a server and the others.
     pub between: fn(Arc<dyn Network>) -> Arc<dyn Network>,
+    /// What stands between a server and its disk.
+    beneath: fn(Arc<dyn Directory>) -> Arc<dyn Directory>,
     configure: fn(&mut NodeConfig),
 }
 
@@ -49,12 +52,22 @@ impl Cluster {
         configure: fn(&mut NodeConfig),
         between: fn(Arc<dyn Network>) -> Arc<dyn Network>,
     ) -> Self {
+        Self::start_on(size, configure, between, |directory| directory).await
+    }
+
+    pub async fn start_on(
+        size: u64,
+        configure: fn(&mut NodeConfig),
+        between: fn(Arc<dyn Network>) -> Arc<dyn Network>,
+        beneath: fn(Arc<dyn Directory>) -> Arc<dyn Directory>,
+    ) -> Self {
         let mut cluster = Self {
             hub: MemoryHub::default(),
             folders: BTreeMap::new(),
             nodes: BTreeMap::new(),
             seen: BTreeMap::new(),
             between,
+            beneath,
             configure,
         };
         for id in 1..=size {
@@ -86,7 +99,7 @@ impl Cluster {
             .folders
             .entry(id)
             .or_insert_with(|| tempfile::tempdir().unwrap());
-        let directory = Arc::new(open(folder).await);
+        let directory = (self.beneath)(Arc::new(open(folder).await));
         let seen = Seen::default();
         let machine = Keeper::open(directory.clone(), seen.clone());
         let seams = Seams {
