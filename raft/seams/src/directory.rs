@@ -422,7 +422,17 @@ mod tests {
     #[test]
     fn a_damaged_file_is_an_error_that_names_it() {
         // Values that lie beside their keys, and such that lie in a file of their own.
-        for (value, suffix, at) in [(100, ".sst", 40), (1_000, ".blob", 700)] {
+        // And of those: a record, the beginning, a flag in it, the end.
+        for (value, suffix, at) in [
+            (100, ".sst", 40),
+            (1_000, ".blob", 700),
+            (1_000, ".blob", 0),
+            (1_000, ".blob", 20),
+            (1_000, ".blob", usize::MAX),
+            (100, "CURRENT", 0),
+            (100, "CURRENT", 12),
+            (100, "CURRENT", usize::MAX),
+        ] {
             let folder = tempfile::tempdir().unwrap();
             let directory = FileDirectory::open(folder.path()).unwrap();
             let options = DiskOptions::without_wal();
@@ -441,7 +451,8 @@ mod tests {
                 .unwrap();
             let path = folder.path().join("state").join(&file.name);
             let mut content = fs::read(&path).unwrap();
-            content[at] ^= 0xff;
+            let at = at.min(content.len() - 1);
+            content[at] ^= 0x01;
             fs::write(&path, content).unwrap();
             let read = directory.open("state", &options).and_then(|disk| {
                 crate::Reader::scan(&*disk, &crate::Range::all(), crate::Order::Ascending, 100)
@@ -449,6 +460,11 @@ mod tests {
             let error = read.unwrap_err();
             assert!(matches!(error, DiskError::Corrupt { .. }), "{error}");
             assert!(error.to_string().contains(&file.name), "{error}");
+            // Without the file that names the others it is no new database.
+            fs::remove_file(folder.path().join("state/CURRENT")).unwrap();
+            let error = directory.open("state", &options).err().unwrap();
+            assert!(error.is_corrupt(), "{error}");
+            assert!(error.to_string().contains("CURRENT is gone"), "{error}");
         }
     }
 

@@ -3,11 +3,12 @@
 //! Format: github.com/facebook/rocksdb/wiki/BlobDB and db/blob/blob_log_format.h. Only read once something is known to be wrong.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crc_fast::{CrcAlgorithm, Digest};
 
+const MAGIC: [u8; 4] = 2_395_959_u32.to_le_bytes();
 const HEADER: u64 = 30;
 const FOOTER: u64 = 32;
 const RECORD_HEADER: usize = 32;
@@ -15,19 +16,37 @@ const RECORD_HEADER: usize = 32;
 const RECORD_FIELDS: usize = 24;
 const PIECE: usize = 64 << 10;
 
-/// The first damaged file, with where in it the damaged record begins.
+/// The first damaged file, with where in it the damaged record begins; else the first with a bad beginning or end, for one that is being
+/// written has no end yet.
 pub(super) fn damaged(database: &Path) -> Option<String> {
     let files = fs::read_dir(database).ok()?;
-    files.flatten().find_map(|file| {
-        let path = file.path();
-        if path.extension()? != "blob" {
-            return None;
-        }
-        match damaged_at(&path) {
-            Ok(at) => at.map(|at| format!("{}: the record at byte {at}", path.display())),
-            Err(error) => Some(format!("{}: {error}", path.display())),
-        }
-    })
+    let paths = files.flatten().map(|file| file.path());
+    let paths: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|kind| kind == "blob"))
+        .collect();
+    let record = paths.iter().find_map(|path| match damaged_at(path) {
+        Ok(at) => at.map(|at| format!("{}: the record at byte {at}", path.display())),
+        Err(error) => Some(format!("{}: {error}", path.display())),
+    });
+    let frame = || {
+        let bad = paths.iter().find(|path| !has_frame(path).unwrap_or(false));
+        bad.map(|path| format!("{}: its beginning or end", path.display()))
+    };
+    record.or_else(frame)
+}
+
+/// Whether the header and the footer are what they should be: both begin with the same word, and end with a checksum.
+fn has_frame(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let (mut header, mut footer) = ([0; HEADER as usize], [0; FOOTER as usize]);
+    file.read_exact(&mut header)?;
+    file.seek(SeekFrom::End(-(FOOTER as i64)))?;
+    file.read_exact(&mut footer)?;
+    let sound = |bytes: &[u8]| {
+        let (fields, sum) = bytes.split_at(bytes.len() - 4);
+        fields.starts_with(&MAGIC) && masked(fields).to_le_bytes() == *sum
+    };
+    Ok(sound(&header) && sound(&footer))
 }
 
 fn damaged_at(path: &Path) -> io::Result<Option<u64>> {

@@ -22,6 +22,9 @@ pub(super) fn damage(database: &Path) -> io::Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    if let Some(damage) = current(database)? {
+        return Ok(Some(damage));
+    }
     for file in files {
         let path = file?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -35,6 +38,26 @@ pub(super) fn damage(database: &Path) -> io::Result<Option<String>> {
         }
     }
     Ok(None)
+}
+
+/// The file that names the MANIFEST has no checksum. Without it RocksDB takes the folder for a new database, and its files for rubbish.
+fn current(database: &Path) -> io::Result<Option<String>> {
+    let path = database.join("CURRENT");
+    let says = match fs::read(&path) {
+        Ok(content) => String::from_utf8(content).unwrap_or_default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let has_tables = fs::read_dir(database)?.flatten().any(|file| {
+                let path = file.path();
+                path.extension().is_some_and(|kind| kind == "sst")
+            });
+            return Ok(has_tables.then(|| format!("{} is gone", path.display())));
+        }
+        Err(error) => return Err(error),
+    };
+    let named = says.strip_suffix('\n');
+    let named = named.filter(|name| name.starts_with("MANIFEST-"));
+    let is_there = named.is_some_and(|name| database.join(name).is_file());
+    Ok((!is_there).then(|| format!("{}: it names no MANIFEST that is there", path.display())))
 }
 
 /// Where a record begins that is neither whole nor torn.
