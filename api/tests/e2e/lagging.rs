@@ -66,7 +66,7 @@ fn it_is_rebuilt_from_a_snapshot() {
     let acknowledged = writes.finish();
     println!(
         "{} writes were acknowledged while {behind} stood still, longest gap {:.2} s",
-        acknowledged.names.len(),
+        acknowledged.count,
         acknowledged.longest_gap.as_secs_f32()
     );
     let asked = Instant::now();

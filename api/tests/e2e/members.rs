@@ -123,7 +123,7 @@ fn one_server_grows_to_three_under_load_and_a_dead_one_is_replaced() {
     acknowledged.check_present(&cluster);
     println!(
         "1 to 3 and all but one replaced: {} writes acknowledged, longest gap {:.2} s",
-        acknowledged.names.len(),
+        acknowledged.count,
         acknowledged.longest_gap.as_secs_f32()
     );
     let history = cluster.reckon(&["member", "history", "4"]);

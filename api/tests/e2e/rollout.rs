@@ -87,7 +87,7 @@ fn lose_the_leader_in_a_rollout(cluster: &Cluster) {
     println!(
         "longest gap in accepted writes across the loss of the leader: {:.2} s ({} writes)",
         acknowledged.longest_gap.as_secs_f32(),
-        acknowledged.names.len()
+        acknowledged.count
     );
 
     // The killed server is back, knows everything, and agrees.

@@ -31,7 +31,7 @@ fn all_servers_at_once_and_then_the_agent() {
     let acknowledged = first.finish();
     println!(
         "all three servers killed: {} writes acknowledged, longest gap {:.2} s, leader now {}",
-        acknowledged.names.len(),
+        acknowledged.count,
         acknowledged.longest_gap.as_secs_f32(),
         status["leader"]
     );

@@ -43,8 +43,7 @@ fn server_by_server_to_the_next_level() {
     let acknowledged = writes.finish();
     println!(
         "{} writes during the upgrade, the longest gap {:?}",
-        acknowledged.names.len(),
-        acknowledged.longest_gap
+        acknowledged.count, acknowledged.longest_gap
     );
     cluster.wait_until_level();
     acknowledged.check_present(&cluster);
