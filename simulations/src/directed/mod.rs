@@ -7,6 +7,7 @@ mod cut_off;
 mod disk_full;
 mod diverged;
 mod forwarded;
+mod levels;
 mod retention;
 mod slow_disk;
 
@@ -41,10 +42,15 @@ fn play<F: Future<Output = ()>>(scene: F) {
     runtime.shutdown_background();
 }
 
+/// So many servers that are not started yet.
+fn cluster(servers: usize) -> SimCluster {
+    SimCluster::new(SEED, servers, None, NODE_GRACE_S, Lives::default())
+}
+
 impl Stage {
     /// Started, and writable. `tamper`: what is done to the apply of the server of this index.
     async fn set(nodes: u32, tamper: Option<(usize, Tamper)>) -> Self {
-        let mut cluster = SimCluster::new(SEED, 3, None, NODE_GRACE_S, Lives::default());
+        let mut cluster = cluster(3);
         if let Some((index, tamper)) = tamper {
             cluster.servers[index].tamper = Some(tamper);
         }
@@ -53,14 +59,15 @@ impl Stage {
 
     /// Started, and writable, with history kept for a while only.
     async fn keeping(retention: HistoryRetention) -> Self {
-        let mut cluster = SimCluster::new(SEED, 3, None, NODE_GRACE_S, Lives::default());
+        let mut cluster = cluster(3);
         cluster.retention = retention;
         Self::of(cluster, 0).await
     }
 
+    /// Of servers that are not started yet.
     async fn of(mut cluster: SimCluster, nodes: u32) -> Self {
         let started = Instant::now();
-        for index in 0..3 {
+        for index in 0..cluster.servers.len() {
             cluster.start(index).await.unwrap();
         }
         let names = cluster.names();
@@ -136,10 +143,8 @@ impl Stage {
             if let Some(found) = look().await {
                 return found;
             }
-            let standing: Vec<_> = (0..3)
-                .filter(|index| self.cluster.servers[*index].parts.is_some())
-                .map(|index| self.status(index))
-                .collect();
+            let alive = self.cluster.alive();
+            let standing: Vec<_> = alive.map(|(_, _, parts)| parts.core.status()).collect();
             assert!(
                 Instant::now() < deadline,
                 "{what}: not within {limit_s} s; {standing:#?}"
