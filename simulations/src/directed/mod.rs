@@ -2,6 +2,7 @@
 
 mod broken_off;
 mod clock_jumps;
+mod come_and_go;
 mod commits;
 mod cut_off;
 mod disk_full;
