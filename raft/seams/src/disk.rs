@@ -75,6 +75,8 @@ pub struct Room {
     pub free: u64,
 }
 
+const BACKGROUND_BYTES_PER_S: u64 = 64 << 20;
+
 /// How a database is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskOptions {
@@ -85,6 +87,9 @@ pub struct DiskOptions {
     pub cache_bytes: usize,
     /// Writes kept in memory before they go to a file of their own.
     pub write_buffer_bytes: usize,
+    /// What is flushed and compacted is written no faster, flushes first: far more than callers write for long, and less than a disk takes
+    /// when all that there is is compacted at once.
+    pub background_bytes_per_s: u64,
     /// First bytes of keys that are written in their order, each once: they can lie by themselves and stay where they were written.
     pub in_order: Vec<u8>,
 }
@@ -96,6 +101,7 @@ impl DiskOptions {
             wal: true,
             cache_bytes: 8 << 20,
             write_buffer_bytes: 16 << 20,
+            background_bytes_per_s: BACKGROUND_BYTES_PER_S,
             in_order: Vec::new(),
         }
     }
@@ -107,6 +113,7 @@ impl DiskOptions {
             wal: false,
             cache_bytes: 64 << 20,
             write_buffer_bytes: 16 << 20,
+            background_bytes_per_s: BACKGROUND_BYTES_PER_S,
             in_order: Vec::new(),
         }
     }

@@ -40,6 +40,10 @@ const DIARY_FILE_BYTES: usize = 1 << 20;
 const BACKGROUND_JOBS: i32 = 2;
 const SYNC_EVERY_BYTES: u64 = 1 << 20;
 const WRITTEN_AT_ONCE: u64 = 64 << 10;
+/// What may be written in the background is counted anew so often: a hundredth of a second's part at once is no burst.
+const BACKGROUND_REFILL_US: i64 = 10_000;
+/// A flush lets a compaction go first once in so many times, so that neither starves the other.
+const BACKGROUND_FAIRNESS: i32 = 10;
 /// What RocksDB puts before each key and value of a batch, at most, and before the batch.
 const OPERATION_BYTES: usize = 16;
 /// Buffers full or being filled; past it writers wait for a flush.
@@ -188,6 +192,11 @@ fn rocks_options(options: &DiskOptions, cache: &Cache) -> Options {
     rocks.set_level_zero_slowdown_writes_trigger(3 * FLUSHED_FILES);
     rocks.set_level_zero_stop_writes_trigger(5 * FLUSHED_FILES);
     rocks.set_max_background_jobs(BACKGROUND_JOBS);
+    rocks.set_ratelimiter(
+        i64::try_from(options.background_bytes_per_s).unwrap_or(i64::MAX),
+        BACKGROUND_REFILL_US,
+        BACKGROUND_FAIRNESS,
+    );
     // What is flushed or compacted goes to the disk as it is written, in pieces that the log's next sync does not wait long behind.
     rocks.set_bytes_per_sync(SYNC_EVERY_BYTES);
     rocks.set_writable_file_max_buffer_size(WRITTEN_AT_ONCE);

@@ -2,7 +2,8 @@
 //!
 //! What goes is only marked, until a compaction meets both the mark and what it deletes; large values stay in their file until all of it has
 //! gone, or a compaction writes the rest anew. Compactions by size seldom touch what is old. So it is looked now and then how much is
-//! deleted, and once it is a good part, all is compacted, and what is left in the oldest quarter of the large values' files moved.
+//! deleted, and once it is a good part, all is compacted, and what is left in the oldest quarter of the large values' files moved. That is
+//! done no faster than `DiskOptions::background_bytes_per_s`, for the log is synced on the same disk meanwhile.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -77,7 +78,7 @@ fn has_much_deleted(db: &DB) -> Result<bool, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::rocks::Rocks;
@@ -122,5 +123,74 @@ mod tests {
         );
         assert!(disk.get(&numbered(99_999)).unwrap().is_some());
         assert!(disk.get(&numbered(99_998)).unwrap().is_none());
+    }
+
+    fn is_at_it(disk: &Rocks) -> bool {
+        let running = disk.reclaim.running();
+        running.as_ref().is_some_and(|one| !one.is_finished())
+    }
+
+    /// Records that can't be compressed, and lie beside their keys.
+    fn fill(disk: &Rocks, numbers: std::ops::Range<u32>) {
+        for round in numbers.step_by(1_000) {
+            let mut batch = Batch::new();
+            for number in round..round + 1_000 {
+                let part = |part: u32| numbered(number ^ (part << 20));
+                batch.put(
+                    numbered(number),
+                    (1..100).flat_map(part).collect::<Vec<_>>(),
+                );
+            }
+            disk.write(batch, Synced::No).unwrap();
+        }
+        disk.flush().unwrap();
+    }
+
+    #[test]
+    fn it_takes_its_time_and_flushes_go_first() {
+        const BYTES_PER_S: u64 = 4 << 20;
+        /// What the first moment's part and what RocksDB has counted but not yet written come to, at the most.
+        const SLACK: f64 = 1.5 * (1 << 20) as f64;
+        let folder = tempfile::tempdir().unwrap();
+        let open = |options| Rocks::open(folder.path(), "state", &options).unwrap();
+        let disk = open(DiskOptions::without_wal());
+        fill(&disk, 0..60_000);
+        let mut batch = Batch::new();
+        (0..60_000)
+            .filter(|number| number % 3 == 0)
+            .for_each(|number| batch.delete(numbered(number)));
+        disk.write(batch, Synced::No).unwrap();
+        disk.flush().unwrap();
+        drop(disk);
+
+        let disk = open(DiskOptions {
+            background_bytes_per_s: BYTES_PER_S,
+            ..DiskOptions::without_wal()
+        });
+        disk.reclaim().unwrap();
+        assert!(is_at_it(&disk), "there was much");
+        let begun = Instant::now();
+        let (mut written, mut longest) = (0.0, Duration::ZERO);
+        for number in 0.. {
+            let took = begun.elapsed().as_secs_f64();
+            written = disk.statistics().compaction_bytes as f64;
+            if !is_at_it(&disk) {
+                break;
+            }
+            let most = took * BYTES_PER_S as f64 + SLACK;
+            assert!(written <= most, "{written} bytes after {took} s");
+            // What a writer does meanwhile, and its flush, wait for no more than what is being written just then.
+            let asked = Instant::now();
+            let mut batch = Batch::new();
+            batch.put(format!("new-{number}").into_bytes(), vec![7; 1_000]);
+            disk.write(batch, Synced::Yes).unwrap();
+            longest = longest.max(asked.elapsed());
+            thread::sleep(Duration::from_millis(250));
+        }
+        let took = begun.elapsed();
+        println!("{written} bytes in {took:?}; the longest flush meanwhile {longest:?}");
+        assert!(took > Duration::from_secs(2), "{written} bytes in {took:?}");
+        assert!(longest < took / 4, "a flush took {longest:?} of {took:?}");
+        assert!(!has_much_deleted(&disk.db).unwrap());
     }
 }
