@@ -4,7 +4,8 @@
 
 mod cluster;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -355,9 +356,82 @@ async fn a_read_on_any_server_sees_what_was_acknowledged() {
             );
         }
     }
-    let node = cluster.node(1);
-    let reads = futures::future::join_all((0..1_000).map(|_| node.read_index())).await;
-    assert!(reads.iter().all(Result::is_ok));
+}
+
+/// A network whose questions are counted, by whom they go to and what they are.
+struct Counting {
+    inner: Arc<dyn Network>,
+    asked: Asked,
+}
+
+type Asked = Arc<Mutex<BTreeMap<(String, &'static str), u64>>>;
+
+#[async_trait]
+impl Network for Counting {
+    async fn call(
+        &self,
+        to: &Peer,
+        method: &'static str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, NetworkError> {
+        let of = (to.name.clone(), method);
+        *self.asked.lock().unwrap().entry(of).or_default() += 1;
+        self.inner.call(to, method, body, deadline).await
+    }
+
+    async fn stream(
+        &self,
+        to: &Peer,
+        method: &'static str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<ByteStream, NetworkError> {
+        self.inner.stream(to, method, body, deadline).await
+    }
+
+    fn serve(&self, handler: Arc<dyn Handler>) {
+        self.inner.serve(handler);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_wait_share_a_round() {
+    const READS: usize = 1_000;
+    /// On any machine: a round is two messages at least, and a thousand reads are begun in the time of a few.
+    const ROUNDS_MAX: u64 = 100;
+    let asked = Asked::default();
+    let counted = asked.clone();
+    let between = move |inner| {
+        let asked = counted.clone();
+        Arc::new(Counting { inner, asked }) as Arc<dyn Network>
+    };
+    let cluster = Cluster::start_between(3, |_| {}, between).await;
+    let leader = cluster.leader().await;
+    cluster.append(payload(0)).await;
+    // A follower asks the leader, the leader asks its followers, of whom one may do; an idle cluster's own messages are among these.
+    for id in 1..=3 {
+        let node = cluster.node(id);
+        eventually(async || node.read_index().await.ok()).await;
+        asked.lock().unwrap().clear();
+        let reads = futures::future::join_all((0..READS).map(|_| node.read_index())).await;
+        assert!(reads.iter().all(Result::is_ok));
+        let asked = asked.lock().unwrap().clone();
+        println!("server {id} of leader {leader}: {asked:?}");
+        let method = if id == leader {
+            "raft.append"
+        } else {
+            "raft.read-by"
+        };
+        let rounds = asked.iter().filter(|((to, of), _)| {
+            *of == method && *to != peer(id).name && (id == leader || *to == peer(leader).name)
+        });
+        let rounds: u64 = rounds.map(|(_, count)| count).sum();
+        assert!(
+            (1..=ROUNDS_MAX).contains(&rounds),
+            "{READS} reads by server {id} were {rounds} rounds: {asked:?}"
+        );
+    }
 }
 
 /// A network of the release before, in which nobody said how he voted when he asked for a read index.

@@ -21,13 +21,15 @@ pub use machine::{Keeper, Seen};
 /// Nothing in these tests takes longer on a machine that works.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+type Between = Box<dyn Fn(Arc<dyn Network>) -> Arc<dyn Network> + Send + Sync>;
+
 pub struct Cluster {
     pub hub: MemoryHub,
     pub folders: BTreeMap<NodeId, TempDir>,
     pub nodes: BTreeMap<NodeId, Node>,
     pub seen: BTreeMap<NodeId, Seen>,
     /// What stands between a server and the others.
-    pub between: fn(Arc<dyn Network>) -> Arc<dyn Network>,
+    pub between: Between,
     /// What stands between a server and its disk.
     beneath: fn(Arc<dyn Directory>) -> Arc<dyn Directory>,
     configure: fn(&mut NodeConfig),
@@ -50,7 +52,7 @@ impl Cluster {
     pub async fn start_between(
         size: u64,
         configure: fn(&mut NodeConfig),
-        between: fn(Arc<dyn Network>) -> Arc<dyn Network>,
+        between: impl Fn(Arc<dyn Network>) -> Arc<dyn Network> + Send + Sync + 'static,
     ) -> Self {
         Self::start_on(size, configure, between, |directory| directory).await
     }
@@ -58,7 +60,7 @@ impl Cluster {
     pub async fn start_on(
         size: u64,
         configure: fn(&mut NodeConfig),
-        between: fn(Arc<dyn Network>) -> Arc<dyn Network>,
+        between: impl Fn(Arc<dyn Network>) -> Arc<dyn Network> + Send + Sync + 'static,
         beneath: fn(Arc<dyn Directory>) -> Arc<dyn Directory>,
     ) -> Self {
         let mut cluster = Self {
@@ -66,7 +68,7 @@ impl Cluster {
             folders: BTreeMap::new(),
             nodes: BTreeMap::new(),
             seen: BTreeMap::new(),
-            between,
+            between: Box::new(between),
             beneath,
             configure,
         };
