@@ -8,6 +8,7 @@ use seams::{
     Batch, Directory, Disk, DiskError, DiskOptions, FileDirectory, FileInfo, Order, Pairs, Range,
     Reader, Room, Statistics, Synced,
 };
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -102,6 +103,8 @@ pub struct Faults {
     pub full: AtomicBool,
     /// Flips the last bit of the value of each key that begins so, as it is read.
     pub flip: Mutex<Option<Vec<u8>>>,
+    /// How many records were read, by the first letter of their keys. No fault.
+    read: Mutex<BTreeMap<char, u64>>,
 }
 
 impl Faults {
@@ -109,7 +112,14 @@ impl Faults {
         *self.flip.lock().unwrap() = prefix.map(<[u8]>::to_vec);
     }
 
+    /// What was read since this was asked last.
+    pub fn take_read(&self) -> BTreeMap<char, u64> {
+        std::mem::take(&mut self.read.lock().unwrap())
+    }
+
     fn read(&self, key: &[u8], value: Bytes) -> Bytes {
+        let letter = key.first().map_or(' ', |letter| char::from(*letter));
+        *self.read.lock().unwrap().entry(letter).or_default() += 1;
         match &*self.flip.lock().unwrap() {
             Some(prefix) if key.starts_with(prefix) => {
                 let mut value = value.to_vec();

@@ -18,5 +18,6 @@ mod model;
 mod outcomes;
 mod past;
 mod prune;
+mod start;
 mod switch;
 mod watches;
