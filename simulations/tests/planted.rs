@@ -28,7 +28,7 @@ fn check(planted: Planted, first: u64, caught_by: &[&str]) {
 fn a_skipped_sync_is_caught() {
     check(
         Planted::SkippedSync,
-        1,
+        3,
         &[
             "no acknowledged write lost",
             "one leader a term",
@@ -55,7 +55,7 @@ fn an_unfenced_session_is_caught() {
 
 #[test]
 fn a_forgotten_outcome_is_caught() {
-    check(Planted::ForgottenOutcome, 7, &["done once"]);
+    check(Planted::ForgottenOutcome, 8, &["done once"]);
 }
 
 #[test]
