@@ -8,6 +8,7 @@ mod cut_off;
 mod disk_full;
 mod diverged;
 mod forwarded;
+mod found;
 mod levels;
 mod retention;
 mod slow_disk;
@@ -119,9 +120,20 @@ impl Stage {
     }
 
     async fn ask(&self, server: usize, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        self.ask_as("client-0", server, method, path, body).await
+    }
+
+    async fn ask_as(
+        &self,
+        who: &str,
+        server: usize,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Answer {
         let (fronts, net) = (&self.cluster.fronts, &self.cluster.net);
         let name = self.name(server);
-        let asked = ask(fronts, net, "client-0", &name, method, path, body);
+        let asked = ask(fronts, net, who, &name, method, path, body);
         timeout(ANSWER_TIMEOUT * 7, asked)
             .await
             .unwrap_or(Answer::Unknown)
