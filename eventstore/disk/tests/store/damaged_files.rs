@@ -95,7 +95,10 @@ fn damaged(name: &str) {
                     let kind = file_name.split(['-', '.']).next_back().unwrap();
                     *refused.entry(kind.to_owned()).or_default() += 1;
                     let named = error.contains(&path.display().to_string());
-                    assert!(named && error.contains("corrupt"), "{what}: {error}");
+                    // What a table says of itself has no checksum when it is opened, and RocksDB only sees that it makes no sense.
+                    let by_sense = file_name.ends_with(".sst") && error.contains("properties");
+                    assert!(named || by_sense, "{what}: {error}");
+                    assert!(error.contains("corrupt"), "{what}: {error}");
                 }
                 // Where nothing of it is: a filter, what RocksDB notes of itself.
                 Ok(read) if read == good => unharmed += 1,
