@@ -1,4 +1,6 @@
 //! Seeds that once found something, by what they found.
+//!
+//! What is drawn has changed since they did, so each cause has a test of its own besides: `directed/found.rs` has them or says where they are.
 
 use simulations::{Options, run};
 
@@ -21,6 +23,18 @@ const FOUND: &[(&str, u64, u64, (u64, u64))] = &[
         43,
         600,
         (400, 5_000),
+    ),
+    (
+        "a message of proposals that came a second time was read again: a counter stood above its increments",
+        78,
+        600,
+        (400, 4_500),
+    ),
+    (
+        "a server went on beside the others: raft had ended, or its log could not be written, and nobody was told",
+        96,
+        600,
+        (400, 4_500),
     ),
 ];
 
