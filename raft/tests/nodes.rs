@@ -674,11 +674,14 @@ async fn a_known_id_on_an_empty_disk_takes_no_part() {
     let status = cluster.node(wiped).status();
     assert!(status.applied.is_none_or(|at| at.index == 0), "{status:?}");
     assert_ne!(status.role, Role::Leader);
-    assert!(
-        status
-            .failed
-            .unwrap()
-            .contains("came back with another disk")
+    // What to do is said to whoever started it.
+    assert_eq!(
+        status.failed.unwrap(),
+        format!(
+            "server {wiped} came back with another disk, without what it had promised: send it away with 'reckon member remove \
+             {wiped}', add it under a new id with 'reckon member add NAME HOST:PORT', and start it with an empty directory as that \
+             says"
+        )
     );
     assert!(cluster.seen[&wiped].payloads().is_empty());
 
@@ -689,7 +692,13 @@ async fn a_known_id_on_an_empty_disk_takes_no_part() {
     seams::Directory::remove(&directory, "log").unwrap();
     drop(directory);
     let refused = cluster.run(wiped, None).await.unwrap_err();
-    assert!(refused.to_string().contains("its log is gone"), "{refused}");
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "the Raft log: this server has been here before, but its log is gone: send it away with 'reckon member remove {wiped}', \
+             add it under a new id with 'reckon member add NAME HOST:PORT', and start it with an empty directory as that says"
+        )
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
