@@ -89,6 +89,43 @@ pub struct Recovery {
     pub before: Inspection,
     /// The cluster's new name to raft.
     pub cluster: String,
+    /// Where it stands: all that its log had, also what is not known to have been committed.
+    pub revision: u64,
+    /// None: there was no other member, so nothing is.
+    pub may_be_missing: Option<MayBeMissing>,
+}
+
+/// What others may have acknowledged that the cluster goes on without.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MayBeMissing {
+    /// Every change above this revision, which the recovered cluster gives anew.
+    pub above_revision: u64,
+    /// The log's clock at that revision, RFC 3339: what was written later is missing.
+    pub after: String,
+    /// Who may have it.
+    pub on_servers: Vec<String>,
+}
+
+impl Recovery {
+    fn of(before: Inspection, cluster: String) -> Self {
+        let others = before
+            .members
+            .iter()
+            .filter(|member| member.id != before.id);
+        let others: Vec<String> = others.map(|member| member.name.clone()).collect();
+        let may_be_missing = (!others.is_empty()).then(|| MayBeMissing {
+            above_revision: before.whole.revision,
+            after: before.whole.time.clone(),
+            on_servers: others,
+        });
+        Self {
+            cluster,
+            revision: before.whole.revision,
+            may_be_missing,
+            before,
+        }
+    }
 }
 
 /// Reads a server's directory. Nothing of what the server keeps is changed.
@@ -101,10 +138,7 @@ pub fn recover(data_dir: &Path) -> Result<Recovery, OfflineError> {
     let opened = Opened::open(data_dir)?;
     let before = opened.inspect()?;
     let whose = opened.log.recover(&opened.applied, &SystemEntropy)?;
-    Ok(Recovery {
-        before,
-        cluster: whose.cluster,
-    })
+    Ok(Recovery::of(before, whose.cluster))
 }
 
 struct Opened {
