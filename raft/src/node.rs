@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::async_runtime::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
@@ -35,6 +36,9 @@ use crate::types::{Address, NodeId, Position, Seeded};
 pub(crate) const LOG: &str = "log";
 /// How long a hand-over of leadership may take.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(3);
+/// It is given up where no majority has answered for so long, as when all stop at once: nobody can be elected then.
+const TRANSFER_UNANSWERED: Duration = Duration::from_secs(1);
+const TRANSFER_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Entries in one message to a follower; bytes bound it too, in the log store.
 const REPLICATION_ENTRIES_MAX: u64 = 1_000;
 /// The first of the first members forms the cluster; each after it does so this much later, if nobody has by then.
@@ -130,6 +134,8 @@ pub enum TransferError {
     NotLeader,
     #[error("there is no other voting member to lead")]
     NobodyElse,
+    #[error("no majority of the members answers")]
+    NoMajority,
     #[error("the other did not take over in time")]
     TimedOut,
     #[error("this server is stopping")]
@@ -408,14 +414,27 @@ impl Node {
         let me = self.inner.id;
         let moved =
             status.wait_for(|status| status.leader.as_ref().is_some_and(|leader| leader.id != me));
-        match tokio::time::timeout(TRANSFER_DEADLINE, moved).await {
-            Ok(Ok(status)) => status
+        tokio::select! {
+            biased;
+            moved = moved => moved
+                .map_err(|_| TransferError::Stopped)?
                 .leader
                 .as_ref()
                 .map(|leader| leader.id)
                 .ok_or(TransferError::Stopped),
-            Ok(Err(_)) => Err(TransferError::Stopped),
-            Err(_) => Err(TransferError::TimedOut),
+            () = self.unanswered() => Err(TransferError::NoMajority),
+            () = tokio::time::sleep(TRANSFER_DEADLINE) => Err(TransferError::TimedOut),
+        }
+    }
+
+    /// Returns once this server leads and no majority has answered it for a while.
+    async fn unanswered(&self) {
+        loop {
+            tokio::time::sleep(TRANSFER_LOOK_EVERY).await;
+            let answered = self.inner.raft.metrics().borrow_watched().last_quorum_acked;
+            if answered.is_some_and(|at| at.elapsed() > TRANSFER_UNANSWERED) {
+                return;
+            }
         }
     }
 

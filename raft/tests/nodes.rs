@@ -319,6 +319,22 @@ async fn leadership_moves_on_request_and_on_a_clean_stop() {
     cluster.append(payload(1)).await;
 }
 
+/// All are stopped at once, and it is the last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_waited_for_to_lead_where_no_majority_is_left() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let leads = cluster.leader().await;
+    cluster.append(payload(0)).await;
+    let others: Vec<_> = (1..=3).filter(|id| *id != leads).collect();
+    others.iter().for_each(|id| cluster.kill(*id));
+    let node = cluster.node(leads);
+    assert_eq!(
+        node.transfer_leadership(None).await,
+        Err(TransferError::NoMajority)
+    );
+    node.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_stands_aside_is_handed_no_leadership_and_takes_none() {
     let mut cluster = Cluster::start(3, |_| {}).await;
