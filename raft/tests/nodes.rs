@@ -700,6 +700,11 @@ async fn a_known_id_on_an_empty_disk_takes_no_part() {
         )
     );
     assert!(cluster.seen[&wiped].payloads().is_empty());
+    // It is no reason for the others to end.
+    for other in (1..=3).filter(|id| *id != wiped) {
+        assert_eq!(cluster.node(other).status().failed, None, "server {other}");
+    }
+    cluster.append(payload(2)).await;
 
     // With its log alone taken away it does not even start.
     cluster.kill(wiped);
