@@ -9,15 +9,19 @@ use std::path::Path;
 use crc_fast::{CrcAlgorithm, Digest};
 
 const MAGIC: [u8; 4] = 2_395_959_u32.to_le_bytes();
+const VERSION: [u8; 4] = 1_u32.to_le_bytes();
 const HEADER: u64 = 30;
+/// There are two column families, and of RocksDB's ways to compress the last is 7.
+const FAMILIES_MAX: u8 = 2;
+const COMPRESSIONS_MAX: u8 = 8;
 const FOOTER: u64 = 32;
 const RECORD_HEADER: usize = 32;
 /// Before the two checksums.
 const RECORD_FIELDS: usize = 24;
 const PIECE: usize = 64 << 10;
 
-/// The first damaged file, with where in it the damaged record begins; else the first with a bad beginning or end, for one that is being
-/// written has no end yet.
+/// The first damaged file, with where in it the damaged record begins; else the first with a bad beginning, and only then one with a bad
+/// end, for one that is being written has none yet.
 pub(super) fn damaged(database: &Path) -> Option<String> {
     let files = fs::read_dir(database).ok()?;
     let paths = files.flatten().map(|file| file.path());
@@ -28,25 +32,43 @@ pub(super) fn damaged(database: &Path) -> Option<String> {
         Ok(at) => at.map(|at| format!("{}: the record at byte {at}", path.display())),
         Err(error) => Some(format!("{}: {error}", path.display())),
     });
-    let frame = || {
-        let bad = paths.iter().find(|path| !has_frame(path).unwrap_or(false));
-        bad.map(|path| format!("{}: its beginning or end", path.display()))
+    let bad = |sound: fn(&Path) -> io::Result<bool>, what: &str| {
+        let bad = paths.iter().find(|path| !sound(path).unwrap_or(false));
+        bad.map(|path| format!("{}: its {what}", path.display()))
     };
-    record.or_else(frame)
+    record
+        .or_else(|| bad(has_header, "beginning"))
+        .or_else(|| bad(has_footer, "end"))
 }
 
-/// Whether the header and the footer are what they should be: both begin with the same word, and end with a checksum.
-fn has_frame(path: &Path) -> io::Result<bool> {
+/// Whether the header is what it should be, or not there yet. It has no checksum: but most of it is the same in all files, for no value
+/// has a time to live, and the rest is small numbers, the column family and how values are compressed.
+fn has_header(path: &Path) -> io::Result<bool> {
     let mut file = File::open(path)?;
-    let (mut header, mut footer) = ([0; HEADER as usize], [0; FOOTER as usize]);
-    file.read_exact(&mut header)?;
+    let mut header = [0; HEADER as usize];
+    Ok(file.metadata()?.len() < HEADER || {
+        file.read_exact(&mut header)?;
+        let [magic, version, [family, of_family @ ..]] = [0, 4, 8].map(|at| part(&header, at));
+        let (with_times, compression, times) = (header[12], header[13], &header[14..]);
+        (magic, version) == (MAGIC, VERSION)
+            && family < FAMILIES_MAX
+            && compression < COMPRESSIONS_MAX
+            && [&of_family[..], &[with_times], times].concat() == [0; 20]
+    })
+}
+
+fn part(header: &[u8], at: usize) -> [u8; 4] {
+    std::array::from_fn(|byte| header[at + byte])
+}
+
+/// Whether the footer begins as it should, and has its checksum.
+fn has_footer(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let mut footer = [0; FOOTER as usize];
     file.seek(SeekFrom::End(-(FOOTER as i64)))?;
     file.read_exact(&mut footer)?;
-    let sound = |bytes: &[u8]| {
-        let (fields, sum) = bytes.split_at(bytes.len() - 4);
-        fields.starts_with(&MAGIC) && masked(fields).to_le_bytes() == *sum
-    };
-    Ok(sound(&header) && sound(&footer))
+    let (fields, sum) = footer.split_at(footer.len() - 4);
+    Ok(fields.starts_with(&MAGIC) && masked(fields).to_le_bytes() == *sum)
 }
 
 fn damaged_at(path: &Path) -> io::Result<Option<u64>> {
