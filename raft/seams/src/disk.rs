@@ -75,7 +75,8 @@ pub struct Room {
     pub free: u64,
 }
 
-const BACKGROUND_BYTES_PER_S: u64 = 64 << 20;
+/// A buffer that has to be flushed before something goes on, as before a checkpoint, still takes no more than a twentieth of a second.
+const BACKGROUND_BYTES_PER_S: u64 = 256 << 20;
 
 /// How a database is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
