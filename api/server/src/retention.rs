@@ -24,9 +24,12 @@ const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A horizon moves by so many revisions at the least: moving it is an event too.
 const STEP_REVISIONS: u64 = 100;
 
-/// Events that one step of pruning looks at, and the pause between two: at most 2,560 events a second.
+/// Events that one step of pruning looks at: some milliseconds.
 const PRUNE_EVENTS: usize = 256;
-const PRUNE_PAUSE: Duration = Duration::from_millis(100);
+/// Between two steps it rests so many times as long as the last one took, and this long at the least. With a pause of one length for all a
+/// cluster that writes faster than that would never get rid of its past; a slow disk has more time for others.
+const PRUNE_RESTS: u32 = 2;
+const PRUNE_PAUSE: Duration = Duration::from_millis(10);
 /// Between two looks when there was nothing to prune.
 const PRUNE_REST: Duration = Duration::from_secs(2);
 /// After a failure; twice as long after each further one, up to the most.
@@ -101,11 +104,16 @@ pub(crate) async fn prune(core: Core) {
     let mut worker = None;
     let mut retry = PRUNE_RETRY;
     loop {
+        let began = Instant::now();
         let pause = match prune_some(&core, &mut worker).await {
             Ok(pruned) => {
                 core.pruning().removed(pruned);
                 retry = PRUNE_RETRY;
-                if pruned.more { PRUNE_PAUSE } else { PRUNE_REST }
+                if pruned.more {
+                    rest(began.elapsed())
+                } else {
+                    PRUNE_REST
+                }
             }
             Err(error) => {
                 tracing::error!(%error, again_s = retry.as_secs(), "what lies before the horizon is not removed");
@@ -117,6 +125,11 @@ pub(crate) async fn prune(core: Core) {
         };
         sleep(pause).await;
     }
+}
+
+/// How long to rest after a step that took so long.
+fn rest(took: Duration) -> Duration {
+    (PRUNE_RESTS * took).clamp(PRUNE_PAUSE, PRUNE_REST)
 }
 
 /// One step. A thread that has ended is replaced by the next.

@@ -92,3 +92,19 @@ async fn removing_is_tried_again_and_told_meanwhile() {
     })
     .await;
 }
+
+#[test]
+fn it_rests_longer_than_a_step_took() {
+    // ms of a step, ms of rest
+    for (took, rests) in [
+        (0, 10),
+        (4, 10),
+        (6, 12),
+        (40, 80),
+        (900, 1_800),
+        (9_000, 2_000),
+    ] {
+        let rest = super::rest(Duration::from_millis(took));
+        assert_eq!(rest, Duration::from_millis(rests), "{took}");
+    }
+}
