@@ -326,17 +326,19 @@ impl SimCluster {
 
     /// A start may fail on a failing disk: it is tried again, as a supervisor does.
     pub async fn start_at_last(&mut self, index: usize) {
+        let mut why = String::new();
         for _ in 0..20 {
             match self.start(index).await {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::debug!(%error, "a start failed");
+                    why = error.to_string();
                     self.servers[index].disks.crash();
                     sleep(Duration::from_millis(500)).await;
                 }
             }
         }
-        panic!("server {index} does not start any more");
+        panic!("server {index} does not start any more: {why}");
     }
 
     pub fn crash(&mut self, index: usize) {
