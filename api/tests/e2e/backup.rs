@@ -1,5 +1,6 @@
 //! Backups as an operator makes them, and clusters made from them: as of a moment, with the whole history, and without what only was.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,6 +38,19 @@ kind: Pod
 metadata: {name: bare, namespace: shop}
 spec: {containers: [{name: c, image: none}]}
 ---
+apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata: {name: held, namespace: shop}
+spec: {holderIdentity: somebody, leaseDurationSeconds: 3600}
+---
+apiVersion: v1
+kind: Event
+metadata: {name: told, namespace: shop}
+involvedObject: {kind: Pod, namespace: shop, name: bare}
+reason: Told
+message: by the test
+type: Normal
+---
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web, namespace: shop}
@@ -64,6 +78,13 @@ fn a_cluster_as_of_a_moment() {
     };
     let then = ["pod/bare", "service/web", "configmap/a", "deployment/web"];
     let then = then.map(|object| get(&cluster, &[object]));
+    let observed = observed(&cluster);
+    for kind in OBSERVED {
+        let some = observed.iter().any(|one| one.starts_with(kind));
+        assert!(some, "no {kind} in {observed:?}");
+    }
+    let id = |cluster: &Cluster| cluster.api(1).get("/reckon/v1/status").body["cluster"].clone();
+    let old = id(&cluster);
     let moment = cluster.wait_until_level()["members"][0]["revision"].clone();
 
     let first = cluster.reckon_json(&["backup", "create", "--to", &url]);
@@ -118,8 +139,12 @@ fn a_cluster_as_of_a_moment() {
     assert!(output.status.success(), "{}", said_by(&output));
     let made: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
-        (&made["at"], &made["beforeRevision"]),
-        (&moment, &json!(last))
+        (&made["at"], &made["beforeRevision"], &made["gap"]),
+        (&moment, &json!(last), &json!(1_000_000))
+    );
+    assert_eq!(
+        (&made["before"], &made["beforeDigest"]),
+        (&old, &second["digest"])
     );
     let again = restore(&["--at", &at]);
     assert!(!again.status.success(), "{}", said_by(&again));
@@ -129,7 +154,15 @@ fn a_cluster_as_of_a_moment() {
         said_by(&again)
     );
 
+    // Before any agent comes.
     cluster.set("--servers", "1");
+    cluster.set("--simulated-nodes", "0");
+    cluster.up();
+    assert_eq!(id(&cluster), made["cluster"]);
+    assert_ne!(id(&cluster), old);
+    nothing_observed_came_back(&cluster, &observed);
+    cluster.stop();
+    cluster.set("--simulated-nodes", "2");
     cluster.up();
     runs(&cluster);
     let [bare, service, map, deployment] = &then;
@@ -179,6 +212,65 @@ fn a_cluster_as_of_a_moment() {
     cluster.wait_until_level();
     assert_eq!(get(&cluster, &["configmap/a"])["data"]["colour"], "red");
     cluster.stop();
+}
+
+/// What nodes and controllers make of a desired state, pods that somebody made himself included: their kinds.
+const OBSERVED: [&str; 5] = ["nodes", "leases", "events", "endpointslices", "pods"];
+
+/// `pods UID` of each.
+fn observed(cluster: &Cluster) -> BTreeSet<String> {
+    let of_kind = |kind: &&str| {
+        let list = cluster.kubectl_json(&["get", kind, "--all-namespaces"]);
+        let items = list["items"].as_array().unwrap().clone();
+        let kind = kind.to_string();
+        items
+            .into_iter()
+            .map(move |item| format!("{kind} {}", item["metadata"]["uid"].as_str().unwrap()))
+    };
+    OBSERVED.iter().flat_map(of_kind).collect()
+}
+
+/// No node is there yet: what there is of pods is bound to none and has no status, and what controllers made is new.
+fn nothing_observed_came_back(cluster: &Cluster, before: &BTreeSet<String>) {
+    let now = wait::until("the deployment's pods", 30, || {
+        let pods = cluster.kubectl_json(&["-n", "shop", "get", "pods"]);
+        match pods["items"].as_array().unwrap().len() {
+            3 => Ok(observed(cluster)),
+            _ => Err(pods),
+        }
+    });
+    let both: Vec<_> = now.intersection(before).collect();
+    assert!(both.is_empty(), "{both:?} came back");
+    for kind in ["nodes", "leases"] {
+        let some: Vec<_> = now.iter().filter(|one| one.starts_with(kind)).collect();
+        assert!(some.is_empty(), "{some:?}: nobody is there to have made it");
+    }
+    let pods = cluster.kubectl_json(&["-n", "shop", "get", "pods"]);
+    for pod in pods["items"].as_array().unwrap() {
+        assert_eq!(pod["spec"]["nodeName"], Value::Null, "{pod}");
+        assert_eq!(pod["status"]["phase"], "Pending", "{pod}");
+        for field in [
+            "podIP",
+            "podIPs",
+            "hostIP",
+            "startTime",
+            "containerStatuses",
+        ] {
+            assert_eq!(pod["status"][field], Value::Null, "{pod}");
+        }
+    }
+    let web = cluster.kubectl_json(&["-n", "shop", "get", "deployment", "web"]);
+    for field in ["readyReplicas", "availableReplicas"] {
+        assert!(
+            web["status"][field].as_u64().unwrap_or_default() == 0,
+            "{web}"
+        );
+    }
+    let slices = cluster.kubectl_json(&["-n", "shop", "get", "endpointslices"]);
+    for slice in slices["items"].as_array().unwrap() {
+        let endpoints = slice["endpoints"].as_array().map_or(0, Vec::len);
+        assert_eq!(endpoints, 0, "{slice}");
+    }
 }
 
 /// The nodes are there, and the pods run.
@@ -363,13 +455,40 @@ fn an_archive_in_s3_follows_and_outlives_the_leader() {
     let pid = nix::unistd::Pid::from_raw(s3.server.id() as i32);
     nix::sys::signal::kill(pid, Signal::SIGSTOP).unwrap();
     cluster.kubectl(&["create", "configmap", "while-it-hangs"]);
+    let leader = cluster.leader();
+    let number = leader.rsplit('-').next().unwrap().parse().unwrap();
+    let lag_s = || cluster.api(number).metric("reckon_archive_lag_seconds");
+    wait::until("the lag to be told", 25, || match lag_s() {
+        lag_s if lag_s >= 8.0 => Ok(()),
+        lag_s => Err(lag_s),
+    });
+    cluster.kubectl(&["create", "configmap", "while-it-still-hangs"]);
     nix::sys::signal::kill(pid, Signal::SIGCONT).unwrap();
+    let last = cluster.wait_until_level()["members"][0]["revision"].as_u64();
+    archived(&cluster, last.unwrap());
+    wait::until("the lag to be gone", 60, || match lag_s() {
+        lag_s if lag_s < 8.0 => Ok(()),
+        lag_s => Err(lag_s),
+    });
 
     cluster.stop();
     let directory = cluster.path("server-1").to_string_lossy().into_owned();
     fs::remove_dir_all(cluster.path("")).unwrap();
-    let output = cluster.reckon(&["restore", "--from", url, "--data-dir", &directory]);
-    assert!(output.status.success(), "{}", said_by(&output));
+    let output = cluster.reckon(&[
+        "restore",
+        "--from",
+        url,
+        "--data-dir",
+        &directory,
+        "--revision-gap",
+        "5000",
+    ]);
+    let said = said_by(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("5000 revisions behind that are passed over"),
+        "{said}"
+    );
     cluster.set("--servers", "1");
     cluster.up();
     let maps = cluster.kubectl(&["get", "configmaps", "-o", "name"]);

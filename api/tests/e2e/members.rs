@@ -1,5 +1,7 @@
 //! Servers come and go while clients write: from one to three by token, a dead one replaced, leadership moved, none of it losing a write.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Options, said_by};
@@ -26,6 +28,7 @@ fn one_server_grows_to_three_under_load_and_a_dead_one_is_replaced() {
         assert_eq!(added["id"], number);
         others.push(Process::join(&cluster, &name, &address, &added));
         wait_for(&cluster, &name, "voter");
+        writes.check_go_on(&format!("with {number} servers"));
     }
     // Its certificate, its id and its place are in the directory: the token is needed no more.
     others[0].kill_9();
@@ -34,11 +37,13 @@ fn one_server_grows_to_three_under_load_and_a_dead_one_is_replaced() {
         &["--listen", &address(2), "--join", "https://127.0.0.1:1"],
     );
     wait_for(&cluster, "server-2", "voter");
+    writes.check_go_on("with one restarted");
 
     // Leadership moves where it is told to.
     for to in ["server-2", "server-3"] {
         check(&cluster, &["transfer-leader", to], "Leadership has moved.");
         assert_eq!(member(&cluster, to)["role"], "leader");
+        writes.check_go_on(&format!("led by {to}"));
     }
     check(&cluster, &["transfer-leader"], "Leadership has moved.");
 
@@ -48,6 +53,7 @@ fn one_server_grows_to_three_under_load_and_a_dead_one_is_replaced() {
         let seen = member(&cluster, "server-3");
         (seen["answers"] == false).then_some(()).ok_or(seen)
     });
+    writes.check_go_on("with one dead");
     check(
         &cluster,
         &["remove", "server-2"],
@@ -58,6 +64,7 @@ fn one_server_grows_to_three_under_load_and_a_dead_one_is_replaced() {
         &["remove", "server-3"],
         "server-3 is no member any more",
     );
+    writes.check_go_on("with one removed");
     let added = cluster.reckon_json(&["member", "add", "server-3", &address(3)]);
     assert_eq!(added["id"], 4);
     // Its old directory is the old server's, who was removed and is told so when it asks.
@@ -81,6 +88,7 @@ fn one_server_grows_to_three_under_load_and_a_dead_one_is_replaced() {
             .ok_or_else(|| said_by(&output))
     });
     assert_eq!(member(&cluster, "server-3")["role"], "voter");
+    writes.check_go_on("with the dead one replaced");
 
     // The leader goes: another leads first.
     check(
@@ -90,10 +98,10 @@ fn one_server_grows_to_three_under_load_and_a_dead_one_is_replaced() {
     );
     check(&cluster, &["remove", "1"], "1 is no member any more");
     // Another server is asked from now on: this one is gone.
-    let kubeconfig = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+    let kubeconfig = fs::read_to_string(cluster.kubeconfig()).unwrap();
     let of_the_second = cluster.path("second.kubeconfig");
     let kubeconfig = kubeconfig.replace(&format!(":{port}"), &format!(":{}", port + 1));
-    std::fs::write(&of_the_second, kubeconfig).unwrap();
+    fs::write(&of_the_second, kubeconfig).unwrap();
     let again = cluster.reckon_json(&[
         "member",
         "add",
@@ -105,7 +113,7 @@ fn one_server_grows_to_three_under_load_and_a_dead_one_is_replaced() {
     ]);
     assert_eq!(again["id"], 5);
     wait::until("the first server to end", 60, || {
-        let log = std::fs::read_to_string(cluster.path("server-1.log")).unwrap_or_default();
+        let log = fs::read_to_string(cluster.path("server-1.log")).unwrap_or_default();
         log.contains("was removed from the cluster")
             .then_some(())
             .ok_or(log)
@@ -118,6 +126,7 @@ fn one_server_grows_to_three_under_load_and_a_dead_one_is_replaced() {
         &again,
     ));
     wait_for(&cluster, "server-1", "voter");
+    writes.check_go_on("with the first one replaced");
 
     let acknowledged = writes.finish();
     acknowledged.check_present(&cluster);
@@ -126,6 +135,7 @@ fn one_server_grows_to_three_under_load_and_a_dead_one_is_replaced() {
         acknowledged.count,
         acknowledged.longest_gap.as_secs_f32()
     );
+    acknowledged.check_nothing_stopped();
     let history = cluster.reckon(&["member", "history", "4"]);
     let said = said_by(&history);
     assert!(
@@ -208,6 +218,75 @@ fn what_can_not_be_is_refused_with_what_to_do() {
         let (well, said) = Process::start(&cluster.path("refused"), &flags).end(30);
         assert!(!well && said.contains(expected), "{said}");
     }
+    cluster.stop();
+}
+
+/// What a known id on an empty disk is told brings it back, word for word.
+#[test]
+fn a_wiped_server_is_refused_and_comes_back_as_it_is_told() {
+    let mut cluster = Cluster::start(Options {
+        agents: 0,
+        simulated_nodes: 0,
+        flags: &["--no-restart"],
+    });
+    let before = cluster.kubectl(&["create", "configmap", "before"]);
+    assert!(before.contains("created"), "{before}");
+    cluster.kill_9(&["server-2"]);
+    wait::until("server-2 to end", 10, || {
+        cluster.pid("server-2").map_or(Ok(()), Err)
+    });
+
+    // As a first member, and as one that joins with the certificate that it has.
+    let folder = cluster.path("server-2");
+    fs::remove_dir_all(&folder).unwrap();
+    let (well, said) = Process::start_first(&cluster, 2, "server-2").end(60);
+    let way_out = "server 2 came back with another disk, without what it had promised: send it away with 'reckon member remove 2', add \
+                   it under a new id with 'reckon member add NAME HOST:PORT', and start it with an empty directory as that says";
+    assert!(!well && said.contains(way_out), "{said}");
+    fs::remove_dir_all(&folder).unwrap();
+    let address = |number: u16| format!("127.0.0.1:{}", cluster.port + number - 1);
+    let (at, first) = (address(2), format!("https://{}", address(1)));
+    let pki = |file: &str| cluster.path(&format!("pki/{file}")).display().to_string();
+    let (ca, cert, key) = (pki("ca.crt"), pki("server-2.crt"), pki("server-2.key"));
+    let join = [
+        "--listen", &at, "--join", &first, "--ca", &ca, "--cert", &cert, "--key", &key,
+    ];
+    let (well, said) = Process::start(&folder, &join).end(60);
+    assert!(!well, "{said}");
+    let refusal = said
+        .lines()
+        .find(|line| line.contains("server-2 is member 2 already, with another disk"))
+        .unwrap_or_else(|| panic!("{said}"));
+    let commands: Vec<Vec<&str>> = refusal
+        .split('\'')
+        .filter_map(|quoted| quoted.strip_prefix("reckon "))
+        .map(|command| command.split(' ').collect())
+        .collect();
+    assert_eq!(
+        commands,
+        [
+            vec!["member", "remove", "server-2"],
+            vec!["member", "add", "server-2", at.as_str()]
+        ]
+    );
+
+    let removed = cluster.reckon(&commands[0]);
+    assert!(removed.status.success(), "{}", said_by(&removed));
+    let added = cluster.reckon_json(&commands[1]);
+    assert_eq!(added["id"], 4);
+    let _again = Process::join(&cluster, "server-2", &at, &added);
+    wait_for(&cluster, "server-2", "learner");
+    wait::until("server-2 to be promoted", 30, || {
+        let output = cluster.reckon(&["member", "promote", "server-2"]);
+        let done = output.status.success();
+        done.then_some(()).ok_or_else(|| said_by(&output))
+    });
+    assert_eq!(member(&cluster, "server-2")["role"], "voter");
+    cluster.wait_until_level();
+    let map = cluster
+        .api(2)
+        .get("/api/v1/namespaces/default/configmaps/before");
+    assert_eq!(map.code, 200, "{map:?}");
     cluster.stop();
 }
 

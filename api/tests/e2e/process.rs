@@ -36,6 +36,30 @@ impl Process {
         Self { child, log }
     }
 
+    /// As `reckon up` starts one of three first members.
+    pub fn start_first(cluster: &Cluster, number: u16, folder: &str) -> Self {
+        let name = format!("server-{number}");
+        let address = |number: u16| format!("127.0.0.1:{}", cluster.port + number - 1);
+        let members: Vec<String> = (1..=3)
+            .map(|number| format!("server-{number}={}", address(number)))
+            .collect();
+        let pki = |file: &str| cluster.path(&format!("pki/{file}")).display().to_string();
+        let arguments = [
+            ("--name", name.clone()),
+            ("--listen", address(number)),
+            ("--initial-cluster", members.join(",")),
+            ("--ca", pki("ca.crt")),
+            ("--cert", pki(&format!("{name}.crt"))),
+            ("--key", pki(&format!("{name}.key"))),
+            ("--ca-key", pki("ca.key")),
+        ];
+        let arguments: Vec<&str> = arguments
+            .iter()
+            .flat_map(|(flag, value)| [*flag, value.as_str()])
+            .collect();
+        Self::start(&cluster.path(folder), &arguments)
+    }
+
     /// As `reckon member add` says, with the key for signing the next one's certificate.
     pub fn join(cluster: &Cluster, folder: &str, listen: &str, added: &Value) -> Self {
         let servers: Vec<&str> = added["servers"]

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -9,6 +11,9 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Options, reckon, said_by};
 use crate::wait;
 use crate::writes::Writes;
+
+/// Every 5 s the leader looks whether all can read the next level, and asks each for 2 s at the most.
+const LOOK: Duration = Duration::from_secs(8);
 
 #[test]
 fn server_by_server_to_the_next_level() {
@@ -28,11 +33,17 @@ fn server_by_server_to_the_next_level() {
     let writes = Writes::start(&cluster, "rolling");
     let mut servers = Vec::new();
     for number in 1..=3 {
-        assert!(
-            levels(&cluster).iter().all(|level| *level == 1),
+        if number > 1 {
+            thread::sleep(LOOK);
+        }
+        assert_eq!(
+            levels(&cluster),
+            [1, 1, 1],
             "the level rose while an old server was there"
         );
+        writes.check_go_on(&format!("before server-{number} is upgraded"));
         let command = stop(&cluster, number);
+        writes.check_go_on(&format!("while server-{number} is away"));
         servers.push(Server::start(&without_max_level(&command)));
         cluster.wait_until_serving(number);
     }
@@ -40,11 +51,13 @@ fn server_by_server_to_the_next_level() {
         levels if levels == [2, 2, 2] => Ok(()),
         levels => Err(levels),
     });
+    writes.check_go_on("at the next level");
     let acknowledged = writes.finish();
     println!(
         "{} writes during the upgrade, the longest gap {:?}",
         acknowledged.count, acknowledged.longest_gap
     );
+    acknowledged.check_nothing_stopped();
     cluster.wait_until_level();
     acknowledged.check_present(&cluster);
     cluster.reckon_json(&["hold", "late"]);

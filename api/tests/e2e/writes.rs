@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,14 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// So many of a writer's are left alone, whatever else goes.
 const KEPT: usize = 5;
 
+/// No longer does nothing at all get acknowledged while servers come and go. A dead leader is replaced after 0.55 to 0.7 s, one that is
+/// told to go hands over first; two candidates that got in each other's way take another 0.7 s, and the rest is a machine that builds
+/// and runs all servers and tests on the same cores. The simulation asserts the design's own bounds.
+pub const STOPS_NOTHING: Duration = Duration::from_secs(3);
+
 pub struct Writes {
     stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
     writers: Vec<JoinHandle<Writer>>,
     started: Instant,
 }
@@ -54,12 +60,13 @@ struct Standing {
 impl Writes {
     pub fn start(cluster: &Cluster, prefix: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let count = Arc::new(AtomicUsize::new(0));
         let started = Instant::now();
         let writer = |number: u16| {
             let (stop, kubeconfig, port) = (stop.clone(), cluster.kubeconfig(), cluster.port);
-            let prefix = format!("{prefix}-{number}");
+            let (count, prefix) = (count.clone(), format!("{prefix}-{number}"));
             std::thread::spawn(move || {
-                let mut writer = Writer::new(stop, kubeconfig, port, prefix);
+                let mut writer = Writer::new(stop, count, kubeconfig, port, prefix);
                 writer.server = usize::from(number % 3);
                 writer.write();
                 writer
@@ -68,8 +75,22 @@ impl Writes {
         let writers = (0..WRITERS).map(writer).collect();
         Self {
             stop,
+            count,
             writers,
             started,
+        }
+    }
+
+    /// Writes are acknowledged after this moment, and within what stops nothing.
+    #[track_caller]
+    pub fn check_go_on(&self, when: &str) {
+        let (before, asked) = (self.count.load(Ordering::Relaxed), Instant::now());
+        while self.count.load(Ordering::Relaxed) == before {
+            assert!(
+                asked.elapsed() < STOPS_NOTHING,
+                "{when}: no write is acknowledged any more"
+            );
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -103,6 +124,15 @@ impl Writes {
 }
 
 impl Acknowledged {
+    #[track_caller]
+    pub fn check_nothing_stopped(&self) {
+        assert!(
+            self.longest_gap < STOPS_NOTHING,
+            "for {:?} no write was acknowledged",
+            self.longest_gap
+        );
+    }
+
     /// On each of the servers everything is as it was acknowledged last.
     pub fn check_present(&self, cluster: &Cluster) {
         for server in 1..=3 {
@@ -145,6 +175,8 @@ fn value_of(map: &Value) -> (String, String) {
 
 struct Writer {
     stop: Arc<AtomicBool>,
+    /// What all writers were acknowledged.
+    count: Arc<AtomicUsize>,
     servers: Vec<Api>,
     /// Whom it asks.
     server: usize,
@@ -155,11 +187,18 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(stop: Arc<AtomicBool>, kubeconfig: PathBuf, port: u16, prefix: String) -> Self {
+    fn new(
+        stop: Arc<AtomicBool>,
+        count: Arc<AtomicUsize>,
+        kubeconfig: PathBuf,
+        port: u16,
+        prefix: String,
+    ) -> Self {
         let servers =
             (0..3).map(|n| Api::new(&kubeconfig, &format!("https://127.0.0.1:{}", port + n)));
         Self {
             stop,
+            count,
             servers: servers.collect(),
             server: 0,
             prefix,
@@ -201,6 +240,7 @@ impl Writer {
                 && let Some(done) = done(self, answer, lost)
             {
                 self.acknowledged.push(Instant::now());
+                self.count.fetch_add(1, Ordering::Relaxed);
                 return Some((done, lost));
             }
             // 503 says that nothing was done; all else may have been.
