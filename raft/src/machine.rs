@@ -336,8 +336,7 @@ impl RaftStateMachine<Types> for Applier {
         let log = self.shared.log.clone();
         let now = ids(&meta.last_membership);
         let expected = meta.last_log_id.map(Position::from);
-        let snapshot = self
-            .shared
+        self.shared
             .with(move |machine| {
                 // Its own checkpoint stays one: others may be sent it.
                 let snapshot = if snapshot.is_received() {
@@ -346,6 +345,9 @@ impl RaftStateMachine<Types> for Applier {
                     snapshots.copy(&snapshot)?
                 };
                 let before = ids(&stored_membership(&machine.applied()?)?);
+                // The database is the machine's from here on, also where this fails half way: it may be what it lives in already. If it is
+                // not, the next start removes it.
+                snapshot.given_away();
                 machine.install(snapshot.name())?;
                 before
                     .difference(&now)
@@ -358,12 +360,11 @@ impl RaftStateMachine<Types> for Applier {
                     )));
                 }
                 clock.store(machine.clock_ms(), Ordering::Release);
-                Ok(snapshot)
+                Ok(())
             })
             .await?;
-        // The database is the machine's now, and will change: what others are sent is a copy of its own.
-        snapshot.given_away();
         self.shared.applied.send_replace(expected);
+        // The database will change: what others are sent is a copy of its own.
         self.shared.take_snapshot().await?;
         Ok(())
     }

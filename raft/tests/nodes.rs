@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cluster::{Cluster, Keeper, counted, eventually, peer};
+use cluster::{Cluster, Keeper, POINTER, counted, eventually, peer};
 use raft::{AppendError, ENTRY_BYTES_MAX, Machine, NodeConfig, Role, TransferError};
 use seams::{ByteStream, Handler, Network, NetworkError, Peer, RefusalCode};
 
@@ -160,6 +160,52 @@ async fn one_that_lags_behind_the_log_is_rebuilt_from_a_snapshot() {
     let next = cluster.append(payload(301)).await;
     cluster.run(lagging, None).await.unwrap();
     cluster.applied(next.index).await;
+    assert_eq!(
+        cluster.seen[&lagging].payloads(),
+        cluster.seen[&leader].payloads()
+    );
+}
+
+/// By then the machine lives in what was received, and the next start looks for it there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_installation_that_fails_at_its_end_takes_nothing_away() {
+    let mut cluster = Cluster::start(3, |config| {
+        config.snapshot_log_bytes = 64 << 10;
+        config.keep_entries = 10;
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let lagging = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.append(payload(0)).await;
+    cluster.kill(lagging);
+    for number in 1..=300 {
+        cluster.append(vec![number as u8; 2_000]).await;
+    }
+    eventually(async || {
+        let purged = cluster.node(leader).status().purged?;
+        (purged.index > 100).then_some(())
+    })
+    .await;
+    cluster.fail_installed = true;
+    cluster.run(lagging, None).await.unwrap();
+    eventually(async || cluster.node(lagging).status().failed).await;
+    cluster.kill(lagging);
+    let directory =
+        eventually(async || seams::FileDirectory::open(cluster.folders[&lagging].path()).ok())
+            .await;
+    let name = seams::Directory::read_file(&directory, POINTER).unwrap();
+    let name = String::from_utf8(name.unwrap()).unwrap();
+    assert!(name.starts_with("received-"), "{name}");
+    assert!(
+        seams::Directory::exists(&directory, &name).unwrap(),
+        "{name}"
+    );
+    drop(directory);
+
+    cluster.fail_installed = false;
+    cluster.run(lagging, None).await.unwrap();
+    let last = cluster.append(payload(301)).await;
+    cluster.applied(last.index).await;
     assert_eq!(
         cluster.seen[&lagging].payloads(),
         cluster.seen[&leader].payloads()

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use raft::{Applied, Committed, Machine, MachineError, Position};
 use seams::{Batch, Directory, Disk, DiskOptions, Order, Range, Synced};
 
-const POINTER: &str = "machine";
+pub const POINTER: &str = "machine";
 
 /// What a test may look at from outside.
 #[derive(Clone, Default)]
@@ -14,6 +14,8 @@ pub struct Seen {
     pub disk: Arc<Mutex<Option<Arc<dyn Disk>>>>,
     /// Fails the next apply.
     pub fail: Arc<Mutex<bool>>,
+    /// Fails at the end of the next installation of a snapshot.
+    pub fail_installed: Arc<Mutex<bool>>,
 }
 
 impl Seen {
@@ -124,6 +126,9 @@ impl Machine for Keeper {
         let old = std::mem::replace(&mut self.name, from.to_owned());
         *self.seen.disk.lock().unwrap() = Some(disk.clone());
         self.disk = disk;
+        if std::mem::take(&mut *self.seen.fail_installed.lock().unwrap()) {
+            return Err(MachineError("as the test wants".to_owned()));
+        }
         self.directory.remove(&old)?;
         Ok(())
     }

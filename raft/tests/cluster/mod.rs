@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub mod counted;
 mod machine;
 
-pub use machine::{Keeper, Seen};
+pub use machine::{Keeper, POINTER, Seen};
 
 /// Nothing in these tests takes longer on a machine that works.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,6 +33,8 @@ pub struct Cluster {
     /// What stands between a server and its disk.
     beneath: fn(Arc<dyn Directory>) -> Arc<dyn Directory>,
     configure: fn(&mut NodeConfig),
+    /// Of servers that are started from now on ([`Seen::fail_installed`]).
+    pub fail_installed: bool,
 }
 
 pub fn peer(id: NodeId) -> Peer {
@@ -71,6 +73,7 @@ impl Cluster {
             between: Box::new(between),
             beneath,
             configure,
+            fail_installed: false,
         };
         for id in 1..=size {
             cluster
@@ -103,6 +106,7 @@ impl Cluster {
             .or_insert_with(|| tempfile::tempdir().unwrap());
         let directory = (self.beneath)(Arc::new(open(folder).await));
         let seen = Seen::default();
+        *seen.fail_installed.lock().unwrap() = self.fail_installed;
         let machine = Keeper::open(directory.clone(), seen.clone());
         let seams = Seams {
             directory,
