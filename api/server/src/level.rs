@@ -108,11 +108,13 @@ async fn raise(core: &Core, level: u32) {
 mod tests {
     use super::*;
 
+    type Row = (u32, &'static [Option<u32>], Option<u32>);
+
     #[test]
     fn it_rises_to_what_all_know_and_stays_while_one_is_silent() {
         const SILENT: Option<u32> = None;
         // the log's level, what each member knows, the next level
-        let rows: &[(u32, &[Option<u32>], Option<u32>)] = &[
+        let rows: &[Row] = &[
             (1, &[Some(2)], Some(2)),
             (1, &[Some(2), Some(2), Some(2)], Some(2)),
             (1, &[Some(2), Some(1), Some(2)], None),
