@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster::{Cluster, Keeper, POINTER, counted, eventually, peer};
-use raft::{AppendError, ENTRY_BYTES_MAX, Machine, NodeConfig, Role, TransferError};
+use raft::{AppendError, ENTRY_BYTES_MAX, Machine, NodeConfig, Position, Role, TransferError};
 use seams::{ByteStream, Handler, Network, NetworkError, Peer, RefusalCode};
 
 fn payload(number: usize) -> Bytes {
@@ -127,8 +127,8 @@ async fn all_killed_at_once_come_back_with_all_that_was_acknowledged() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_lags_behind_the_log_is_rebuilt_from_a_snapshot() {
+/// Three servers, of which one is dead and has missed more than the log still holds: the leader, that one, and where the log ends.
+async fn one_behind_the_log() -> (Cluster, u64, u64, Position) {
     let mut cluster = Cluster::start(3, |config| {
         config.snapshot_log_bytes = 64 << 10;
         config.keep_entries = 10;
@@ -148,6 +148,12 @@ async fn one_that_lags_behind_the_log_is_rebuilt_from_a_snapshot() {
         (purged.index > 100).then_some(())
     })
     .await;
+    (cluster, leader, lagging, last)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_lags_behind_the_log_is_rebuilt_from_a_snapshot() {
+    let (mut cluster, leader, lagging, last) = one_behind_the_log().await;
     cluster.run(lagging, None).await.unwrap();
     cluster.applied(last.index).await;
     assert_eq!(
@@ -169,23 +175,7 @@ async fn one_that_lags_behind_the_log_is_rebuilt_from_a_snapshot() {
 /// By then the machine lives in what was received, and the next start looks for it there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_installation_that_fails_at_its_end_takes_nothing_away() {
-    let mut cluster = Cluster::start(3, |config| {
-        config.snapshot_log_bytes = 64 << 10;
-        config.keep_entries = 10;
-    })
-    .await;
-    let leader = cluster.leader().await;
-    let lagging = (1..=3).find(|id| *id != leader).unwrap();
-    cluster.append(payload(0)).await;
-    cluster.kill(lagging);
-    for number in 1..=300 {
-        cluster.append(vec![number as u8; 2_000]).await;
-    }
-    eventually(async || {
-        let purged = cluster.node(leader).status().purged?;
-        (purged.index > 100).then_some(())
-    })
-    .await;
+    let (mut cluster, leader, lagging, _) = one_behind_the_log().await;
     cluster.fail_installed = true;
     cluster.run(lagging, None).await.unwrap();
     eventually(async || cluster.node(lagging).status().failed).await;
