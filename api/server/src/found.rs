@@ -1,11 +1,13 @@
 //! The first events of a cluster: its id and level, then the objects that a new Kubernetes cluster has.
 //!
-//! Whoever leads does it, until it is done; each step is an event with an expectation, so that two leaders can't do it twice.
+//! Whoever leads does it, until it is done; each step is an event with an expectation, so that two leaders can't do it twice. The level
+//! is one that every member reads, for who leads may be the only new one.
 //! The Service `kubernetes` comes back when it is deleted, as in Kubernetes; the namespaces can't be.
 
 use crate::config::Config;
 use crate::core::{Core, Draft, ProposeError};
 use crate::http::service_ips;
+use crate::level;
 use eventstore::{
     Act, Actor, Body, Cause, Change, Expectation, Expected, Intent, Key, Rejection, View, What,
 };
@@ -47,7 +49,7 @@ async fn found(core: &Core, config: &Config) -> Result<(), ProposeError> {
     if core.view().level == 0 {
         let act = Act::Found {
             cluster: core.draw().uuid(),
-            level: core.most_level(),
+            level: level::first(core).await,
         };
         propose(
             core,

@@ -1,14 +1,15 @@
-//! The log's level goes up once every member can read the next one.
+//! The log's level: a cluster begins at one that every member can read, and it goes up once every member can read the next one.
 //!
 //! The leader asks each member, learners included, which level its program knows, and proposes the lowest of them. A member that does
-//! not answer may be an old one that comes back: while one is silent, the level stays.
+//! not answer may be an old one that comes back: while one is silent, the level stays. A new cluster does not wait for it: it begins at
+//! the first level, which every program reads.
 
 use crate::core::{Core, Draft};
 use bytes::Bytes;
 use eventstore::{Act, Actor, Cause, Intent};
 use seams::{NetworkError, RefusalCode};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// The peers' method that asks a server which level it knows: four bytes, little endian.
 pub(crate) const METHOD_LEVEL: &str = "level";
@@ -16,7 +17,10 @@ pub(crate) const METHOD_LEVEL: &str = "level";
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of a program that is too old to be asked.
+/// How long a new cluster waits for what all its members say: servers that are started together are up by then.
+const FOUND_WAIT: Duration = Duration::from_secs(5);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Every program reads it, one that is too old to be asked too.
 const FIRST_LEVEL: u32 = 1;
 
 /// Never returns.
@@ -33,17 +37,41 @@ pub(crate) async fn run(core: Core) {
     }
 }
 
+/// The level that a new cluster, which this server leads, is founded at.
+pub(crate) async fn first(core: &Core) -> u32 {
+    let all_say = async {
+        loop {
+            if let Some(level) = common(known(core).await) {
+                return level;
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    };
+    timeout(FOUND_WAIT, all_say).await.unwrap_or_else(|_| {
+        tracing::info!(
+            level = FIRST_LEVEL,
+            "a member is silent: the cluster begins at the first level of the log, which is raised when it answers"
+        );
+        FIRST_LEVEL
+    })
+}
+
 pub(crate) fn answer(core: &Core) -> Bytes {
     Bytes::copy_from_slice(&core.most_level().to_le_bytes())
 }
 
-/// The level to which the log's is to be raised, if it is: the highest that every member knows. None of a member: it does not say.
-fn due(level: u32, known: impl IntoIterator<Item = Option<u32>>) -> Option<u32> {
+/// The highest level that every member knows. None of a member: it does not say, and so neither can anybody.
+fn common(known: impl IntoIterator<Item = Option<u32>>) -> Option<u32> {
     let known: Option<Vec<u32>> = known.into_iter().collect();
-    known?.into_iter().min().filter(|common| *common > level)
+    known?.into_iter().min()
 }
 
-/// What each member knows, this one first; up to the first that does not say, for the level stays then.
+/// The level to which the log's is to be raised, if it is.
+fn due(level: u32, known: impl IntoIterator<Item = Option<u32>>) -> Option<u32> {
+    common(known).filter(|common| *common > level)
+}
+
+/// What each member knows, this one first; up to the first that does not say, for nobody can tell then.
 async fn known(core: &Core) -> Vec<Option<u32>> {
     let status = core.node().status();
     let mut known = vec![Some(core.most_level())];
@@ -59,11 +87,7 @@ async fn known(core: &Core) -> Vec<Option<u32>> {
         known.push(says);
         if says.is_none() {
             let member = &member.peer.name;
-            tracing::debug!(
-                ?asked,
-                member,
-                "the log's level stays, for a member is silent"
-            );
+            tracing::debug!(?asked, member, "a member does not say which level it knows");
             break;
         }
     }
