@@ -89,8 +89,7 @@ impl Rocks {
             Err(error) => return Err(DiskError::io(opening, error)),
         }
         fetch(&path);
-        let (db, families) = families::open(&path, &options.in_order, &rocks_options, &apart)
-            .map_err(|error| translate(&path, &opening, error))?;
+        let (db, families) = families::open(&path, &options.in_order, &rocks_options, &apart)?;
         // RocksDB syncs its own files; that the folder is there at all is for us to make durable.
         sync_folder(parent)?;
         Ok(Self {

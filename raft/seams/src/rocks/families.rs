@@ -6,12 +6,13 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::io;
 use std::iter::{Peekable, once};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Error, IteratorMode, Options, Snapshot};
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, Options, Snapshot};
 
 use crate::disk::{DiskError, Order, Pair, Pairs, Range};
 
@@ -37,15 +38,37 @@ fn letter_of(name: &str) -> Option<u8> {
     u8::from_str_radix(name.strip_prefix(PREFIX)?, 16).ok()
 }
 
-/// Opens a database with families for these letters, and for those that it has already.
+/// Opens a database with families for these letters, and for those that it has already. One that has others is refused: what is in
+/// them belongs to the rest, and only a program that knows them can tell how.
 pub(super) fn open(
     path: &Path,
     letters: &[u8],
     options: &Options,
     apart: &Options,
-) -> Result<(DB, Families), Error> {
+) -> Result<(DB, Families), DiskError> {
+    let opening = format!("opening {}", path.display());
     // None where there is no database yet. What is wrong with one, opening it says.
     let there = DB::list_cf(options, path).unwrap_or_default();
+    let known = |name: &str| {
+        name == DEFAULT || letter_of(name).is_some_and(|letter| name_of(letter) == name)
+    };
+    let unknown: Vec<_> = there
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !known(name))
+        .collect();
+    if !unknown.is_empty() {
+        let what = format!(
+            "it has column families that this program does not know, {}: a later release has written it; start that release here, or \
+             one after it",
+            unknown.join(" and ")
+        );
+        return Err(DiskError::io(
+            opening,
+            io::Error::new(io::ErrorKind::Unsupported, what),
+        ));
+    }
+    let failed = |error| super::translate(path, &opening, error);
     let letters: BTreeSet<u8> = there
         .iter()
         .filter_map(|name| letter_of(name))
@@ -55,7 +78,8 @@ pub(super) fn open(
         .iter()
         .map(|letter| ColumnFamilyDescriptor::new(name_of(*letter), apart.clone()));
     let default = ColumnFamilyDescriptor::new(DEFAULT, options.clone());
-    let db = DB::open_cf_descriptors(options, path, once(default).chain(families))?;
+    let db =
+        DB::open_cf_descriptors(options, path, once(default).chain(families)).map_err(failed)?;
     let families = letters.into_iter().map(|letter| {
         let range = Range::prefix([letter]);
         let among = db
@@ -68,7 +92,7 @@ pub(super) fn open(
             mixed: among.is_some(),
         })
     });
-    let families = families.collect::<Result<Vec<_>, Error>>()?;
+    let families = families.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     Ok((db, Families(families.into())))
 }
 
@@ -204,6 +228,8 @@ mod tests {
     use std::path::Path;
     use std::thread;
 
+    use rocksdb::{DB, Options};
+
     use crate::contract::content;
     use crate::rocks::Rocks;
     use crate::rocks::tests::rests;
@@ -311,6 +337,33 @@ mod tests {
             disk.checkpoint(&format!("copy-{}", below(1 << 30)))
                 .unwrap();
         }
+    }
+
+    #[test]
+    fn a_database_of_a_later_release_is_left_alone_and_the_error_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || {
+            let options = DiskOptions::without_wal().in_order(b"e");
+            Rocks::open(folder.path(), "state", &options)
+        };
+        let disk = open().unwrap();
+        let mut batch = Batch::new();
+        batch.put("e1", "x");
+        disk.write(batch, Synced::Yes).unwrap();
+        drop(disk);
+        let path = folder.path().join("state");
+        let later = ["default", "letter-65", "letter-0065", "sealed"];
+        let mut options = Options::default();
+        options.create_missing_column_families(true);
+        drop(DB::open_cf(&options, &path, later).unwrap());
+        let error = open().err().unwrap().to_string();
+        let wanted = format!(
+            "opening {}: it has column families that this program does not know, letter-0065 and sealed: a later release has written \
+             it; start that release here, or one after it",
+            path.display()
+        );
+        assert_eq!(error, wanted);
+        drop(DB::open_cf(&options, &path, later).unwrap());
     }
 
     /// All families go back to the same moment: one that was flushed without the other would be half a batch.
