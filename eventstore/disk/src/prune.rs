@@ -5,7 +5,8 @@
 //! go by that one, and the envelopes stay until all history's horizon has passed them. The last event before the horizon stays too,
 //! for its digest is what the chain goes on from.
 //!
-//! How far it has come is written with what it removes, so that a crash costs nothing but doing some of it again.
+//! How far it has come is written with what it removes, so that a crash costs nothing but doing some of it again. Envelopes are forgotten
+//! and not deleted: they lie in their order, and whole files of them go.
 
 use crate::history::Recorded;
 use crate::record::{seal_coded, unseal_coded};
@@ -25,7 +26,7 @@ const BYTES_MAX: usize = 1 << 20;
 /// How far what may go is gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Progress {
-    /// The last event whose replaced versions are gone; the events before it are gone themselves.
+    /// The last event whose replaced versions are gone; the events before it are forgotten themselves.
     all: u64,
     /// The same for the resources with horizons of their own.
     resources: BTreeMap<Text, u64>,
@@ -117,14 +118,12 @@ impl<'a> Step<'a> {
         let Some(last) = events.last() else {
             return Ok(());
         };
-        let before = self.progress.all;
         self.progress.all = last.revision();
-        // The one that was the last before this step, and all but the last of these.
-        let gone = events.iter().map(Recorded::revision);
-        for revision in (before > 0).then_some(before).into_iter().chain(gone) {
-            if revision != last.revision() {
-                self.remove(layout::event(revision));
-            }
+        // The last of these stays.
+        let before = layout::events(0, last.revision().saturating_sub(1));
+        if let Some(to) = before.to {
+            self.batch.forget(before.from, to);
+            self.pruned.records += events.len() as u64;
         }
         for event in &events {
             self.remove_replaced(event, None);

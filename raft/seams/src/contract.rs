@@ -24,6 +24,7 @@ pub fn disk(directory: &dyn Directory) {
         later_operations_win(&*disk);
         scans_both_ways(&*disk);
         a_view_stands_still(&*disk);
+        what_is_forgotten_takes_nothing_else(&*disk);
         let all = content(&*disk);
         disk.flush().unwrap();
         drop(disk);
@@ -194,6 +195,20 @@ fn a_view_stands_still(disk: &dyn Disk) {
         Some(&b"2"[..])
     );
     assert_eq!(disk.get(b"b").unwrap().as_deref(), Some(&b"later"[..]));
+}
+
+fn what_is_forgotten_takes_nothing_else(disk: &dyn Disk) {
+    let before = content(disk);
+    let mut batch = put(&[("ra/1", "x"), ("ra/2", "x"), ("ra/3", "x")]);
+    batch.forget("ra/", "ra/3");
+    batch.put("rb", "y");
+    disk.write(batch, Synced::Yes).unwrap();
+    disk.reclaim().unwrap();
+    let mut after = content(disk);
+    assert_eq!(after.remove(&b"ra/3"[..]).as_deref(), Some(&b"x"[..]));
+    assert_eq!(after.remove(&b"rb"[..]).as_deref(), Some(&b"y"[..]));
+    after.retain(|key, _| !key.starts_with(b"ra/"));
+    assert_eq!(after, before);
 }
 
 fn checkpoints_are_copies(directory: &dyn Directory, options: &DiskOptions) {

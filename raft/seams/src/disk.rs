@@ -169,7 +169,7 @@ pub trait Disk: Reader + Send + Sync + 'static {
     fn checkpoint(&self, into: &str) -> Result<(), DiskError>;
 
     /// To be called now and then where much is deleted: gives back the room of it, if it is much by now, even where that means to write
-    /// again what lies beside it. Does not wait for the end of that.
+    /// again what lies beside it. Does not wait for the end of that; for a flush, at the most.
     fn reclaim(&self) -> Result<(), DiskError> {
         Ok(())
     }
@@ -251,6 +251,11 @@ pub enum Operation {
         from: Bytes,
         to: Bytes,
     },
+    /// The same range, for which the disk may take its time.
+    Forget {
+        from: Bytes,
+        to: Bytes,
+    },
 }
 
 /// Writes that happen together, in the order they were added: a later one on the same key wins.
@@ -282,6 +287,15 @@ impl Batch {
         let (from, to) = (from.into(), to.into());
         self.bytes += from.len() + to.len();
         self.operations.push(Operation::DeleteRange { from, to });
+    }
+
+    /// As `delete_range`, of keys that nobody reads or writes again but in views of before: they go now or later, and a part of them may
+    /// never. In order they cost least where the first key of their letter is in the range: files that hold nothing else go as they
+    /// are, when [`Disk::reclaim`] is asked. Of one letter only the last range counts.
+    pub fn forget(&mut self, from: impl Into<Bytes>, to: impl Into<Bytes>) {
+        let (from, to) = (from.into(), to.into());
+        self.bytes += from.len() + to.len();
+        self.operations.push(Operation::Forget { from, to });
     }
 
     /// Adds all of another batch behind what is here.

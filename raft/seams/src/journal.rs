@@ -387,7 +387,7 @@ impl Index {
                     self.forget(key, &before);
                 }
             }
-            Operation::DeleteRange { from, to } => {
+            Operation::DeleteRange { from, to } | Operation::Forget { from, to } => {
                 let gone = self.range(&Range::new(from.as_ref(), to.as_ref()));
                 for (key, before) in gone {
                     self.values.remove(&key);

@@ -12,14 +12,15 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, DBRecoveryMode, Env,
-    ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, Snapshot, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, DB, DBCompactionStyle, DBCompressionType,
+    DBRecoveryMode, Env, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, Snapshot,
+    WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
 mod blobs;
 mod families;
+mod forget;
 mod framing;
 mod reclaim;
 #[cfg(test)]
@@ -28,9 +29,11 @@ pub(crate) mod verify;
 
 use crate::directory::sync_folder;
 use crate::disk::{
-    Batch, Disk, DiskError, DiskOptions, Operation, Order, Pairs, Range, Reader, Statistics, Synced,
+    Batch, Disk, DiskError, DiskOptions, Operation, Order, Pair, Pairs, Range, Reader, Statistics,
+    Synced,
 };
 use families::{Families, Handles};
+use forget::Forgotten;
 use reclaim::Reclaim;
 
 /// RocksDB's own diary, of which the newest few are enough.
@@ -68,7 +71,9 @@ pub(crate) struct Rocks {
     name: String,
     parent: PathBuf,
     wal: bool,
+    write_buffer_bytes: u64,
     reclaim: Reclaim,
+    forgotten: Forgotten,
 }
 
 impl Rocks {
@@ -99,7 +104,9 @@ impl Rocks {
             name: name.to_owned(),
             parent: parent.to_owned(),
             wal: options.wal,
+            write_buffer_bytes: options.write_buffer_bytes as u64,
             reclaim: Reclaim::default(),
+            forgotten: Forgotten::default(),
         })
     }
 
@@ -323,13 +330,29 @@ impl<'a> Reading<'a> {
         // What is read of several is read as of one moment.
         let now = (self.moment.is_none() && families.len() > 1).then(|| self.db.snapshot());
         let moment = self.moment.or(now.as_ref());
-        let lists = families.into_iter().map(|family| {
-            let options = bounded(range, moment);
-            let pairs = self.db.iterator_cf_opt(family, options, mode(order));
-            let path = self.path.clone();
-            Box::new(pairs.map(move |pair| pair_of(pair, &path))) as Pairs<'a>
-        });
+        let lists = families
+            .into_iter()
+            .map(|family| self.pairs(family, range, order, moment));
         families::merged(lists.collect(), order, now)
+    }
+
+    /// Of one family.
+    fn pairs(
+        &self,
+        family: &ColumnFamily,
+        range: &Range,
+        order: Order,
+        moment: Option<&Snapshot<'_>>,
+    ) -> Pairs<'a> {
+        let options = bounded(range, moment);
+        let pairs = self.db.iterator_cf_opt(family, options, mode(order));
+        let path = self.path.clone();
+        Box::new(pairs.map(move |pair| pair_of(pair, &path)))
+    }
+
+    fn first(&self, family: &ColumnFamily, range: &Range) -> Result<Option<Pair>, DiskError> {
+        let mut pairs = self.pairs(family, range, Order::Ascending, self.moment);
+        pairs.next().transpose()
     }
 
     fn unread(&self, key: &[u8], error: rocksdb::Error) -> DiskError {
@@ -353,6 +376,7 @@ impl Disk for Rocks {
         let bytes = batch.bytes() + OPERATION_BYTES * (1 + batch.operations().len());
         let families = self.families.of(&self.db);
         let mut writes = WriteBatch::with_capacity_bytes(bytes);
+        let mut forgotten = Vec::new();
         for operation in in_order(&batch) {
             match operation {
                 Operation::Put { key, value } => writes.put_cf(families.put(key), key, value),
@@ -367,6 +391,17 @@ impl Disk for Rocks {
                         writes.delete_range_cf(family, from, to);
                     }
                 }
+                Operation::Forget { from, to } => {
+                    let range = Range::new(from.clone(), to.clone());
+                    let (apart, among) = families.forget(&range);
+                    forgotten.extend(apart.map(|letter| (letter, from, to)));
+                    // From where there is one: what was deleted before is not to be deleted again each time.
+                    if let Some(family) = among
+                        && let Some((first, _)) = self.now().first(family, &range)?
+                    {
+                        writes.delete_range_cf(family, &*first, &**to);
+                    }
+                }
             }
         }
         let mut how = WriteOptions::default();
@@ -375,6 +410,9 @@ impl Disk for Rocks {
         self.db
             .write_opt(writes, &how)
             .map_err(|error| self.failed("writing to", error))?;
+        for (letter, from, to) in forgotten {
+            self.forgotten.put(letter, from.clone(), to.clone());
+        }
         if !self.wal && synced == Synced::Yes {
             self.flush()?;
         }
@@ -401,6 +439,7 @@ impl Disk for Rocks {
     }
 
     fn reclaim(&self) -> Result<(), DiskError> {
+        self.drop_forgotten()?;
         self.reclaim
             .begin(&self.db)
             .map_err(|error| self.failed("reclaiming the room of", error))
@@ -443,7 +482,7 @@ fn in_order(batch: &Batch) -> Vec<&Operation> {
     fn key(operation: &Operation) -> Option<&Bytes> {
         match operation {
             Operation::Put { key, .. } | Operation::Delete { key } => Some(key),
-            Operation::DeleteRange { .. } => None,
+            Operation::DeleteRange { .. } | Operation::Forget { .. } => None,
         }
     }
     let mut operations: Vec<_> = batch.operations().iter().collect();

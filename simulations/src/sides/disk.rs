@@ -123,7 +123,7 @@ impl Database {
                     let before = self.current.remove(&key);
                     undo.push((key, before));
                 }
-                Operation::DeleteRange { from, to } => {
+                Operation::DeleteRange { from, to } | Operation::Forget { from, to } => {
                     let gone = self.current.range(from..to);
                     let gone: Vec<_> = gone.map(|(key, _)| key.clone()).collect();
                     for key in gone {

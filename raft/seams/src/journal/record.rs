@@ -173,7 +173,9 @@ impl Image {
             let (kind, key, value): (_, &[u8], &[u8]) = match operation {
                 Operation::Put { key, value } => (PUT, key, value),
                 Operation::Delete { key } => (DELETE, key, &[]),
-                Operation::DeleteRange { from, to } => (DELETE_RANGE, from, to),
+                Operation::DeleteRange { from, to } | Operation::Forget { from, to } => {
+                    (DELETE_RANGE, from, to)
+                }
             };
             let mut fields = [kind; OPERATION];
             fields[1..5].copy_from_slice(&(key.len() as u32).to_le_bytes());

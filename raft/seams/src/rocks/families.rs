@@ -153,6 +153,22 @@ impl<'a> Handles<'a> {
         families.chain(among.then_some(self.default)).collect()
     }
 
+    /// Where what is forgotten lies: by itself, and among others.
+    pub fn forget(&self, range: &Range) -> (Option<u8>, Option<&'a ColumnFamily>) {
+        match self.family(&range.from) {
+            Some((family, _)) if family.has_all(range) => {
+                let among = family.mixed.then_some(self.default);
+                (Some(family.letter), among)
+            }
+            _ => (None, Some(self.default)),
+        }
+    }
+
+    pub fn of_letter(&self, letter: u8) -> Option<(&'a str, &'a ColumnFamily)> {
+        let (family, handle) = self.family(&[letter])?;
+        Some((&family.name, handle))
+    }
+
     fn family(&self, key: &[u8]) -> Option<(&'a Family, &'a ColumnFamily)> {
         let letter = key.first()?;
         let mut families = self.families.iter().copied();
