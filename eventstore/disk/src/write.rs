@@ -177,7 +177,7 @@ impl Writer {
         batch.put(key, value);
     }
 
-    fn put_meta(&mut self, batch: &mut Batch, view: &View, metadata: &[u8]) {
+    pub fn put_meta(&mut self, batch: &mut Batch, view: &View, metadata: &[u8]) {
         let meta = &mut self.meta;
         (meta.position, meta.clock, meta.cluster) = (view.position, view.clock, view.cluster);
         (meta.level, meta.revision, meta.digest, meta.round) =

@@ -69,7 +69,8 @@ impl Loader {
             ));
         }
         let mut batch = Batch::new();
-        for object in page.objects {
+        let objects = page.objects.into_iter();
+        for object in objects.filter(|object| !self.left_out.contains(&object.key.resource)) {
             let object = self.state.begin_with(object);
             let version = layout::version(&object.key, object.revision());
             let value = seal_object(&version, &object);
@@ -149,7 +150,7 @@ impl Loader {
         self.write(group)?;
         if known {
             return Err(LoadError::Wrong(format!(
-                "the base is of no event up to {}",
+                "what was loaded before is of no event up to {}: it is another history",
                 head.last
             )));
         }
@@ -177,6 +178,8 @@ impl Loader {
         // A start must not take from the events what was left out.
         let all = self.view().revision + 1;
         self.writer.warm.cool(&mut batch, all);
+        // Of a base alone nothing has said it yet.
+        self.writer.put_meta(&mut batch, self.state.view(), &[]);
         if !self.left_out.is_empty() {
             let view = self.state.view();
             let horizons = Horizons {

@@ -349,3 +349,57 @@ fn what_was_pruned_before_it_was_archived() {
     }
     again.verify(again.horizon()..=u64::MAX, |_| {}).unwrap();
 }
+
+/// A base has them whole, but of what follows some went before it was archived.
+#[test]
+fn what_is_left_out_is_not_loaded_from_the_base_either() {
+    let (_folder, directory, mut kept, _) = some();
+    let key = Key::new("apps/deployments", "n", "d");
+    let put_again = |kept: &mut Kept, numbers: std::ops::RangeInclusive<u128>| {
+        for number in numbers {
+            let change = put(&key, &number.to_string());
+            kept.take(objects(number, vec![change]));
+        }
+    };
+    put_again(&mut kept, 50..=60);
+    let pruned = |all, resources| Act::Prune(Horizons { all, resources });
+    let horizon = kept.store.view().revision - 3;
+    kept.take(proposal(61, pruned(horizon, Vec::new())));
+    let mut files = Files::of(&kept.store, 2_000);
+    let base = Base::read(&files.base[0]).unwrap();
+    assert!(base.objects.iter().any(|object| object.key == key));
+    assert!(base.head.without.is_empty());
+
+    put_again(&mut kept, 70..=80);
+    let newest = kept.store.view().revision;
+    let of_deployments = vec![("apps/deployments".into(), newest)];
+    kept.take(proposal(81, pruned(0, of_deployments)));
+    while kept.store.prune(8).unwrap().more {}
+    files.go_on(&kept.store, 2_000);
+    let again = files.load(&directory, "again").unwrap();
+    let view = again.view();
+    assert_eq!(view.digest, kept.store.view().digest);
+    assert!(view.get(&key).is_none(), "{:?}", view.get(&key));
+    assert!(view.list("configmaps", None).count() > 0);
+    again.verify(again.horizon()..=u64::MAX, |_| {}).unwrap();
+}
+
+/// Whoever archives may be stopped behind it.
+#[test]
+fn a_base_alone_is_a_database() {
+    let (_folder, directory, mut kept, _) = some();
+    let asked = Horizons {
+        all: 20,
+        resources: Vec::new(),
+    };
+    kept.take(proposal(42, Act::Prune(asked)));
+    let mut files = Files::of(&kept.store, 2_000);
+    files.segments.clear();
+    let alone = files.load(&directory, "alone").unwrap();
+    assert_eq!(alone.view().revision, 20);
+    let objects = kept.store.list_at("configmaps", None, 20, .., 99);
+    let view = alone.view();
+    let now: Vec<_> = view.list("configmaps", None).cloned().collect();
+    assert_eq!(now, objects.unwrap().objects);
+    alone.verify(alone.horizon()..=u64::MAX, |_| {}).unwrap();
+}
