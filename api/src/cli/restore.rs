@@ -30,8 +30,8 @@ revision before it undoes it.
 It is one atomic event where it fits (4 MiB, 900 changes). The rest follows in further events under the same id, each of which names the one
 before; so does what belongs to an object that has to come back first, for only then is its owner's new uid known.
 
-With --from a directory is made for the first server of a new cluster, which has all of the old one's history and goes on from the moment
-asked for: what was desired then; no pods of controllers, no nodes, leases or status. Its revisions go on above all that the old one may have
+With --from a directory is made for the first server of a new cluster, which has all of the old one's history (where the backup has gaps:
+that between two of them, see 'reckon backup list') and goes on from the moment asked for: what was desired then; no pods of controllers, no nodes, leases or status. Its revisions go on above all that the old one may have
 given out (--revision-gap): clients that stand between list anew. Start it alone, and let others join it ('reckon member
 add'); on one machine: reckon up --data-dir ./new --servers 1, and later with --servers 3.")]
 pub struct Args {
@@ -107,9 +107,15 @@ async fn from_backup(args: &Args, from: &str, data_dir: &Path) -> Result<ExitCod
     .await;
     bar.finish_and_clear();
     let made = made?;
+    let ends = match (made.before_revision, made.archive_revision) {
+        (loaded, reaches) if loaded < reaches => format!(
+            "whose history is loaded up to revision {loaded}, where that stretch of its backup ends; the backup reaches {reaches}"
+        ),
+        (loaded, _) => format!("whose backup ends at revision {loaded}"),
+    };
     output::print(args.connection.output, &made, || {
         format!(
-            "Restored {} objects as of revision {} ({}) of cluster {}, whose backup ends at revision {}.\n{} revisions behind that are passed \
+            "Restored {} objects as of revision {} ({}) of cluster {}, {}.\n{} revisions behind that are passed \
              over, for the old cluster may have given them out.\nThe new cluster is {}; it begins at revision {}, and its history goes back into \
              the old one's.\n\nStart its first server alone, with the name and address it is to have:\n  \
              reckon server --data-dir {} --name NAME --initial-cluster NAME=HOST:PORT --ca … --cert … --key …\nor, if that directory is \
@@ -118,7 +124,7 @@ async fn from_backup(args: &Args, from: &str, data_dir: &Path) -> Result<ExitCod
             made.at,
             made.at_time,
             made.before,
-            made.before_revision,
+            ends,
             made.gap,
             made.cluster,
             made.revision,

@@ -1,24 +1,32 @@
 //! A database made from an archive.
 
-use super::{Archive, ArchiveError, Contents, Stored};
-use eventstore::{Text, Time};
+use super::{Archive, ArchiveError, Stored, of_file};
+use eventstore::{Digest, Text, Time, View};
 use eventstore_disk::StoreConfig;
-use eventstore_disk::backup::{Base, BaseHead, Loader, Segment, SegmentHead};
-use futures::{StreamExt, TryStreamExt};
+use eventstore_disk::backup::{Base, BaseHead, FileError, Loader, Segment, SegmentHead};
 use seams::Directory;
 use std::collections::BTreeSet;
+use std::fmt;
 use uuid::Uuid;
 
-/// Files whose heads are read at once.
-const READS: usize = 16;
+/// A base that is whole.
+#[derive(Clone, Debug)]
+pub struct BaseFiles {
+    pub pages: Vec<Stored>,
+    /// Of the last page.
+    pub head: BaseHead,
+    /// Where the event begins at whose end it stands.
+    pub first: u64,
+    /// Resources whose past does not reach back so far, by any page.
+    pub without: BTreeSet<Text>,
+}
 
-/// One cluster's files in the order in which they are loaded.
+/// An unbroken stretch of one cluster's history: its files in the order in which they are loaded.
 #[derive(Clone, Debug)]
 pub struct Chain {
     pub cluster: Uuid,
-    /// Its pages; none where the segments begin with the founding.
-    pub base: Vec<Stored>,
-    pub base_head: Option<BaseHead>,
+    /// None where the segments begin with the founding.
+    pub base: Option<BaseFiles>,
     pub segments: Vec<(Stored, SegmentHead)>,
 }
 
@@ -26,83 +34,82 @@ pub struct Chain {
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub events: u64,
-    pub view: eventstore::View,
+    pub view: View,
+    /// As of the base, of which the database can tell no more once there is anything behind it.
+    pub begins: Option<View>,
 }
 
 impl Chain {
-    /// The newest base that is whole and the segments that follow it without a gap. An error names what is missing.
-    pub async fn of(archive: &Archive, cluster: Uuid) -> Result<Self, ArchiveError> {
-        let Contents { bases, segments } = archive.contents(cluster).await?;
-        if segments.is_empty() && bases.is_empty() {
-            return Err(ArchiveError::Asked(format!(
-                "{} has nothing of cluster {cluster}",
-                archive.url()
-            )));
-        }
+    /// What follows a base, or the founding, without a gap.
+    pub(super) fn from(
+        cluster: Uuid,
+        base: Option<BaseFiles>,
+        segments: &[(Stored, SegmentHead)],
+    ) -> Self {
         let mut chain = Self {
             cluster,
-            base: Vec::new(),
-            base_head: None,
+            base,
             segments: Vec::new(),
         };
-        for pages in bases.into_values().rev() {
-            let Some(last) = pages.last() else { continue };
-            let head = archive.base_head(last).await?;
-            if head.next.is_none() && head.page as usize + 1 == pages.len() {
-                (chain.base, chain.base_head) = (pages, Some(head));
-                break;
-            }
-        }
-        let (mut after, mut digest) = match &chain.base_head {
-            Some(head) => (head.beginning.revision, head.beginning.digest),
-            None => Default::default(),
-        };
-        let heads = segments.into_values().map(|file| async move {
-            let head = archive.segment_head(&file).await?;
-            Ok::<_, ArchiveError>((file, head))
-        });
-        let mut heads = futures::stream::iter(heads).buffered(READS);
-        while let Some((file, head)) = heads.try_next().await? {
+        for (file, head) in segments {
+            let (after, digest) = (chain.last(), chain.digest());
             if head.last <= after {
                 continue;
             }
-            let inside_of_base = chain.segments.is_empty() && head.first <= after;
-            if !inside_of_base && (head.first != after + 1 || head.before != digest) {
-                return Err(ArchiveError::Asked(format!(
-                    "{}: events {} to {} are missing before it",
-                    file.name,
-                    after + 1,
-                    head.first.saturating_sub(1)
-                )));
+            // One that begins before is looked at as it is loaded.
+            let follows = head.first == after + 1 && head.before == digest;
+            if !follows && head.first > after {
+                break;
             }
-            (after, digest) = (head.last, head.digest);
-            chain.segments.push((file, head));
+            chain.segments.push((file.clone(), head.clone()));
         }
-        Ok(chain)
+        chain
     }
 
-    /// The first revision that can be read, and the last.
-    pub fn revisions(&self) -> (u64, u64) {
-        let begins = self.base_head.as_ref();
-        let begins = begins.map_or(1, |head| head.beginning.revision + 1);
-        let ends = self.segments.last().map(|(_, head)| head.last);
-        (begins, ends.unwrap_or(begins - 1))
+    /// The first revision that can be restored.
+    pub fn first(&self) -> u64 {
+        self.base.as_ref().map_or(1, |base| base.first)
+    }
+
+    pub fn last(&self) -> u64 {
+        let of_base = self.base.as_ref().map(|base| base.head.beginning.revision);
+        let last = self.segments.last().map(|(_, head)| head.last);
+        last.or(of_base).unwrap_or_default()
+    }
+
+    /// Of the chain up to its last event.
+    pub fn digest(&self) -> Digest {
+        let of_base = self.base.as_ref().map(|base| base.head.beginning.digest);
+        let last = self.segments.last().map(|(_, head)| head.digest);
+        last.or(of_base).unwrap_or_default()
+    }
+
+    /// The time of its base; None: it begins with the founding.
+    pub fn begins(&self) -> Option<Time> {
+        self.base.as_ref().map(|base| base.head.beginning.clock)
     }
 
     /// The time of the last event.
     pub fn time(&self) -> Time {
-        let of_base = self.base_head.as_ref().map(|head| head.beginning.clock);
         let last = self.segments.last().map(|(_, head)| head.time);
-        last.or(of_base).unwrap_or_default()
+        last.or(self.begins()).unwrap_or_default()
+    }
+
+    /// Whether its base stands at the event right behind another's end: nothing happened between.
+    pub(super) fn adjoins(&self, before: &Self) -> bool {
+        self.base.as_ref().is_some_and(|base| {
+            before.last() + 1 == base.first
+                && before.digest().chain(&base.head.event) == base.head.beginning.digest
+        })
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = &Stored> {
+        let pages = self.base.iter().flat_map(|base| &base.pages);
+        pages.chain(self.segments.iter().map(|(file, _)| file))
     }
 
     pub fn bytes(&self) -> u64 {
-        let segments = self.segments.iter().map(|(file, _)| file.bytes);
-        self.base
-            .iter()
-            .map(|page| page.bytes)
-            .chain(segments)
-            .sum()
+        self.files().map(|file| file.bytes).sum()
     }
 
     pub fn events(&self) -> u64 {
@@ -111,7 +118,7 @@ impl Chain {
 
     /// Resources whose past is not all there.
     pub fn without(&self) -> BTreeSet<Text> {
-        let of_base = self.base_head.iter().flat_map(|head| head.without.clone());
+        let of_base = self.base.iter().flat_map(|base| base.without.clone());
         let of_segments = self
             .segments
             .iter()
@@ -120,11 +127,26 @@ impl Chain {
     }
 }
 
-async fn read_base(archive: &Archive, page: &Stored) -> Result<Base, ArchiveError> {
-    Base::read(&archive.read(page).await?).map_err(|error| ArchiveError::File {
-        file: page.name.to_string(),
-        error,
-    })
+/// `revisions 1 to 120 (up to 2026-01-31T12:00:00.000Z)`
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revisions {} to {} (", self.first(), self.last())?;
+        match self.begins() {
+            Some(begins) => write!(f, "{} to {})", begins.milli(), self.time().milli()),
+            None => write!(f, "up to {})", self.time().milli()),
+        }
+    }
+}
+
+pub(super) async fn read_page(archive: &Archive, page: &Stored) -> Result<Base, ArchiveError> {
+    Base::read(&archive.read(page).await?).map_err(of_file(page))
+}
+
+pub(super) async fn read_segment(
+    archive: &Archive,
+    file: &Stored,
+) -> Result<Segment, ArchiveError> {
+    Segment::read(&archive.read(file).await?).map_err(of_file(file))
 }
 
 /// Loads all of a chain into a database that is not there yet; every checksum, hash and digest is checked on the way. `told` is called
@@ -143,21 +165,43 @@ pub async fn load(
     let config = StoreConfig::default();
     let mut loader =
         Loader::new(directory, database, &config, chain.without()).map_err(of(database))?;
-    for page in &chain.base {
-        let base = read_base(archive, page).await?;
-        loader.base(base).map_err(of(page.name.as_ref()))?;
+    let mut begins = None;
+    if let Some(base) = &chain.base {
+        for (page, number) in base.pages.iter().zip(0..) {
+            let read = read_page(archive, page).await?;
+            let (at, wanted) = (&read.head.beginning, &base.head.beginning);
+            if (at.revision, read.head.page) != (wanted.revision, number) {
+                return Err(of_file(page)(other(format_args!(
+                    "page {} of revision {}",
+                    read.head.page, at.revision
+                ))));
+            }
+            loader.base(read).map_err(of(page.name.as_ref()))?;
+        }
+        begins = Some(loader.view().clone());
     }
     let mut events = 0;
-    for (file, _) in &chain.segments {
-        let segment = Segment::read(&archive.read(file).await?);
-        let segment = segment.map_err(|error| ArchiveError::File {
-            file: file.name.to_string(),
-            error,
-        })?;
+    for (file, head) in &chain.segments {
+        let segment = read_segment(archive, file).await?;
+        if segment.head != *head {
+            return Err(of_file(file)(other(format_args!(
+                "revisions {} to {}",
+                segment.head.first, segment.head.last
+            ))));
+        }
         events += segment.head.events;
         loader.segment(segment).map_err(of(file.name.as_ref()))?;
         told(loader.view().revision);
     }
     let view = loader.finish().map_err(of(database))?;
-    Ok(Loaded { events, view })
+    Ok(Loaded {
+        events,
+        view,
+        begins,
+    })
+}
+
+/// It is not what it was when its head was read.
+fn other(what: fmt::Arguments<'_>) -> FileError {
+    FileError::Head(what.to_string())
 }

@@ -1,22 +1,26 @@
 //! Where backups lie: files of a cluster's history under a URL, on a disk or in an object store.
 //!
 //! `<url>/<cluster id>/events/<first revision>` are segments, in a row; `<url>/<cluster id>/base/<revision>-<page>` the bases, for clusters
-//! whose history no longer went back to their founding when the archive was begun. A file is written once and never changed, so any number
+//! whose history no longer went back to their founding when the archive was begun, or to where it was broken off. A file is written once and never changed, so any number
 //! of writers can work on one archive: the first wins, and what the others would have written is the same history.
 //!
 //! What is in the files is `eventstore_disk::backup`'s.
 
+mod chains;
 mod keep;
 mod load;
 pub(crate) mod pins;
 pub mod restore;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod write;
 
+pub use chains::{Chains, Gap, Moment, Wrong};
 pub use keep::{Archiving, OfStore, keep};
 pub(crate) use keep::{SEGMENT_BYTES, Shown, shown};
-pub use load::{Chain, Loaded, load};
+pub use load::{BaseFiles, Chain, Loaded, load};
+pub use verify::{Report, Verified, verify};
 pub use write::{Next, Source, Written, write};
 
 use bytes::Bytes;
@@ -33,7 +37,7 @@ use std::time::Duration;
 use url::Url;
 use uuid::Uuid;
 
-/// What the head of a segment is read from.
+/// What most heads are read from.
 const HEAD_BYTES: u64 = 64 << 10;
 /// For how long a request that failed is tried again.
 const RETRY: Duration = Duration::from_secs(20);
@@ -77,8 +81,8 @@ pub struct Stored {
 /// What there is of one cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// The pages of each base, by its revision, in order.
-    pub bases: BTreeMap<u64, Vec<Stored>>,
+    /// The pages of each base, by its revision.
+    pub bases: BTreeMap<u64, BTreeMap<u32, Stored>>,
     /// By their first revision.
     pub segments: BTreeMap<u64, Stored>,
 }
@@ -206,16 +210,26 @@ impl Archive {
                     }
                 }
                 ["base", page] => {
-                    if let Some(Ok(revision)) =
-                        page.split_once('-').map(|(revision, _)| revision.parse())
+                    if let Some((revision, page)) = page.split_once('-')
+                        && let (Ok(revision), Ok(page)) = (revision.parse(), page.parse())
                     {
-                        contents.bases.entry(revision).or_default().push(stored);
+                        let pages = contents.bases.entry(revision).or_default();
+                        pages.insert(page, stored);
                     }
                 }
                 _ => {}
             }
         }
         Ok(contents)
+    }
+
+    /// One that is there.
+    async fn stored(&self, name: Path) -> Result<Stored, ArchiveError> {
+        let found = self.store.head(&name).await.map_err(self.failed())?;
+        Ok(Stored {
+            name,
+            bytes: found.size,
+        })
     }
 
     pub async fn read(&self, file: &Stored) -> Result<Bytes, ArchiveError> {
@@ -225,18 +239,27 @@ impl Archive {
 
     /// What a segment says it has.
     pub async fn segment_head(&self, file: &Stored) -> Result<SegmentHead, ArchiveError> {
-        Segment::read_head(&self.beginning(file).await?).map_err(of_file(file))
+        self.head(file, Segment::read_head).await
     }
 
     /// What a page of a base says it has.
     pub async fn base_head(&self, file: &Stored) -> Result<BaseHead, ArchiveError> {
-        Base::read_head(&self.beginning(file).await?).map_err(of_file(file))
+        self.head(file, Base::read_head).await
     }
 
-    async fn beginning(&self, file: &Stored) -> Result<Bytes, ArchiveError> {
+    async fn head<H>(
+        &self,
+        file: &Stored,
+        read: impl Fn(&[u8]) -> Result<H, FileError>,
+    ) -> Result<H, ArchiveError> {
         let range = 0..HEAD_BYTES.min(file.bytes);
         let beginning = self.store.get_range(&file.name, range).await;
-        beginning.map_err(self.failed())
+        match read(&beginning.map_err(self.failed())?) {
+            // A base's has an event, which may have changed many objects.
+            Err(FileError::Short) if file.bytes > HEAD_BYTES => read(&self.read(file).await?),
+            head => head,
+        }
+        .map_err(of_file(file))
     }
 
     /// Writes a file that is not there yet; false: it is.

@@ -1,17 +1,18 @@
 //! A new cluster as of a moment of an archived one: `reckon restore --from URL --at MOMENT --data-dir DIR`.
 //!
-//! The whole archive is loaded, so that the new cluster has all of the old one's history. Then come events like any other: one that says
+//! All of the unbroken stretch that has the moment is loaded, the whole archive where it has but one, so that the new cluster has the old
+//! one's history. Then come events like any other: one that says
 //! whose history this was and passes over the revisions that the old cluster may have given out and the archive missed, and those that
 //! make desired state what it was. Last a small file is written that lets a server begin as the only member; without it, what is there
 //! is of no use, and is said to be.
 
-use super::{Archive, ArchiveError, Chain, load};
+use super::{Archive, ArchiveError, Chain, Chains, Loaded, Moment, load};
 use crate::core;
 use crate::timetravel::reborn::{self, Then};
 use eventstore::{
     Act, Actor, Cause, Change, Entry, Intent, Position, Proposal, ProposalId, Salt, Time, encode,
 };
-use eventstore_disk::{Store, StoreConfig};
+use eventstore_disk::{ReadError, Store, StoreConfig};
 use kinds::kind::Context;
 use raft::WhoseDisk;
 use seams::{Clock, Directory, Entropy, FileDirectory, Peer, SystemClock, SystemEntropy};
@@ -45,10 +46,12 @@ pub struct Asked {
 #[serde(rename_all = "camelCase")]
 pub struct Restored {
     pub from: String,
-    /// The old cluster and where its archive ends.
+    /// The old cluster, and where what was loaded of it ends.
     pub before: Uuid,
     pub before_revision: u64,
     pub before_digest: String,
+    /// How far its archive reaches: further, if that moment is of an earlier stretch.
+    pub archive_revision: u64,
     pub cluster: Uuid,
     /// Whose desired state was restored.
     pub at: u64,
@@ -76,7 +79,9 @@ pub async fn restore(
     asked: &Asked,
     told: impl Fn(u64, u64),
 ) -> Result<Restored, ArchiveError> {
-    let chain = Chain::of(archive, which(archive, asked.cluster).await?).await?;
+    let chains = Chains::of(archive, which(archive, asked.cluster).await?).await?;
+    // Before anything is made.
+    chains.holding(Moment::parse(asked.at.as_deref())?)?;
     let directory: Arc<dyn Directory> =
         Arc::new(FileDirectory::open(data_dir).map_err(|error| refused(error.to_string()))?);
     must_be_unused(&*directory, data_dir)?;
@@ -85,7 +90,7 @@ pub async fn restore(
         clock: &SystemClock,
         entropy: &SystemEntropy,
     };
-    of_chain(archive, &chain, &outside, asked, told).await
+    of_chains(archive, &chains, &outside, asked, told).await
 }
 
 /// The same in an empty directory that need not be of the file system.
@@ -94,19 +99,20 @@ pub async fn restore_in(
     archive: &Archive,
     asked: &Asked,
 ) -> Result<Restored, ArchiveError> {
-    let chain = Chain::of(archive, which(archive, asked.cluster).await?).await?;
-    of_chain(archive, &chain, outside, asked, |_, _| {}).await
+    let chains = Chains::of(archive, which(archive, asked.cluster).await?).await?;
+    of_chains(archive, &chains, outside, asked, |_, _| {}).await
 }
 
-async fn of_chain(
+async fn of_chains(
     archive: &Archive,
-    chain: &Chain,
+    chains: &Chains,
     outside: &Outside<'_>,
     asked: &Asked,
     told: impl Fn(u64, u64),
 ) -> Result<Restored, ArchiveError> {
-    let directory = &outside.directory;
-    let last = chain.revisions().1;
+    let moment = Moment::parse(asked.at.as_deref())?;
+    let chain = chains.holding(moment)?;
+    let (directory, last) = (&outside.directory, chain.last());
     let database =
         core::current_database(&**directory).map_err(|error| refused(error.to_string()))?;
     let loaded = load(archive, chain, &**directory, &database, |revision| {
@@ -115,9 +121,16 @@ async fn of_chain(
     .await?;
     let store = Store::open(directory.clone(), &database, StoreConfig::default())
         .map_err(|error| refused(error.to_string()))?;
-    let at = moment(&store, asked.at.as_deref())?;
-    let then = as_of(&store, at)?;
+    let at = revision_of(moment, chain, &store)?;
+    let then = match base_at(chain, &loaded, at) {
+        Some(then) => then,
+        None => as_of(&store, at)?,
+    };
     let before = store.view();
+    // Whatever stretch is loaded, the old cluster has given out what any of them has.
+    let gap = asked
+        .gap
+        .saturating_add(chains.highest.saturating_sub(before.revision));
     let mut writing = Writing {
         store: &store,
         outside,
@@ -125,6 +138,7 @@ async fn of_chain(
         at,
         id: drawn(outside.entropy),
         before: 0,
+        not_before: chains.latest,
     };
     let cluster = drawn(outside.entropy).uuid;
     if before.level < 2 {
@@ -136,27 +150,25 @@ async fn of_chain(
         // It is no part of what is restored.
         writing.before = 0;
     }
-    let passed_over = writing.take(
-        Intent::Restore { at },
-        Act::Restored {
-            cluster,
-            gap: asked.gap,
-            at,
-        },
-    )?;
+    let passed_over = writing.take(Intent::Restore { at }, Act::Restored { cluster, gap, at })?;
     make(&mut writing, &then)?;
     store.flush().map_err(|error| refused(error.to_string()))?;
     let now = store.view();
-    let time = store.recorded_at(at).ok().flatten();
+    let time = match store.recorded_at(at) {
+        Ok(Some(event)) => Some(event.envelope.time),
+        // Of the base's own event nothing can be read.
+        Ok(None) | Err(_) => chain.begins(),
+    };
     let restored = Restored {
         from: archive.url().to_owned(),
         before: before.cluster,
         before_revision: before.revision,
         before_digest: before.digest.to_string(),
+        archive_revision: chains.highest,
         cluster,
         at,
         gap: passed_over.last + 1 - passed_over.first,
-        at_time: time.map_or_else(String::new, |event| event.envelope.time.milli()),
+        at_time: time.map_or_else(String::new, Time::milli),
         revision: now.revision,
         digest: now.digest.to_string(),
         events_loaded: loaded.events,
@@ -216,45 +228,41 @@ fn must_be_unused(directory: &dyn Directory, path: &Path) -> Result<(), ArchiveE
     Ok(())
 }
 
-/// The end of the event that a revision or a time names.
-fn moment(store: &Store, at: Option<&str>) -> Result<u64, ArchiveError> {
-    let newest = store.view().revision;
-    let first = store.horizon();
-    let Some(at) = at else { return Ok(newest) };
-    let revision = if let Ok(revision) = at.parse::<u64>() {
-        if revision > newest {
-            return Err(refused(format!(
-                "the archive ends at revision {newest}, {revision} is behind it"
-            )));
-        }
-        revision
-    } else {
-        let time = Time::parse(at).ok_or_else(|| {
-            refused(format!(
-                "'{at}' is neither a revision nor a time: say 120, or 2026-01-31T12:00:00Z"
-            ))
-        })?;
-        if time > store.view().clock {
-            return Err(refused(format!(
-                "the archive ends at {}, {at} is behind it",
-                store.view().clock.milli()
-            )));
-        }
-        store
-            .revision_at(time)
-            .ok()
-            .flatten()
-            .ok_or_else(|| refused(format!("the archive has nothing from before {at}")))?
-    };
-    if revision < first.max(1) {
-        return Err(refused(format!(
-            "the archive begins at revision {}, {revision} is before it",
-            first.max(1)
-        )));
+/// The end of the event that a moment of the chain names.
+fn revision_of(moment: Moment, chain: &Chain, store: &Store) -> Result<u64, ArchiveError> {
+    let base = chain.base.as_ref();
+    let base = base.map(|base| base.head.beginning.revision);
+    match (moment, base) {
+        (Moment::End, _) => Ok(store.view().revision),
+        (Moment::Revision(revision), Some(base)) if revision <= base => Ok(base),
+        (Moment::Revision(revision), _) => store
+            .not_lost(revision)
+            .and_then(|()| store.event_end(revision))
+            .map_err(|error| refused(error.to_string())),
+        (Moment::Time(time), base) => match (store.revision_at(time), base) {
+            (Ok(Some(revision)), _) => Ok(revision),
+            (Ok(None), _) => Err(refused(format!(
+                "the archive has nothing from before {}",
+                time.milli()
+            ))),
+            // Before all that follows the base.
+            (Err(ReadError::Compacted { .. }), Some(base)) => Ok(base),
+            (Err(error), _) => Err(refused(error.to_string())),
+        },
     }
-    store
-        .event_end(revision)
-        .map_err(|error| refused(error.to_string()))
+}
+
+/// Every object as the chain's base has it, which no read of the past can tell any more. None: that is not the moment.
+fn base_at(chain: &Chain, loaded: &Loaded, at: u64) -> Option<Then> {
+    let begins = loaded.begins.as_ref().filter(|view| view.revision == at)?;
+    let without = chain.without();
+    let objects = begins.objects();
+    let objects = objects.filter(|object| !without.contains(&object.key.resource));
+    Some(
+        objects
+            .map(|object| (object.key.clone(), object.clone()))
+            .collect(),
+    )
 }
 
 /// Every object as it was; of resources whose past is not all there, none: they are observed.
@@ -346,6 +354,8 @@ struct Writing<'a> {
     id: ProposalId,
     /// The event before; 0: there is none.
     before: u64,
+    /// Times only grow.
+    not_before: Time,
 }
 
 impl Writing<'_> {
@@ -380,7 +390,8 @@ impl Writing<'_> {
             term: view.position.term,
             index: view.position.index + 1,
         };
-        let now = Time::from_ms(self.outside.clock.wall_ms() as i64).max(view.clock);
+        let now = Time::from_ms(self.outside.clock.wall_ms() as i64);
+        let now = now.max(view.clock).max(self.not_before);
         let entry = Entry {
             clock: now,
             proposals: vec![proposal],

@@ -117,21 +117,18 @@ async fn reached(
         }
         None => None,
     };
-    let base = match contents
-        .bases
-        .values()
-        .next_back()
-        .and_then(|pages| pages.last())
-    {
-        Some(page) => {
-            let head = archive.base_head(page).await?;
-            // One that broke off is none.
-            head.next
-                .is_none()
-                .then_some((head.beginning.revision, head.beginning.digest))
+    let mut base = None;
+    for pages in contents.bases.values().rev() {
+        let Some((_, last)) = pages.last_key_value() else {
+            continue;
+        };
+        let head = archive.base_head(last).await?;
+        // One that broke off is none.
+        if head.next.is_none() && head.page as usize + 1 == pages.len() {
+            base = Some((head.beginning.revision, head.beginning.digest));
+            break;
         }
-        None => None,
-    };
+    }
     Ok(segment.max(base))
 }
 
@@ -144,14 +141,23 @@ async fn base(
     let mut from = None;
     let mut revision = 0;
     while let Some(page) = source.base_page(from).await? {
-        let head = Base::read_head(&page).map_err(of_source)?;
+        let mut head = Base::read_head(&page).map_err(of_source)?;
         revision = head.beginning.revision;
         let name = archive.base_name(written.cluster, revision, head.page);
         let bytes = page.len() as u64;
-        // A page that is there is the same: it is of the same moment.
         if archive.put_new(&name, page.into()).await? {
             written.files += 1;
             written.bytes += bytes;
+        } else {
+            // One that is there is of the same moment, but may end elsewhere: fewer resources may reach back so far by now.
+            let (there, digest) = (archive.stored(name).await?, head.beginning.digest);
+            head = archive.base_head(&there).await?;
+            if (head.beginning.revision, head.beginning.digest) != (revision, digest) {
+                return Err(ArchiveError::Asked(format!(
+                    "{} is there already and is not of this history",
+                    there.name
+                )));
+            }
         }
         (written.revision, written.digest) = (revision, head.beginning.digest);
         from = head.next;

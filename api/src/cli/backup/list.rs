@@ -1,10 +1,10 @@
-//! `reckon backup list`: which clusters, from when to when.
+//! `reckon backup list`: which clusters, from when to when; a cluster's history may have gaps.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::json;
-use server::archive::{Archive, Chain};
+use server::archive::{Archive, Chains, Moment};
 
 use super::super::output::{self, Format, table};
 use super::{URLS, size};
@@ -13,6 +13,9 @@ use super::{URLS, size};
 #[command(after_help = format!("\
 Examples:
   reckon backup list --from s3://backups/reckon
+
+A row is a stretch of history, any moment of which can be restored. A cluster has several where archiving was broken off for longer than its
+history was kept: what lies between them is lost.
 
 {URLS}"))]
 pub struct Args {
@@ -27,19 +30,34 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<ExitCode> {
     let archive = Archive::open(&args.from)?;
     let mut items = Vec::new();
+    let (mut gaps, mut wrong) = (Vec::new(), Vec::new());
     for cluster in archive.clusters().await? {
-        items.push(match Chain::of(&archive, cluster).await {
-            Ok(chain) => {
-                let (first, last) = chain.revisions();
-                json!({
-                    "cluster": cluster, "first": first, "last": last, "time": chain.time().milli(),
-                    "events": chain.events(), "files": chain.base.len() + chain.segments.len(), "bytes": chain.bytes(),
-                })
+        let chains = match Chains::of(&archive, cluster).await {
+            Ok(chains) => chains,
+            Err(error) => {
+                items.push(json!({ "cluster": cluster, "error": error.to_string() }));
+                continue;
             }
-            Err(error) => json!({ "cluster": cluster, "error": error.to_string() }),
-        });
+        };
+        items.extend(chains.all.iter().map(|chain| {
+            json!({
+                "cluster": cluster, "first": chain.first(), "last": chain.last(), "begins": chain.begins().map(|begins| begins.milli()),
+                "time": chain.time().milli(), "events": chain.events(), "files": chain.files().count(), "bytes": chain.bytes(),
+            })
+        }));
+        if let (true, Err(error)) = (chains.all.is_empty(), chains.holding(Moment::End)) {
+            items.push(json!({ "cluster": cluster, "error": error.to_string() }));
+            continue;
+        }
+        gaps.extend(
+            chains
+                .gaps()
+                .into_iter()
+                .map(|gap| json!({ "cluster": cluster, "first": gap.first, "last": gap.last })),
+        );
+        wrong.extend(chains.wrong.iter().map(ToString::to_string));
     }
-    let answer = json!({ "url": args.from, "items": items });
+    let answer = json!({ "url": args.from, "items": items, "gaps": gaps, "wrong": wrong });
     output::print(args.output, &answer, || {
         let rows = items.iter().map(|item| {
             let number = |field: &str| item[field].to_string();
@@ -50,6 +68,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             vec![
                 text("cluster"),
                 format!("{} to {}", number("first"), number("last")),
+                item["begins"].as_str().unwrap_or("its founding").to_owned(),
                 text("time"),
                 number("events"),
                 number("files"),
@@ -60,10 +79,23 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         if rows.is_empty() {
             return format!("There is no backup at {}.\n", args.from);
         }
-        table(
-            &["CLUSTER", "REVISIONS", "UP TO", "EVENTS", "FILES", "SIZE"],
-            rows,
-        )
+        let header = [
+            "CLUSTER",
+            "REVISIONS",
+            "FROM",
+            "UP TO",
+            "EVENTS",
+            "FILES",
+            "SIZE",
+        ];
+        let gaps = gaps.iter().map(|gap| {
+            let cluster = gap["cluster"].as_str().unwrap_or_default();
+            let (first, last) = (&gap["first"], &gap["last"]);
+            format!("Of cluster {cluster} revisions {first} to {last} are not there.\n")
+        });
+        let wrong = wrong.iter().map(|wrong| format!("{wrong}\n"));
+        let below: String = gaps.chain(wrong).collect();
+        table(&header, rows) + &below
     })?;
     Ok(ExitCode::SUCCESS)
 }

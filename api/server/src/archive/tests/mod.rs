@@ -1,5 +1,8 @@
 //! Archives of a server whose horizon moves while they are made.
 
+mod files;
+mod stretches;
+
 use super::pins;
 use super::restore::{Asked, Restored, restore};
 use super::write::{Next, Source, write};
