@@ -198,9 +198,13 @@ impl From<SendError> for SendFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::tests::{MAPS, server};
+    use crate::core::current_database;
+    use crate::http::propose_error;
+    use crate::http::tests::{MAPS, Server, server};
     use eventstore::{Act, Actor, Cause, Horizons, Intent};
     use serde_json::json;
+    use std::fs;
+    use uuid::Uuid;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(10)
@@ -240,14 +244,69 @@ mod tests {
         core.propose(&mut other, moved, soon()).await.unwrap();
         assert!(core.store().horizon() > first);
         let again = core.propose(&mut request, horizon(2), soon()).await;
+        check_unknown_and_told(&server, again, id, first).await;
+    }
+
+    /// The same where the event is still kept, and the disk has lost it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_done_and_is_damaged_is_unknown_and_its_id_tells() {
+        let server = server().await;
+        let core = server.core();
+        let name = "test".into();
+        let mut request = core.request(Actor::Server { name }, Cause::default());
+        let id = request.audit_id;
+        let first = core.propose(&mut request, horizon(2), soon()).await;
+        let first = first.unwrap().revision();
+        core.store().flush().unwrap();
+        garble(&server);
+        let read = core.store().event_at(first).unwrap_err().to_string();
+        assert!(read.contains("corrupt"), "{read}");
+
+        let again = core.propose(&mut request, horizon(2), soon()).await;
+        check_unknown_and_told(&server, again, id, first).await;
+    }
+
+    /// In each table of the state, a bit of every 16 bytes but those behind its blocks, which are in memory.
+    fn garble(server: &Server) {
+        let database = current_database(&*server.core().seams().directory).unwrap();
+        let files = fs::read_dir(server.data_dir().join(database)).unwrap();
+        let paths = files.map(|file| file.unwrap().path());
+        for path in paths.filter(|path| path.extension().is_some_and(|kind| kind == "sst")) {
+            let mut content = fs::read(&path).unwrap();
+            let blocks = content.len() / 2;
+            content[..blocks]
+                .iter_mut()
+                .step_by(16)
+                .for_each(|byte| *byte ^= 4);
+            fs::write(&path, content).unwrap();
+        }
+    }
+
+    /// A caller is not told that nothing was done, and asking by the id, as it is told to, gives what came of it.
+    async fn check_unknown_and_told(
+        server: &Server,
+        again: Result<Arc<Event>, ProposeError>,
+        id: Uuid,
+        revision: u64,
+    ) {
+        let error = again.unwrap_err();
         assert!(
-            matches!(again, Err(ProposeError::Unknown(asked)) if asked == id),
-            "{again:?}"
+            matches!(error, ProposeError::Unknown(asked) if asked == id),
+            "{error:?}"
         );
-        let (code, told) = server.get(&format!("/reckon/v1/history?id={id}")).await;
+        let path = format!("/reckon/v1/history?id={id}");
+        let answer = propose_error(error);
+        let not_known = "the outcome of this request is not known: it may have been done";
+        assert_eq!((answer.code, answer.reason), (504, "Timeout"));
+        assert!(
+            answer.message.contains(not_known) && answer.message.contains(&path),
+            "{}",
+            answer.message
+        );
+        let (code, told) = server.get(&path).await;
         assert_eq!(
             (code, &told["outcome"], &told["revision"]),
-            (200, &json!("accepted"), &json!(first)),
+            (200, &json!("accepted"), &json!(revision)),
             "{told}"
         );
     }

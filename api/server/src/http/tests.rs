@@ -13,14 +13,14 @@ use seams::{
     ThreadRuntime,
 };
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) struct Server {
     api: Api,
     parts: Parts,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// What may be other than usual of a server.
@@ -162,7 +162,7 @@ pub(crate) async fn start(place: Place) -> Server {
     Server {
         api: parts.api.clone(),
         parts,
-        _directory: directory,
+        directory,
     }
 }
 
@@ -188,6 +188,10 @@ impl Server {
 
     pub(crate) fn core(&self) -> &Core {
         &self.parts.core
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.directory.path()
     }
 
     async fn send(
