@@ -164,8 +164,8 @@ pub struct Node {
 
 pub(crate) struct Inner {
     id: NodeId,
-    raft: Raft,
-    log: LogStore,
+    pub(crate) raft: Raft,
+    pub(crate) log: LogStore,
     machine: Arc<machine::Shared>,
     wires: Arc<Wires>,
     reads: ReadIndex,

@@ -130,3 +130,138 @@ impl Publisher {
         self.log.purgeable(snapshot.index, self.keep)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{Applied, Committed, Machine, MachineError};
+    use crate::node::{Node, NodeConfig};
+    use crate::types::{LogId, Types};
+    use openraft::async_runtime::watch::WatchSender;
+    use openraft::errors::Fatal;
+    use openraft::type_config::TypeConfigExt;
+    use seams::{
+        FileDirectory, MemoryHub, Peer, Seams, Strand, SystemClock, SystemEntropy, ThreadRuntime,
+    };
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+    use tokio::task::consume_budget;
+
+    /// Forgets what it is given.
+    struct Forgetful;
+
+    impl Machine for Forgetful {
+        fn applied(&self) -> Result<Applied, MachineError> {
+            Ok(Applied::default())
+        }
+
+        fn apply(&mut self, _: Vec<Committed>) -> Result<(), MachineError> {
+            Ok(())
+        }
+
+        fn database(&self) -> String {
+            "state".to_owned()
+        }
+
+        fn clock_ms(&self) -> u64 {
+            0
+        }
+
+        fn flush(&mut self) -> Result<(), MachineError> {
+            Ok(())
+        }
+
+        fn flushed(&self) -> Option<u64> {
+            None
+        }
+
+        fn checkpoint(&mut self, _: &str) -> Result<(), MachineError> {
+            Err(MachineError("it has nothing".to_owned()))
+        }
+
+        fn install(&mut self, _: &str) -> Result<(), MachineError> {
+            Err(MachineError("it takes nothing".to_owned()))
+        }
+    }
+
+    /// The only server of its cluster, which leads.
+    async fn alone(folder: &tempfile::TempDir) -> Node {
+        let peer = Peer {
+            id: 1,
+            name: "server-1".to_owned(),
+            address: "server-1:6443".to_owned(),
+        };
+        let seams = Seams {
+            directory: Arc::new(FileDirectory::open(folder.path()).unwrap()),
+            network: MemoryHub::default().plug(&peer.name),
+            clock: Arc::new(SystemClock),
+            runtime: Arc::new(ThreadRuntime),
+            entropy: Arc::new(SystemEntropy),
+            strand: Strand::new(),
+        };
+        let mut config = NodeConfig::new(peer.id, "test");
+        config.bootstrap = Some(vec![peer]);
+        let node = Node::start(config, seams, Box::new(Forgetful))
+            .await
+            .unwrap();
+        let applied = |status: &Status| status.leads() && status.applied.is_some();
+        node.watch().wait_for(applied).await.unwrap();
+        node
+    }
+
+    /// Raft ends while it is asked for something: what was published last does not say so.
+    async fn check_end_is_told(asks_for: &str, snapshot: fn(Option<LogId>) -> Option<LogId>) {
+        let folder = tempfile::tempdir().unwrap();
+        let node = alone(&folder).await;
+        let inner = node.inner();
+        let mut metrics = inner.raft.metrics().borrow_watched().clone();
+        metrics.snapshot = snapshot(metrics.last_applied);
+        let (tell, told) = Types::watch_channel(metrics.clone());
+        let (_nothing, never) = watch::channel(None);
+        let (publish, status) = watch::channel(Status::of(1));
+        let publisher = Publisher {
+            raft: inner.raft.clone(),
+            metrics: told,
+            failed: never.clone(),
+            unwritten: never.clone(),
+            refused: never,
+            log: inner.log.clone(),
+            publish,
+            snapshot_log_bytes: 0,
+            asked: None,
+            keep: Keep {
+                entries: 0,
+                bytes: 0,
+            },
+            cut: None,
+            membership: None,
+        };
+        let mut running = pin!(publisher.run());
+        poll_fn(|context| {
+            // tokio lets a task that has done much wait for its next turn, in the middle of asking too.
+            while pin!(consume_budget()).poll(context).is_ready() {}
+            assert!(running.as_mut().poll(context).is_pending(), "{asks_for}");
+            Poll::Ready(())
+        })
+        .await;
+        assert!(status.borrow().leads() && status.borrow().failed.is_none());
+        inner.raft.shutdown().await.unwrap();
+        metrics.state = openraft::ServerState::Shutdown;
+        metrics.running_state = Err(Fatal::Panicked);
+        tell.send(metrics).unwrap();
+        running.await;
+        let failed = status.borrow().failed.clone();
+        assert_eq!(
+            failed,
+            Some(Fatal::<Types>::Panicked.to_string()),
+            "{asks_for}"
+        );
+    }
+
+    #[tokio::test]
+    async fn that_raft_has_ended_is_told_where_it_is_found_in_asking_for_something() {
+        check_end_is_told("a snapshot", |_| None).await;
+        check_end_is_told("the log to be cut off", |applied| applied).await;
+    }
+}
