@@ -1,6 +1,6 @@
 //! A `reckon up` in a temporary directory on free ports, and what a user does with it.
 //!
-//! Dropping it stops it; when the test has failed, its logs are printed.
+//! Dropping it stops it; when the test has failed, what is not well with its nodes and pods is printed, and its logs.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::api::Api;
-use crate::wait;
+use crate::{unwell, wait};
 
 /// From start to `ready:`, images imported; from SIGTERM to the end of the process.
 const READY_S: u64 = 180;
@@ -345,6 +345,26 @@ impl Cluster {
         })
     }
 
+    /// What is not well with its nodes and pods, as far as it still answers. For a test that fails already: it must not panic.
+    fn unwell(&self) -> String {
+        let list = |arguments: &[&str]| -> Value {
+            let mut kubectl = self.kubectl_command(arguments);
+            let output = kubectl
+                .args(["-o", "json", "--request-timeout=5s"])
+                .output();
+            let output = output.map_or_else(|_| Vec::new(), |output| output.stdout);
+            serde_json::from_slice(&output).unwrap_or_default()
+        };
+        let said = unwell::say(
+            &list(&["get", "nodes"]),
+            &list(&["get", "pods", "--all-namespaces"]),
+        );
+        if said.is_empty() {
+            return said;
+        }
+        format!("--- not well:\n{said}")
+    }
+
     /// SIGTERM to `up`, and its end. It must be clean.
     pub fn stop(&mut self) {
         self.stop_by(self.up_pid(), Signal::SIGTERM);
@@ -398,6 +418,9 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
         if let Some(mut up) = self.up.take() {
+            if failed {
+                eprint!("{}", self.unwell());
+            }
             self.signal(self.up_pid(), Signal::SIGTERM);
             if end_of(&mut up, STOP_S).is_none() {
                 self.signal(self.up_pid(), Signal::SIGKILL);

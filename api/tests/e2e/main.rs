@@ -32,6 +32,7 @@ mod servers_killed;
 mod simulate;
 mod synced;
 mod tour;
+mod unwell;
 mod up_command;
 mod upgrade;
 mod wait;
