@@ -1,4 +1,5 @@
-//! A rolling upgrade from one level of the log to the next, server by server, under writes; and a server that is too old for it.
+//! A rolling upgrade from one level of the log to the next, server by server, under writes; and a server that is too old for it, or is
+//! there from the beginning.
 
 use std::fs;
 use std::process::{Child, Command};
@@ -47,10 +48,7 @@ fn server_by_server_to_the_next_level() {
         servers.push(Server::start(&without_max_level(&command)));
         cluster.wait_until_serving(number);
     }
-    wait::until("the level to rise", 60, || match levels(&cluster) {
-        levels if levels == [2, 2, 2] => Ok(()),
-        levels => Err(levels),
-    });
+    rises(&cluster);
     writes.check_go_on("at the next level");
     let acknowledged = writes.finish();
     println!(
@@ -86,6 +84,52 @@ fn server_by_server_to_the_next_level() {
         server.end();
     }
     cluster.stop();
+}
+
+/// A new cluster of old and new servers: a new one founds it, and not so that the old one can't take part.
+#[test]
+fn a_new_cluster_begins_at_what_its_oldest_server_reads() {
+    let mut cluster = Cluster::start(Options {
+        agents: 0,
+        simulated_nodes: 0,
+        flags: &["--no-restart"],
+    });
+    let commands: Vec<_> = (1..=3).map(|number| stop(&cluster, number)).collect();
+    // Its certificates are all that is left of it.
+    for number in 1..=3 {
+        fs::remove_dir_all(cluster.path(&format!("server-{number}"))).unwrap();
+    }
+    let mut servers: Vec<_> = commands[..2]
+        .iter()
+        .map(|command| Server::start(command))
+        .collect();
+    let leader = cluster.leader();
+    let old = ["--max-level", "1"].map(str::to_owned);
+    servers.push(Server::start(&[&commands[2][..], &old].concat()));
+    for number in 1..=3 {
+        cluster.wait_until_serving(number);
+    }
+    thread::sleep(LOOK);
+    assert_eq!(levels(&cluster), [1, 1, 1], "{leader} founded it");
+    cluster.kubectl(&["create", "configmap", "early"]);
+    cluster.wait_until_level();
+
+    servers.pop().unwrap().end();
+    servers.push(Server::start(&commands[2]));
+    rises(&cluster);
+    cluster.kubectl(&["get", "configmap", "early"]);
+    cluster.wait_until_level();
+    for server in servers {
+        server.end();
+    }
+    cluster.stop();
+}
+
+fn rises(cluster: &Cluster) {
+    wait::until("the level to rise", 60, || match levels(cluster) {
+        levels if levels == [2, 2, 2] => Ok(()),
+        levels => Err(levels),
+    });
 }
 
 fn levels(cluster: &Cluster) -> Vec<u64> {
