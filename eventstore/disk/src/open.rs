@@ -7,12 +7,20 @@ use crate::store::Published;
 use crate::write::Writer;
 use crate::{StoreConfig, StoreError, current, layout};
 use bytes::Bytes;
-use eventstore::{Kept, LevelTooHigh, Retention, Session, State, Text, View};
+use eventstore::{Kept, Key, LevelTooHigh, Retention, Session, State, Text, View};
 use seams::{Directory, Order, Range};
 use serde::de::DeserializeOwned;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
 use std::sync::Arc;
+
+/// Objects that are read as fast one by one.
+const FEW: usize = 500;
+/// Of so many versions one has to live for all to be worth reading.
+const WORTH_READING: u64 = 4;
+/// Objects whose size tells that of the others.
+const SAMPLES: usize = 32;
 
 pub(crate) struct Opened {
     pub state: State,
@@ -67,6 +75,9 @@ pub(crate) fn open(
         .map(|(resource, books)| (resource.clone(), books.last_change));
     let current = current::read(&history, &*history.disk, meta.revision, config.most_warm)?;
     let wanted: Vec<_> = current.living.into_iter().collect();
+    if wanted.len() > FEW {
+        history.disk.prefetch(newest_bytes(&history, &wanted)?);
+    }
     let living = history.objects(&wanted)?;
     let state = State::restore(
         view,
@@ -90,6 +101,31 @@ pub(crate) fn open(
             broken: None,
         },
     })
+}
+
+/// Of what was written last, how much is to be read whole.
+fn newest_bytes(history: &History, living: &[(Key, u64)]) -> Result<u64, StoreError> {
+    let versions = newest_versions(living.iter().map(|(_, revision)| *revision));
+    let every = living.len().div_ceil(SAMPLES).max(1);
+    let sample: Vec<_> = living.iter().step_by(every).cloned().collect();
+    let objects = history.objects(&sample)?;
+    let bytes: usize = objects.iter().map(|object| object.bytes.len()).sum();
+    Ok(versions * (bytes / objects.len().max(1)) as u64)
+}
+
+/// As many versions as are worth reading whole: as far back as one in four lives still. Behind that, what lives is read piece by piece,
+/// which reads no more: a piece takes as much of the disk as some four versions.
+fn newest_versions(living: impl Iterator<Item = u64>) -> u64 {
+    let mut revisions: Vec<u64> = living.collect();
+    revisions.sort_unstable_by_key(|revision| Reverse(*revision));
+    let newest = revisions.first().copied().unwrap_or_default();
+    (1..)
+        .zip(revisions)
+        .map(|(live, revision)| (live, newest - revision + 1))
+        .filter(|(live, versions)| *versions <= WORTH_READING * live)
+        .map(|(_, versions)| versions)
+        .last()
+        .unwrap_or_default()
 }
 
 #[derive(Default)]
@@ -187,6 +223,19 @@ mod tests {
         Result<Sequences, &'static str>,
         usize,
     );
+
+    #[test]
+    fn so_much_is_read_whole_as_lives_closely() {
+        let mut scattered: Vec<u64> = (0..50).map(|number| 1 + 10 * number).collect();
+        assert_eq!(newest_versions(scattered.iter().copied()), 1);
+        scattered.extend(1_001..=1_100);
+        assert_eq!(newest_versions(scattered.into_iter()), 100);
+        for (every, count) in [(1, 100), (2, 199), (4, 397), (5, 16)] {
+            let living = (0..100).map(|number| 1_000 - every * number);
+            assert_eq!(newest_versions(living), count, "one in {every}");
+        }
+        assert_eq!(newest_versions(std::iter::empty()), 0);
+    }
 
     fn kept(sequence: u64) -> Kept {
         Kept {

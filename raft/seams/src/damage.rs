@@ -108,6 +108,10 @@ impl Disk for Noting<Arc<dyn Disk>> {
         self.damages.see(self.of.reclaim())
     }
 
+    fn prefetch(&self, newest_bytes: u64) {
+        self.of.prefetch(newest_bytes);
+    }
+
     fn statistics(&self) -> Statistics {
         self.of.statistics()
     }

@@ -174,6 +174,10 @@ pub trait Disk: Reader + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Of what was written last, so many bytes are about to be read: whole files, then, come faster than one piece after another. It is
+    /// only asked for; what goes wrong shows when it is read.
+    fn prefetch(&self, _newest_bytes: u64) {}
+
     fn statistics(&self) -> Statistics;
 
     /// Roughly how many bytes it takes on disk.

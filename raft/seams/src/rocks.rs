@@ -5,6 +5,7 @@
 //! into a [`crate::journal`]; one that is damaged anywhere but in its last, torn record is refused, for what stands behind the damage may
 //! have been acknowledged.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -22,6 +23,7 @@ mod blobs;
 mod families;
 mod forget;
 mod framing;
+mod prefetch;
 mod reclaim;
 #[cfg(test)]
 mod tests;
@@ -53,10 +55,10 @@ const OPERATION_BYTES: usize = 16;
 const WRITE_BUFFERS_MAX: i32 = 4;
 /// Flushed files that are compacted together; three times as many slow writers down.
 const FLUSHED_FILES: i32 = 12;
-/// How much of the newest files is fetched when a database is opened.
-const FETCHED_BYTES: u64 = 128 << 20;
-/// Linux fetches no more than its readahead for one call.
-const FETCHED_AT_ONCE: usize = 128 << 10;
+/// Who reads many keys at once: a disk that is asked for several pieces at a time gives many times as many.
+const READERS: usize = 8;
+/// Keys for which one more reader pays.
+const KEYS_OF_A_READER: usize = 64;
 /// A value from which on it lies apart from its key.
 const BLOB_BYTES_MIN: u64 = 512;
 /// Bits of bloom filter a key; 10 give about 1 % false positives.
@@ -93,7 +95,6 @@ impl Rocks {
             Ok(Some(damage)) => return Err(DiskError::corrupt(opening, damage)),
             Err(error) => return Err(DiskError::io(opening, error)),
         }
-        fetch(&path);
         let (db, families) = families::open(&path, &options.in_order, &rocks_options, &apart)?;
         // RocksDB syncs its own files; that the folder is there at all is for us to make durable.
         sync_folder(parent)?;
@@ -220,38 +221,6 @@ fn rocks_options(options: &DiskOptions, cache: &Cache) -> Options {
     rocks
 }
 
-/// Asks the system to read the newest files ahead: what lives was written last, and read piece by piece from a disk, in the order of
-/// keys, it would hold up a start. It is only asked: what goes wrong shows when the files are read.
-fn fetch(database: &Path) {
-    let mut files: Vec<_> = std::fs::read_dir(database)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|file| file.path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|kind| kind == "sst" || kind == "blob")
-        })
-        .collect();
-    // Names are numbers, of as many digits.
-    files.sort_unstable_by(|one, other| other.cmp(one));
-    let mut bytes = 0;
-    for file in files
-        .iter()
-        .filter_map(|path| std::fs::File::open(path).ok())
-    {
-        if bytes >= FETCHED_BYTES {
-            return;
-        }
-        let len = file.metadata().map_or(0, |metadata| metadata.len());
-        let ahead = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_WILLNEED;
-        for at in (0..len as i64).step_by(FETCHED_AT_ONCE) {
-            let _ = nix::fcntl::posix_fadvise(&file, at, FETCHED_AT_ONCE as i64, ahead);
-        }
-        bytes += len;
-    }
-}
-
 /// Whether files here can be written past the page cache. What is flushed or compacted is read again rarely, and copying it into the
 /// cache costs more than making it; file systems in memory, for one, may not take it.
 fn takes_direct_io(folder: &Path) -> Result<bool, DiskError> {
@@ -282,7 +251,25 @@ impl Reader for Rocks {
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError> {
-        self.now().multi_get(keys)
+        let each = keys.len().div_ceil(READERS).max(KEYS_OF_A_READER);
+        if keys.len() <= each {
+            return self.now().multi_get(keys);
+        }
+        let read = std::thread::scope(|threads| {
+            let readers = keys.chunks(each).map(|part| {
+                let read = move || self.now().multi_get(part);
+                let reader = std::thread::Builder::new().name("read".to_owned());
+                // Who gets no thread reads here.
+                reader.spawn_scoped(threads, read).map_err(|_| read())
+            });
+            let readers: Vec<_> = readers.collect();
+            let parts = readers.into_iter().map(|reader| match reader {
+                Ok(reader) => reader.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(read) => read,
+            });
+            parts.collect::<Result<Vec<_>, _>>()
+        })?;
+        Ok(read.into_iter().flatten().collect())
     }
 
     fn iterate(&self, range: &Range, order: Order) -> Result<Pairs<'_>, DiskError> {
@@ -443,6 +430,11 @@ impl Disk for Rocks {
         self.reclaim
             .begin(&self.db)
             .map_err(|error| self.failed("reclaiming the room of", error))
+    }
+
+    fn prefetch(&self, newest_bytes: u64) {
+        prefetch::tables(&self.db, &self.path());
+        prefetch::values(&self.path(), newest_bytes);
     }
 
     fn statistics(&self) -> Statistics {

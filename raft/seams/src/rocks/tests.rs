@@ -31,6 +31,27 @@ pub(super) fn numbered(number: u32) -> Vec<u8> {
 }
 
 #[test]
+fn many_keys_are_read_in_the_order_in_which_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Rocks::open(folder.path(), "state", &DiskOptions::without_wal()).unwrap();
+    let mut batch = Batch::new();
+    for number in (0..2_000_u32).filter(|number| !number.is_multiple_of(3)) {
+        batch.put(numbered(number), number.to_be_bytes().to_vec());
+    }
+    disk.write(batch, Synced::No).unwrap();
+    for count in [0, 1, 63, 64, 65, 512, 2_000] {
+        let keys: Vec<_> = (0..count).map(numbered).collect();
+        let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+        let expected = (0..count).map(|number: u32| {
+            let value = Bytes::from(number.to_be_bytes().to_vec());
+            (!number.is_multiple_of(3)).then_some(value)
+        });
+        let expected: Vec<_> = expected.collect();
+        assert_eq!(disk.multi_get(&keys).unwrap(), expected, "{count} keys");
+    }
+}
+
+#[test]
 fn what_comes_in_no_order_is_written_again_as_often_as_it_grows_and_no_more() {
     const FLUSHES: u32 = 144;
     const EACH: u32 = 200;
