@@ -58,15 +58,12 @@ impl Outcomes {
     pub const MOST: usize = 200_000;
 
     pub(crate) fn restore(kept: impl IntoIterator<Item = Kept>, forgotten_up_to: u64) -> Self {
-        let mut outcomes = Self {
+        let kept: VecDeque<Kept> = kept.into_iter().collect();
+        Self {
+            by_id: kept.iter().map(|kept| (kept.id, kept.sequence)).collect(),
+            kept,
             forgotten_up_to,
-            ..Self::default()
-        };
-        for each in kept {
-            outcomes.by_id.insert(each.id, each.sequence);
-            outcomes.kept.push_back(each);
         }
-        outcomes
     }
 
     pub(crate) fn get(&self, id: ProposalId) -> Option<&Kept> {
