@@ -198,6 +198,18 @@ impl LogStore {
         self.shared.kept.lock().purgeable(snapshot, keep)
     }
 
+    /// Cuts it off as far as a snapshot up to this index allows.
+    pub(crate) async fn shorten(&self, snapshot: u64, keep: Keep) -> io::Result<()> {
+        let Some(upto) = self.purgeable(snapshot, keep) else {
+            return Ok(());
+        };
+        let last = self.read(upto..=upto, usize::MAX).await?;
+        match last.first() {
+            Some(last) => self.clone().purge(last.log_id).await,
+            None => Ok(()),
+        }
+    }
+
     /// Which disk each server was first seen with.
     pub(crate) fn known_disks(&self) -> io::Result<BTreeMap<NodeId, u64>> {
         stored::read_known(&*self.shared.kept.disk)

@@ -214,7 +214,7 @@ impl Shared {
     }
 
     /// A checkpoint of this moment, as the newest snapshot.
-    async fn take_snapshot(&self) -> io::Result<SnapshotOf<Types, Snapshot>> {
+    pub(crate) async fn take_snapshot(&self) -> io::Result<SnapshotOf<Types, Snapshot>> {
         let snapshots = self.snapshots.clone();
         // All that waits for the disk is done on its thread, the last of it too: Raft's tasks run as one.
         let (meta, published) = self

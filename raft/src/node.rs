@@ -43,6 +43,8 @@ const TRANSFER_LOOK_EVERY: Duration = Duration::from_millis(50);
 const REPLICATION_ENTRIES_MAX: u64 = 1_000;
 /// The first of the first members forms the cluster; each after it does so this much later, if nobody has by then.
 const FORM_DELAY: Duration = Duration::from_secs(2);
+/// Of the bytes that are kept behind a snapshot, a clean stop leaves this part: a start reads them all.
+const KEPT_STOPPED: u64 = 8;
 /// openraft's own wait between tries to reach a server that does not answer.
 const BACKOFF: &str = "20ms 50ms 100ms ...500ms";
 
@@ -167,6 +169,7 @@ pub(crate) struct Inner {
     pub(crate) raft: Raft,
     pub(crate) log: LogStore,
     machine: Arc<machine::Shared>,
+    keep_stopped: Keep,
     wires: Arc<Wires>,
     reads: ReadIndex,
     handlers: Handlers,
@@ -282,6 +285,10 @@ impl Node {
             raft,
             log,
             machine,
+            keep_stopped: Keep {
+                entries: config.keep_entries,
+                bytes: config.keep_bytes / KEPT_STOPPED,
+            },
             wires,
             reads,
             handlers,
@@ -438,7 +445,7 @@ impl Node {
         }
     }
 
-    /// Stops cleanly: hands leadership over, stops taking part, and flushes machine and log.
+    /// Stops cleanly: hands leadership over, stops taking part, flushes machine and log, and leaves of the log what is short to read.
     pub async fn stop(&self) -> io::Result<()> {
         if self.status().leads()
             && let Err(error) = self.transfer_leadership(None).await
@@ -449,7 +456,27 @@ impl Node {
         self.end();
         self.inner.raft.shutdown().await.map_err(io::Error::other)?;
         self.inner.machine.with(|machine| machine.flush()).await?;
+        if let Err(error) = self.shorten_log().await {
+            tracing::warn!(%error, "the log stays as long as it is");
+        }
         self.inner.log.flush().await
+    }
+
+    /// A long log is for those that are behind; this server will be behind the others itself when it comes back.
+    async fn shorten_log(&self) -> io::Result<()> {
+        let Inner {
+            log,
+            machine,
+            keep_stopped,
+            ..
+        } = &*self.inner;
+        if log.bytes_after(None) <= keep_stopped.bytes {
+            return Ok(());
+        }
+        match machine.take_snapshot().await?.meta.last_log_id {
+            Some(last) => log.shorten(last.index, *keep_stopped).await,
+            None => Ok(()),
+        }
     }
 
     /// Ends it as if it were killed, whoever still holds a handle: nothing is handed over, nothing flushed, and what is under way

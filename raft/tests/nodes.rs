@@ -127,6 +127,34 @@ async fn all_killed_at_once_come_back_with_all_that_was_acknowledged() {
     }
 }
 
+/// A start reads all of its log; what a kill leaves is as long as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_stop_leaves_a_short_log() {
+    let mut cluster = Cluster::start(3, |config| config.keep_bytes = 160_000).await;
+    for number in 0..100 {
+        cluster.append(vec![number; 2_000]).await;
+    }
+    let [stopped, killed] = [1, 2];
+    cluster.node(stopped).stop().await.unwrap();
+    for id in [stopped, killed] {
+        cluster.kill(id);
+        cluster.run(id, None).await.unwrap();
+    }
+    let last = cluster.append(payload(100)).await;
+    cluster.applied(last.index).await;
+    let purged = |id: u64| cluster.node(id).status().purged.map(|purged| purged.index);
+    let left = last.index - purged(stopped).unwrap();
+    assert!((5..15).contains(&left), "{left} entries of 2,000 bytes");
+    assert_eq!(purged(killed), None);
+    for id in [stopped, killed] {
+        assert_eq!(
+            cluster.seen[&id].payloads(),
+            cluster.seen[&3].payloads(),
+            "server {id}"
+        );
+    }
+}
+
 /// Three servers, of which one is dead and has missed more than the log still holds: the leader, that one, and where the log ends.
 async fn one_behind_the_log() -> (Cluster, u64, u64, Position) {
     let mut cluster = Cluster::start(3, |config| {
