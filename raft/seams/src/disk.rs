@@ -139,7 +139,7 @@ pub type Pairs<'a> = Box<dyn Iterator<Item = Result<Pair, DiskError>> + 'a>;
 pub trait Reader: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, DiskError>;
 
-    /// One result for each key, in the order asked.
+    /// One result for each key, in the order asked. From a database (not a view) they need not be of one moment.
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, DiskError>;
 
     /// The pairs of a range. From a database (not a view) it reads as of the moment it was called.

@@ -229,6 +229,9 @@ impl Disk for FaultyDisk {
     fn checkpoint(&self, into: &str) -> Result<(), DiskError> {
         self.inner.checkpoint(into)
     }
+    fn prefetch(&self, newest_bytes: u64) {
+        self.inner.prefetch(newest_bytes);
+    }
     fn statistics(&self) -> Statistics {
         self.inner.statistics()
     }
