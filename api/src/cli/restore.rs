@@ -31,8 +31,9 @@ It is one atomic event where it fits (4 MiB, 900 changes). The rest follows in f
 before; so does what belongs to an object that has to come back first, for only then is its owner's new uid known.
 
 With --from a directory is made for the first server of a new cluster, which has all of the old one's history (where the backup has gaps:
-that between two of them, see 'reckon backup list') and goes on from the moment asked for: what was desired then; no pods of controllers, no nodes, leases or status. Its revisions go on above all that the old one may have
-given out (--revision-gap): clients that stand between list anew. Start it alone, and let others join it ('reckon member
+that between two of them, see 'reckon backup list') and goes on from the moment asked for: what was desired then; no pods of controllers, no
+nodes, leases or status. Its revisions go on above all that the old one may have given out (--revision-gap): clients that stand between list
+anew. Start it alone, and let others join it ('reckon member
 add'); on one machine: reckon up --data-dir ./new --servers 1, and later with --servers 3.")]
 pub struct Args {
     /// KIND/NAME of one object [default: all of the namespace, else of the cluster]

@@ -1,8 +1,9 @@
 //! Where backups lie: files of a cluster's history under a URL, on a disk or in an object store.
 //!
 //! `<url>/<cluster id>/events/<first revision>` are segments, in a row; `<url>/<cluster id>/base/<revision>-<page>` the bases, for clusters
-//! whose history no longer went back to their founding when the archive was begun, or to where it was broken off. A file is written once and never changed, so any number
-//! of writers can work on one archive: the first wins, and what the others would have written is the same history.
+//! whose history no longer went back to their founding when the archive was begun, or to where it was broken off. A file is written once and
+//! never changed, so any number of writers can work on one archive: the first wins, and what the others would have written is the same
+//! history.
 //!
 //! What is in the files is `eventstore_disk::backup`'s.
 

@@ -47,6 +47,14 @@ struct Moving {
 }
 
 impl Moving {
+    fn of(server: Server, moves: usize) -> Self {
+        Self {
+            server,
+            moves: AtomicUsize::new(moves),
+            pages: AtomicUsize::new(0),
+        }
+    }
+
     async fn goes_on(&self) {
         let left = self
             .moves
@@ -57,6 +65,12 @@ impl Moving {
             goes_on(&self.server).await;
         }
     }
+}
+
+/// An archive in a folder, with nothing in it yet.
+fn begun(folder: &tempfile::TempDir) -> Archive {
+    let url = format!("file://{}", folder.path().join("backups").display());
+    Archive::begin(&url).unwrap()
 }
 
 fn failed(error: ReadError) -> ArchiveError {
@@ -107,13 +121,8 @@ async fn a_base_is_of_one_moment_though_the_horizon_is_to_move() {
     assert!(horizon > 0, "there is something that a base is needed for");
 
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("file://{}", folder.path().join("backups").display());
-    let archive = Archive::begin(&url).unwrap();
-    let moving = Moving {
-        server,
-        moves: AtomicUsize::new(5),
-        pages: AtomicUsize::new(0),
-    };
+    let archive = begun(&folder);
+    let moving = Moving::of(server, 5);
     let written = write(&archive, &moving, None, |_| {}).await.unwrap();
     let store = moving.server.core().store().clone();
     assert_eq!(moving.pages.load(Ordering::Relaxed), 3);
@@ -181,13 +190,8 @@ async fn a_moment_is_a_revision_or_a_time() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("file://{}", folder.path().join("backups").display());
-    let archive = Archive::begin(&url).unwrap();
-    let source = Moving {
-        server,
-        moves: AtomicUsize::new(0),
-        pages: AtomicUsize::new(0),
-    };
+    let archive = begun(&folder);
+    let source = Moving::of(server, 0);
     let written = write(&archive, &source, None, |_| {}).await.unwrap();
     let old = source.server.core().store().clone();
     let events: Vec<(u64, u64, Time)> = old
@@ -251,13 +255,8 @@ async fn the_new_cluster_says_what_it_was_made_of() {
     let (code, _) = server.json("DELETE", &format!("{MAPS}/a"), json!({})).await;
     assert_eq!(code, 200);
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("file://{}", folder.path().join("backups").display());
-    let archive = Archive::begin(&url).unwrap();
-    let source = Moving {
-        server,
-        moves: AtomicUsize::new(0),
-        pages: AtomicUsize::new(0),
-    };
+    let archive = begun(&folder);
+    let source = Moving::of(server, 0);
     let written = write(&archive, &source, None, |_| {}).await.unwrap();
     let place = folder.path().join("restored");
     let (made, store) = restored(&archive, &place, Some(&at), GAP).await.unwrap();

@@ -40,10 +40,9 @@ impl Scene {
     pub async fn begin() -> Self {
         let server = server().await;
         let folder = tempfile::tempdir().unwrap();
-        let url = format!("file://{}", folder.path().join("backups").display());
         let scene = Self {
             server,
-            archive: Archive::begin(&url).unwrap(),
+            archive: begun(&folder),
             folder,
             archived: Vec::new(),
             lost: Vec::new(),
