@@ -209,7 +209,7 @@ impl Incoming {
 
     async fn append(&self, append: Append, entries: Vec<Entry>) -> Result<Bytes, Refusal> {
         if let Err(reason) = self.wires.acquaintances.learn_all(&append.known) {
-            self.wires.refused.send_replace(Some(reason.clone()));
+            self.wires.is_refused(reason.clone());
             // It is this server that is none any more: whom it is forbidden to call would take that to be himself.
             return Err(Refusal::new(RefusalCode::Unavailable, reason));
         }

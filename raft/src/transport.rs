@@ -176,6 +176,15 @@ impl Wires {
         awaited.entry(follower.name.clone()).or_default().clone()
     }
 
+    /// This server is none of the cluster's any more. What was said first stays: others say the same in their words, again and again.
+    pub(crate) fn is_refused(&self, reason: String) {
+        self.refused.send_if_modified(|refused| {
+            let first = refused.is_none();
+            refused.get_or_insert(reason);
+            first
+        });
+    }
+
     fn sealed<T>(&self, body: T) -> Message<T> {
         Message {
             from: self.acquaintances.me().clone(),
@@ -197,8 +206,7 @@ impl Wires {
             message,
         }) = &answer
         {
-            self.refused
-                .send_replace(Some(format!("{peer} refuses this server: {message}")));
+            self.is_refused(format!("{peer} refuses this server: {message}"));
         }
         let answer = answer?;
         let wrong = |reason: String| NetworkError::Unreachable {
