@@ -17,6 +17,7 @@ mod clock;
 mod codec;
 mod commits;
 mod durations;
+mod election;
 mod identity;
 mod incoming;
 mod log_store;

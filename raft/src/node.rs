@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::append::Limits;
 use crate::durations::Counted;
+use crate::election::stand_at_start;
 use crate::identity::{Acquaintances, Identity, NODE_FILE, refused};
 use crate::incoming::{Door, Handlers, Incoming, Raft};
 use crate::log_store::{Keep, LogStore};
@@ -271,6 +272,15 @@ impl Node {
         let mut tasks = vec![
             tokio::spawn(publisher.run()),
             tokio::spawn(recovery(raft.clone(), publish)),
+            tokio::spawn(stand_at_start(
+                config.id,
+                raft.clone(),
+                {
+                    let wires = wires.clone();
+                    move || !wires.aside.load(Ordering::Acquire)
+                },
+                Duration::from_millis(config.timings.election_min_ms),
+            )),
         ];
         if let Some(members) = config.bootstrap {
             if !members.iter().any(|peer| peer.id == config.id) {

@@ -12,6 +12,7 @@ mod found;
 mod levels;
 mod retention;
 mod slow_disk;
+mod starts;
 
 use crate::agents;
 use crate::cluster::SimCluster;
