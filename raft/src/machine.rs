@@ -1,11 +1,13 @@
 //! What committed entries are applied to.
 //!
 //! The machine is the upper layer's; raft only says when. It runs on a thread of its own: groups of committed entries,
-//! snapshots and their installation come one after another, each whole. An error is final: a machine that could not
-//! apply an entry is no longer a copy of the others', so the node stops serving and says why.
+//! snapshots and their installation come one after another, each whole. A small group that is applied in a moment is not worth two
+//! switches between threads, and is applied among Raft's tasks. An error is final: a machine that could not apply an entry is no
+//! longer a copy of the others', so the node stops serving and says why.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,6 +32,9 @@ use crate::types::{
 /// What one group handed to the machine may hold.
 const GROUP_ENTRIES_MAX: usize = 1_000;
 const GROUP_BYTES_MAX: usize = 16 << 20;
+/// What a group may hold that is applied among Raft's tasks: so much is done in less time than a heartbeat may be late.
+const AT_ONCE_ENTRIES_MAX: usize = 4;
+const AT_ONCE_BYTES_MAX: usize = 16 << 10;
 
 /// A state that entries are applied to, in the order of the log, the same on every server.
 pub trait Machine: Send + 'static {
@@ -39,6 +44,9 @@ pub trait Machine: Send + 'static {
     /// Applies a group. What it does, the last entry's position and the last membership in it are written as one batch;
     /// it need not be durable yet.
     fn apply(&mut self, group: Vec<Committed>) -> Result<(), MachineError>;
+
+    /// Whether a few KiB are applied in a moment: nobody else is at it, and nothing it does waits for a disk.
+    fn takes_at_once(&self) -> bool;
 
     /// The database that it lives in, by its name in the server's directory.
     fn database(&self) -> String;
@@ -184,33 +192,62 @@ impl Shared {
             Ok(result) => result,
             Err(error) => Err(MachineError(format!("applying: {error}"))),
         };
-        result.map_err(|error| {
-            self.failed.send_if_modified(|failed| {
-                let first = failed.is_none();
-                failed.get_or_insert_with(|| error.to_string());
-                first
-            });
-            io::Error::other(error)
-        })
+        result.map_err(|error| self.has_failed(error))
     }
 
-    async fn apply(&self, group: Vec<Committed>) -> io::Result<()> {
+    fn has_failed(&self, error: MachineError) -> io::Error {
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert_with(|| error.to_string());
+            first
+        });
+        io::Error::other(error)
+    }
+
+    /// A group of so many bytes.
+    async fn apply(&self, group: Vec<Committed>, bytes: usize) -> io::Result<()> {
         let Some(last) = group.last().map(|committed| committed.position) else {
             return Ok(());
         };
+        let small = group.len() <= AT_ONCE_ENTRIES_MAX && bytes <= AT_ONCE_BYTES_MAX;
         let (clock, applies) = (self.clock_ms.clone(), self.applies.clone());
         let log = self.log.clone();
-        self.with(move |machine| {
+        let work = move |machine: &mut dyn Machine| {
             let started = Instant::now();
             remember_who_left(machine, &group, &log)?;
             machine.apply(group)?;
             applies.since(started);
             clock.store(machine.clock_ms(), Ordering::Release);
             Ok(())
-        })
-        .await?;
+        };
+        let applied = if small { self.at_once(work) } else { Err(work) };
+        match applied {
+            Ok(result) => result.map_err(|error| self.has_failed(error))?,
+            Err(work) => self.with(work).await?,
+        }
         self.applied.send_replace(Some(last));
         Ok(())
+    }
+
+    /// Does something to the machine here and now; gives it back where that might wait for something.
+    fn at_once<F>(&self, work: F) -> Result<Result<(), MachineError>, F>
+    where
+        F: FnOnce(&mut dyn Machine) -> Result<(), MachineError>,
+    {
+        if !self.worker.is_idle() {
+            return Err(work);
+        }
+        match self.machine.try_lock() {
+            Ok(mut machine) if machine.takes_at_once() => {
+                // A panic is told as that of the thread is.
+                let result = catch_unwind(AssertUnwindSafe(|| work(&mut **machine)));
+                Ok(
+                    result
+                        .unwrap_or_else(|_| Err(MachineError("applying: it panicked".to_owned()))),
+                )
+            }
+            Ok(_) | Err(_) => Err(work),
+        }
     }
 
     /// A checkpoint of this moment, as the newest snapshot.
@@ -310,12 +347,12 @@ impl RaftStateMachine<Types> for Applier {
             group.push(committed(&entry));
             waiting.extend(responder);
             if group.len() >= GROUP_ENTRIES_MAX || bytes >= GROUP_BYTES_MAX {
-                self.shared.apply(std::mem::take(&mut group)).await?;
+                self.shared.apply(std::mem::take(&mut group), bytes).await?;
                 waiting.drain(..).for_each(|responder| responder.send(()));
                 bytes = 0;
             }
         }
-        self.shared.apply(group).await?;
+        self.shared.apply(group, bytes).await?;
         waiting.into_iter().for_each(|responder| responder.send(()));
         Ok(())
     }

@@ -160,6 +160,10 @@ mod tests {
             Ok(())
         }
 
+        fn takes_at_once(&self) -> bool {
+            true
+        }
+
         fn database(&self) -> String {
             "state".to_owned()
         }

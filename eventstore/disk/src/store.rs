@@ -134,6 +134,12 @@ impl Store {
         Ok(applied)
     }
 
+    /// Whether a small group would be applied in a moment: nobody else is writing, and the disk takes it at once.
+    pub fn takes_at_once(&self) -> bool {
+        let writer = self.0.writer.try_lock();
+        writer.is_ok_and(|writer| writer.history.disk.takes_at_once())
+    }
+
     /// Entries without proposals were applied up to here.
     pub fn advance(&self, position: Position, metadata: &[u8]) -> Result<(), StoreError> {
         self.apply(vec![(position, None)], metadata).map(drop)

@@ -96,6 +96,10 @@ impl Disk for Noting<Arc<dyn Disk>> {
         self.damages.see(self.of.write(batch, synced))
     }
 
+    fn takes_at_once(&self) -> bool {
+        self.of.takes_at_once()
+    }
+
     fn flush(&self) -> Result<(), DiskError> {
         self.damages.see(self.of.flush())
     }

@@ -161,6 +161,10 @@ pub trait Disk: Reader + Send + Sync + 'static {
     /// in a database without a WAL is a `flush` after the write).
     fn write(&self, batch: Batch, synced: Synced) -> Result<(), DiskError>;
 
+    /// Whether a few KiB that are written now without a sync go into memory and no further: nothing waits there for the disk, so neither
+    /// does who writes.
+    fn takes_at_once(&self) -> bool;
+
     /// Makes everything written so far durable.
     fn flush(&self) -> Result<(), DiskError>;
 

@@ -533,6 +533,11 @@ impl Disk for Journal {
         written
     }
 
+    /// Each write goes to the file system.
+    fn takes_at_once(&self) -> bool {
+        false
+    }
+
     fn flush(&self) -> Result<(), DiskError> {
         self.write(Batch::new(), Synced::Yes)
     }

@@ -5,6 +5,7 @@
 //! into a [`crate::journal`]; one that is damaged anywhere but in its last, torn record is refused, for what stands behind the damage may
 //! have been acknowledged.
 
+use std::ffi::CStr;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -404,6 +405,24 @@ impl Disk for Rocks {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// With one buffer full, the next to fill up may be followed by a pause.
+    fn takes_at_once(&self) -> bool {
+        let zero = |family: &ColumnFamily, property: &CStr| {
+            let value = self.db.property_int_value_cf(family, property);
+            matches!(value, Ok(Some(0)))
+        };
+        !self.wal
+            && self.families.of(&self.db).all().iter().all(|family| {
+                [
+                    c"rocksdb.num-immutable-mem-table",
+                    c"rocksdb.actual-delayed-write-rate",
+                    c"rocksdb.is-write-stopped",
+                ]
+                .iter()
+                .all(|property| zero(family, property))
+            })
     }
 
     fn flush(&self) -> Result<(), DiskError> {

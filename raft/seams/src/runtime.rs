@@ -4,7 +4,8 @@
 //! as jobs: the real side runs them on a thread, the simulated side runs them where they are handed over, at once. A job
 //! must therefore never wait for another job or for a task, or a simulation stands still.
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -27,6 +28,9 @@ pub trait Runtime: Send + Sync + 'static {
 pub trait Worker: Send + Sync + 'static {
     /// Hands a job over. Never blocks on the real side; on the simulated side the job has run when this returns.
     fn submit(&self, job: Job) -> Result<(), WorkerError>;
+
+    /// Whether all that was submitted is done, and the next job would begin in a moment.
+    fn is_idle(&self) -> bool;
 }
 
 /// Why a job could not be handed over.
@@ -73,11 +77,14 @@ pub struct ThreadRuntime;
 impl Runtime for ThreadRuntime {
     fn worker(&self, name: &str) -> Result<Box<dyn Worker>, WorkerError> {
         let (sender, receiver) = mpsc::sync_channel::<Job>(WORKER_JOBS_MAX);
+        let waiting = Arc::<AtomicUsize>::default();
+        let done = waiting.clone();
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
                 while let Ok(job) = receiver.recv() {
                     job();
+                    done.fetch_sub(1, Ordering::Release);
                 }
             })
             .map_err(|error| WorkerError::NotStarted {
@@ -85,6 +92,7 @@ impl Runtime for ThreadRuntime {
                 reason: error.to_string(),
             })?;
         Ok(Box::new(Thread {
+            waiting,
             jobs: Some(sender),
             thread: Some(thread),
         }))
@@ -92,6 +100,8 @@ impl Runtime for ThreadRuntime {
 }
 
 struct Thread {
+    /// Jobs that were submitted and are not done. One that panics never is.
+    waiting: Arc<AtomicUsize>,
     /// Both are there until it is dropped.
     jobs: Option<mpsc::SyncSender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -114,17 +124,25 @@ impl Drop for Thread {
 impl Worker for Thread {
     fn submit(&self, job: Job) -> Result<(), WorkerError> {
         let jobs = self.jobs.as_ref().ok_or(WorkerError::Ended)?;
-        jobs.try_send(job).map_err(|error| match error {
-            mpsc::TrySendError::Full(_) => WorkerError::Full,
-            mpsc::TrySendError::Disconnected(_) => WorkerError::Ended,
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        jobs.try_send(job).map_err(|error| {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            match error {
+                mpsc::TrySendError::Full(_) => WorkerError::Full,
+                mpsc::TrySendError::Disconnected(_) => WorkerError::Ended,
+            }
         })
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use std::time::Duration;
 
     #[tokio::test]
@@ -197,6 +215,22 @@ mod tests {
             .unwrap();
         end.recv_timeout(std::time::Duration::from_secs(10))
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_idle_once_its_jobs_are_done() {
+        let worker = ThreadRuntime.worker("test").unwrap();
+        assert!(worker.is_idle());
+        let (open, wait) = mpsc::channel::<()>();
+        worker
+            .submit(Box::new(move || wait.recv().unwrap()))
+            .unwrap();
+        assert!(!worker.is_idle(), "one is waiting, or under way");
+        open.send(()).unwrap();
+        run(&*worker, || ()).await.unwrap();
+        while !worker.is_idle() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

@@ -273,6 +273,9 @@ impl Disk for Held {
         drop(control);
         self.rocks.write(batch, synced)
     }
+    fn takes_at_once(&self) -> bool {
+        false
+    }
     fn flush(&self) -> Result<(), DiskError> {
         self.rocks.flush()
     }

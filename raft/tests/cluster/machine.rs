@@ -97,6 +97,10 @@ impl Machine for Keeper {
         Ok(self.disk.write(batch, Synced::No)?)
     }
 
+    fn takes_at_once(&self) -> bool {
+        self.disk.takes_at_once()
+    }
+
     fn database(&self) -> String {
         self.name.clone()
     }

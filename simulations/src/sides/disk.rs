@@ -522,6 +522,11 @@ impl Disk for SimDisk {
         }
     }
 
+    /// What a slow disk holds up is the server's jobs ([`super::SimRuntime`]).
+    fn takes_at_once(&self) -> bool {
+        true
+    }
+
     fn flush(&self) -> Result<(), DiskError> {
         let mut content = self.disks.alive(self.life, &self.name)?;
         content.room_for(&self.name)?;

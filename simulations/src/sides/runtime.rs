@@ -61,6 +61,10 @@ impl Worker for SimWorker {
         }
         Ok(())
     }
+
+    fn is_idle(&self) -> bool {
+        lock(&self.takes).is_zero() && lock(&self.waiting).is_empty()
+    }
 }
 
 /// A server that crashed does nothing more.

@@ -140,6 +140,10 @@ impl Machine for StoreMachine {
         Ok(())
     }
 
+    fn takes_at_once(&self) -> bool {
+        self.store.takes_at_once()
+    }
+
     fn database(&self) -> String {
         self.database.clone()
     }

@@ -223,6 +223,9 @@ impl Disk for FaultyDisk {
         }
         self.inner.write(batch, synced)
     }
+    fn takes_at_once(&self) -> bool {
+        self.inner.takes_at_once()
+    }
     fn flush(&self) -> Result<(), DiskError> {
         self.inner.flush()
     }
