@@ -17,6 +17,7 @@ mod error;
 mod history;
 mod key_sets;
 mod layout;
+mod living;
 mod open;
 mod pace;
 mod past;

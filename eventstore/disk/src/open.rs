@@ -1,7 +1,8 @@
 //! A start: the state as the disk has it. It reads what lives, the outcomes kept, and of history the last events only (`current`), so its
-//! time follows the living.
+//! time follows the living. What lives it reads from the copy that a clean stop leaves (`living`), and from history what is not there.
 
 use crate::history::History;
+use crate::living::Living;
 use crate::record::{Damage, Meta, ResourceBooks, unseal_coded};
 use crate::store::Published;
 use crate::write::Writer;
@@ -74,11 +75,19 @@ pub(crate) fn open(
         .iter()
         .map(|(resource, books)| (resource.clone(), books.last_change));
     let current = current::read(&history, &*history.disk, meta.revision, config.most_warm)?;
-    let wanted: Vec<_> = current.living.into_iter().collect();
+    let mut copies = Living::read(directory);
+    let (mut living, mut wanted) = (Vec::new(), Vec::new());
+    for (key, revision) in current.living {
+        match copies.take(&history, &key, revision) {
+            Some(object) => living.push(object),
+            None => wanted.push((key, revision)),
+        }
+    }
+    drop(copies);
     if wanted.len() > FEW {
         history.disk.prefetch(newest_bytes(&history, &wanted)?);
     }
-    let living = history.objects(&wanted)?;
+    living.extend(history.objects(&wanted)?);
     let state = State::restore(
         view,
         living.into_iter().map(Arc::unwrap_or_clone),

@@ -9,7 +9,7 @@ use crate::settle::Outcomes;
 use crate::status::Counters;
 use crate::wait::Waits;
 use crate::write::Writer;
-use crate::{StoreConfig, StoreError, open};
+use crate::{StoreConfig, StoreError, living, open};
 use bytes::Bytes;
 use eventstore::{Applied, Entry, Outcome, Position, ProposalId, State, View, decode};
 use seams::{Directory, Disk};
@@ -63,6 +63,7 @@ impl Store {
         config: StoreConfig,
     ) -> Result<Self, StoreError> {
         let opened = open::open(&*directory, name, &config)?;
+        living::remove(&*directory)?;
         let published = opened.published();
         let ring = Ring::new(config.ring_events, config.ring_bytes, &published.view);
         Ok(Self(Arc::new(Inner {
@@ -181,6 +182,11 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner);
         *flushed = (*flushed).max(published.view.position);
         Ok(*flushed)
+    }
+
+    /// Leaves what lives for the next start, in one piece: nothing is applied any more.
+    pub fn leave_living(&self) -> Result<(), StoreError> {
+        living::leave(&*self.0.directory, &self.view())
     }
 
     /// What a crash cannot take back: the log is needed only from here on.

@@ -248,9 +248,13 @@ impl Core {
         }
     }
 
-    /// Stops: leadership is handed over first, what is folded is flushed.
+    /// Stops: leadership is handed over first, what is folded is flushed, and what lives is left for the next start.
     pub async fn stop(&self) -> std::io::Result<()> {
-        self.0.node.stop().await
+        self.0.node.stop().await?;
+        if let Err(error) = seams::blocking(|| self.0.store.leave_living()) {
+            tracing::warn!(%error, "the next start reads what lives from history");
+        }
+        Ok(())
     }
 
     /// Resolves when this server can't go on, with the reason: its disk failed, or it could not apply an entry.
