@@ -324,7 +324,9 @@ impl Journal {
             self.append(writer, batch)?;
         }
         let rolled = writer.current().number != before;
-        if rolled {
+        // Where much has gone at once, what little is left would hold files that the next start reads.
+        let is_range = |operation: &Operation| matches!(operation, Operation::DeleteRange { .. });
+        if rolled || batch.operations().iter().any(is_range) {
             self.carry(writer)?;
         }
         if synced == Synced::Yes {

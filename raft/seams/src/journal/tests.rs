@@ -286,6 +286,30 @@ fn a_record_larger_than_a_segment_gets_its_own() {
     }
 }
 
+/// As where a log is cut off below, and the server stops.
+#[test]
+fn what_little_is_left_of_much_holds_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path()).unwrap();
+    log.write(put("mark", 10, 1), Synced::Yes).unwrap();
+    for number in 10..50 {
+        log.write(
+            put(&format!("entry-{number}"), 1 << 20, number),
+            Synced::Yes,
+        )
+        .unwrap();
+    }
+    assert!(files(folder.path(), "segment").len() > 4);
+    let mut batch = Batch::new();
+    batch.delete_range("entry-10", "entry-48");
+    log.write(batch, Synced::Yes).unwrap();
+    let want = content(&log);
+    assert_eq!(want.len(), 3);
+    drop(log);
+    assert!(files(folder.path(), "segment").len() <= 2);
+    assert!(content(&open(folder.path()).unwrap()) == want);
+}
+
 #[test]
 fn a_missing_segment_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
