@@ -5,7 +5,7 @@
 //! received is put together in a database of its own, chunk by chunk, each verified by its SHA-256, and is handed to the
 //! machine only when every file is complete and synced. All of it is read by its sender first: what is damaged is never sent. The Raft log never travels, for a vote must not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +30,8 @@ pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 const RETAKE_EVERY: Duration = Duration::from_secs(60);
 /// Files of one snapshot: a thousand times what RocksDB makes of a large cluster.
 const FILES_MAX: usize = 100_000;
+/// So many transfers are known again: a message is late by far fewer.
+const BEGUN_MAX: usize = 64;
 
 pub(crate) type Digest32 = [u8; 32];
 
@@ -51,6 +53,8 @@ pub(crate) struct Snapshots {
 struct State {
     current: Option<(SnapshotMeta, Snapshot)>,
     incoming: Option<Incoming>,
+    /// The names of those that have begun here, and of the database that the machine had at the start; the newest first.
+    begun: VecDeque<String>,
     /// When another was last taken in the place of a damaged one.
     retaken: Option<Instant>,
 }
@@ -176,6 +180,7 @@ impl Snapshots {
         }
         let state = State {
             current,
+            begun: VecDeque::from([machine.to_owned()]),
             ..State::default()
         };
         Ok(Self {
@@ -304,7 +309,8 @@ impl Snapshots {
         Ok(copy)
     }
 
-    /// Begins to receive one, in place of any other that was under way.
+    /// Begins to receive one, in place of any other that was under way. Each transfer begins once: a message that comes again, late, must
+    /// not touch what has become the machine's database meanwhile.
     pub(crate) fn receive(
         &self,
         transfer: u64,
@@ -318,6 +324,17 @@ impl Snapshots {
             )));
         }
         let name = format!("{RECEIVED_PREFIX}{transfer:016x}");
+        let mut state = self.lock();
+        if state.incoming(transfer).is_ok() {
+            return Ok(());
+        }
+        if state.begun.contains(&name) {
+            return Err(io::Error::other(format!(
+                "snapshot transfer {transfer:016x} has ended here"
+            )));
+        }
+        state.begun.truncate(BEGUN_MAX - 1);
+        state.begun.push_front(name.clone());
         let snapshot = Snapshot::new(&self.directory, name, true);
         let expected = files.into_iter().collect::<BTreeMap<_, _>>();
         let incoming = Incoming {
@@ -327,7 +344,10 @@ impl Snapshots {
             received: BTreeMap::new(),
             snapshot,
         };
-        self.lock().incoming = Some(incoming);
+        let before = state.incoming.replace(incoming);
+        drop(state);
+        // With its files, while nobody waits for the lock.
+        drop(before);
         Ok(())
     }
 
@@ -507,6 +527,35 @@ mod tests {
         // It is nobody's but ours until it is given away, and goes with us.
         drop(received);
         assert!(!whole.exists());
+    }
+
+    /// The message that begins it comes twice at once, and again when it has become the machine's database, and after the next start.
+    #[test]
+    fn a_transfer_begins_once_however_often_it_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = || vec![("a.sst".to_owned(), 4)];
+        let begin = |snapshots: &Snapshots, transfer| snapshots.receive(transfer, meta(), files());
+        let snapshots_before = snapshots(folder.path());
+        begin(&snapshots_before, TRANSFER).unwrap();
+        snapshots_before.chunk(&chunk("a.sst", 0, b"0123")).unwrap();
+        begin(&snapshots_before, TRANSFER).unwrap();
+        let (_, received) = snapshots_before.received(TRANSFER).unwrap();
+        let name = received.name().to_owned();
+        received.given_away();
+        drop(received);
+        let database = folder.path().join(&name);
+        let late = |snapshots: &Snapshots| {
+            let error = begin(snapshots, TRANSFER).unwrap_err().to_string();
+            assert_eq!(error, "snapshot transfer 0000000000000007 has ended here");
+            // Another takes the place of whatever was under way.
+            begin(snapshots, TRANSFER + 1).unwrap();
+            begin(snapshots, TRANSFER + 2).unwrap();
+            assert!(database.exists());
+        };
+        late(&snapshots_before);
+        drop(snapshots_before);
+        let directory = FileDirectory::open(folder.path()).unwrap();
+        late(&Snapshots::open(Arc::new(directory), &name).unwrap());
     }
 
     /// A checkpoint with small values beside their keys and large ones in a file of their own, none of which anybody has read.

@@ -6,6 +6,7 @@
 //! | seed | what was wrong | test |
 //! |---|---|---|
 //! | 1 | a session just opened was taken for one that nobody vouches for, and stayed lost | `server::agents::vouch` |
+//! | 77 | a message that begins the transfer of a snapshot came again, and took away the database that the snapshot had become | `raft::snapshot::a_transfer_begins_once_however_often_it_is_said` |
 //! | 78 | a message of proposals that came twice was read twice | `server::core::forward::a_message_that_comes_again_is_not_read` |
 //! | 96 | that raft had ended was not told where it was found in asking for something | `raft::publisher::that_raft_has_ended_is_told_where_it_is_found_in_asking_for_something` |
 //! | 96 | a failed write of the log that nobody waited for was not told | `raft::log_store::a_write_that_nobody_waits_for_is_told_when_it_fails` |
