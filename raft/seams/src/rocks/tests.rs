@@ -82,3 +82,29 @@ fn what_comes_in_no_order_is_written_again_as_often_as_it_grows_and_no_more() {
         );
     }
 }
+
+#[test]
+fn it_takes_at_once_what_no_buffer_waits_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = DiskOptions {
+        write_buffer_bytes: 256 << 10,
+        // What is full takes seconds to be written.
+        background_bytes_per_s: 64 << 10,
+        ..DiskOptions::without_wal()
+    };
+    let disk = Rocks::open(folder.path(), "state", &options).unwrap();
+    assert!(disk.takes_at_once());
+    let mut at_once = 0;
+    for number in 0..300_u32 {
+        let mut batch = Batch::new();
+        batch.put(number.to_be_bytes().to_vec(), vec![number as u8; 1_024]);
+        disk.write(batch, Synced::No).unwrap();
+        at_once += u32::from(disk.takes_at_once());
+    }
+    assert!((100..300).contains(&at_once), "{at_once} of 300");
+    disk.flush().unwrap();
+    assert!(disk.takes_at_once());
+    // There each write is synced.
+    let log = Rocks::open(folder.path(), "log", &DiskOptions::with_wal()).unwrap();
+    assert!(!log.takes_at_once());
+}
