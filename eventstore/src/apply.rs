@@ -3,7 +3,7 @@
 //! For each proposal: a repetition gets the first outcome ▸ fences ▸ expectations ▸ stamp ▸ event ▸ fold. What is rejected leaves no event.
 
 use crate::codec::encode;
-use crate::outcome::Kept;
+use crate::outcome::{Forgotten, Kept};
 use crate::{
     Act, Actor, Cause, Change, ChangeRecord, Deletion, Digest, Entry, Envelope, Event, Expectation,
     Expected, Folded, Happened, Key, Object, Outcome, Position, Proposal, ProposalId, Rejection,
@@ -24,7 +24,7 @@ pub struct Applied {
     pub outcomes: Vec<(ProposalId, Outcome)>,
     /// Outcomes to write, and those they push out.
     pub kept: Vec<Kept>,
-    pub forgotten: Vec<Kept>,
+    pub forgotten: Vec<Forgotten>,
 }
 
 /// The entry speaks a higher level than this program knows: it must not be applied here.
@@ -78,7 +78,7 @@ impl State {
             ..Applied::default()
         };
         for (slot, proposal) in entry.proposals.iter().enumerate() {
-            let outcome = match self.outcome(proposal.id) {
+            let outcome = match self.outcomes.of_first(proposal.id, proposal.first_sent) {
                 Some(first) => first.clone(),
                 None => {
                     let outcome = self.take(slot as u32, proposal, &mut applied);

@@ -29,7 +29,7 @@ pub use entry::{Entry, Position};
 pub use event::{ChangeRecord, Envelope, Event, Fold, Folded, Happened};
 pub use key::{Key, Text};
 pub use object::{Deletion, Object, Stamps};
-pub use outcome::{Kept, Outcome, Outcomes, Rejection};
+pub use outcome::{Forgotten, Kept, Outcome, Outcomes, Rejection};
 pub use proposal::{Actor, Cause, Expectation, Expected, Intent, Proposal, ProposalId};
 pub use replay::{Archived, Beginning, Bodies, ReplayError, bodies_of};
 pub use retention::{Horizons, Retention};

@@ -3,7 +3,7 @@
 //! `View` is a persistent value: cloning copies pointers, so a reader holds a whole consistent state at one revision without a lock.
 //! `State` is the one that apply owns: the view and the outcomes kept.
 
-use crate::outcome::{Kept, Outcomes};
+use crate::outcome::Outcomes;
 use crate::{Digest, Event, Key, Object, Position, Retention, Text, Time};
 use imbl::OrdMap;
 use std::ops::RangeBounds;
@@ -206,8 +206,7 @@ impl State {
         objects: impl IntoIterator<Item = Object>,
         last_changes: impl IntoIterator<Item = (Text, u64)>,
         sessions: impl IntoIterator<Item = (Text, Session)>,
-        outcomes: impl IntoIterator<Item = Kept>,
-        forgotten_up_to: u64,
+        outcomes: Outcomes,
     ) -> Self {
         for object in objects {
             view.put(Arc::new(object));
@@ -219,7 +218,7 @@ impl State {
         view.sessions.extend(sessions);
         Self {
             view,
-            outcomes: Outcomes::restore(outcomes, forgotten_up_to),
+            outcomes,
             most_level: None,
         }
     }
@@ -259,13 +258,16 @@ impl State {
         self.view.position = position;
     }
 
-    /// What came of a proposal, as far as it is still known.
+    /// What came of a proposal, as far as it is in memory.
     pub fn outcome(&self, id: crate::ProposalId) -> Option<&crate::Outcome> {
-        self.kept(id).map(|kept| &kept.outcome)
+        self.outcomes.get(id).map(|kept| &kept.outcome)
     }
 
-    /// The same, with the log index of its entry.
-    pub fn kept(&self, id: crate::ProposalId) -> Option<&Kept> {
-        self.outcomes.get(id)
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    pub fn outcomes_mut(&mut self) -> &mut Outcomes {
+        &mut self.outcomes
     }
 }

@@ -513,9 +513,9 @@ fn what_may_have_been_forgotten_is_refused() {
         applied
             .forgotten
             .iter()
-            .map(|kept| (kept.id, kept.index))
+            .map(|forgotten| (forgotten.sequence, forgotten.index))
             .collect::<Vec<_>>(),
-        [(id(1), 1), (id(1_000), 2)]
+        [(1, 1), (2, 2)]
     );
     assert_eq!(log.state.outcome(id(1)), None);
     assert!(log.state.outcome(id(1_001)).is_some());

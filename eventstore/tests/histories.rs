@@ -107,7 +107,10 @@ fn restored(state: &State, kept: &[Kept]) -> State {
         .sessions()
         .map(|(node, session)| (node.clone(), session.clone()))
         .collect();
-    State::restore(bare, objects, lasts, sessions, kept.to_vec(), 0)
+    let numbers = 1..kept.last().map_or(1, |last| last.sequence + 1);
+    let mut outcomes = Outcomes::away(numbers, view.position.index, 0);
+    outcomes.recall(kept.iter().cloned(), 0);
+    State::restore(bare, objects, lasts, sessions, outcomes)
 }
 
 fn same(left: &View, right: &View) {
@@ -130,7 +133,7 @@ proptest! {
     fn any_history(steps in proptest::collection::vec(step(), 1..80), cut in 0..80usize) {
         let mut log = Log::founded();
         let mut again = Log::founded();
-        let mut kept = log.state.kept(id(1)).into_iter().cloned().collect::<Vec<_>>();
+        let mut kept = log.state.outcomes().of_request(id(1).uuid).cloned().collect::<Vec<_>>();
         let mut digest = log.state.view().digest;
         // The other one takes turns with the view that its readers had before, while some of them still read.
         let mut before: Option<(View, Vec<_>)> = None;

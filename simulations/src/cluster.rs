@@ -28,6 +28,9 @@ const SNAPSHOTS: Snapshots = Snapshots {
     keep_bytes: 64 << 10,
 };
 
+/// So few that what is sent again after a failure is looked for on the disk.
+const MOST_OUTCOMES: usize = 8;
+
 /// The servers' front doors by name: what agents dial and clients call, as long as the server lives.
 #[derive(Clone, Default)]
 pub struct Fronts {
@@ -402,6 +405,7 @@ impl SimCluster {
             queue: server::core::QueueLimits::default(),
             disk_reserve: DiskReserve::default(),
             most_level: server.most_level,
+            most_outcomes: MOST_OUTCOMES,
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Config {
     pub disk_reserve: DiskReserve,
     /// The highest level of the log that this server reads: this program's own, but in tests of upgrades.
     pub most_level: u32,
+    /// Outcomes of proposals kept in memory; older ones are read from the disk.
+    pub most_outcomes: usize,
 }
 
 /// For how long history is kept; the leader's flags count.
@@ -130,6 +132,7 @@ impl Config {
     pub const NODE_GRACE_S: u64 = 40;
     pub const DEFAULT_NOT_READY_TOLERATION_S: i64 = 300;
     pub const MOST_LEVEL: u32 = eventstore::LEVEL;
+    pub const MOST_OUTCOMES: usize = eventstore_disk::StoreConfig::MOST_OUTCOMES;
     pub const SERVICE_CIDR: &'static str = "10.96.0.0/16";
 
     /// The first members. Their ids are their places, from 1.

@@ -184,6 +184,7 @@ impl Parts {
         let cluster = authority::digest(&root_ca_pem);
         let store = eventstore_disk::StoreConfig {
             most_level: config.most_level,
+            most_outcomes: config.most_outcomes,
             ..eventstore_disk::StoreConfig::default()
         };
         begin(&seams.directory, &cluster, &config.peers(), &*seams.entropy)?;

@@ -308,6 +308,7 @@ async fn config(args: Args) -> Result<Config> {
         queue: QueueLimits::default(),
         disk_reserve: args.tunables.disk_reserve,
         most_level: args.tunables.max_level.unwrap_or(Config::MOST_LEVEL),
+        most_outcomes: Config::MOST_OUTCOMES,
     })
 }
 

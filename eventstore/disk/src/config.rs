@@ -17,8 +17,15 @@ pub struct StoreConfig {
     pub few_births: u64,
     /// Changes whose keys' records of what lives are not written yet; a start reads their events.
     pub most_warm: usize,
+    /// Outcomes kept in memory. Older ones are read from the disk for a proposal that was first sent so long ago.
+    pub most_outcomes: usize,
     /// Callers that may wait at once for outcomes; as many again for revisions, and for indexes; and watches open at once.
     pub most_waiting: usize,
+}
+
+impl StoreConfig {
+    /// Some seconds of writes under full load: what is asked for again was sent within them, mostly.
+    pub const MOST_OUTCOMES: usize = 16_384;
 }
 
 impl Default for StoreConfig {
@@ -30,6 +37,7 @@ impl Default for StoreConfig {
             ring_bytes: 16 << 20,
             few_births: 256,
             most_warm: 16_384,
+            most_outcomes: Self::MOST_OUTCOMES,
             most_waiting: 65_536,
         }
     }

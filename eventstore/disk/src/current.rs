@@ -84,22 +84,8 @@ impl Warm {
 
     /// Writes what has cooled, and what changed before the horizon, for its events are about to go.
     pub fn cool(&mut self, batch: &mut Batch, horizon: u64) {
-        while let Some(Change {
-            revision,
-            key,
-            then,
-        }) = self.next(horizon)
-        {
-            self.up_to = revision;
-            match then {
-                Then::Lived => {
-                    let record = layout::current(&key);
-                    let value = seal_number(&record, revision);
-                    batch.put(record, value);
-                }
-                Then::Gone => batch.delete(layout::current(&key)),
-                Then::Replaced => {}
-            }
+        while let Some(change) = self.next(horizon) {
+            self.put(batch, change);
         }
         let gone = horizon.saturating_sub(1);
         self.up_to = self.up_to.max(gone);
@@ -107,6 +93,32 @@ impl Warm {
         if self.written.is_none_or(late) {
             self.write(batch);
         }
+    }
+
+    fn put(&mut self, batch: &mut Batch, change: Change) {
+        let Change {
+            revision,
+            key,
+            then,
+        } = change;
+        self.up_to = revision;
+        match then {
+            Then::Lived => {
+                let record = layout::current(&key);
+                let value = seal_number(&record, revision);
+                batch.put(record, value);
+            }
+            Then::Gone => batch.delete(layout::current(&key)),
+            Then::Replaced => {}
+        }
+    }
+
+    /// Writes all of it, up to with the last event: the next start reads none.
+    pub fn cool_all(&mut self, batch: &mut Batch, revision: u64) {
+        while let Some(change) = self.changes.pop_front() {
+            self.put(batch, change);
+        }
+        self.begin(batch, revision);
     }
 
     fn next(&mut self, horizon: u64) -> Option<Change> {
@@ -126,6 +138,29 @@ impl Warm {
         batch.put(layout::CURRENT_UP_TO, value);
         self.written = Some(self.up_to);
     }
+}
+
+/// Nothing is warm where all that changed up to the last event is written.
+pub(crate) fn all_cool(
+    history: &History,
+    revision: u64,
+    most_warm: usize,
+) -> Result<Option<Warm>, StoreError> {
+    let written = written(history, &*history.disk)?;
+    Ok((written == Some(revision)).then(|| Warm {
+        most: most_warm,
+        up_to: revision,
+        written,
+        ..Warm::default()
+    }))
+}
+
+fn written(history: &History, reader: &(impl Reader + ?Sized)) -> Result<Option<u64>, StoreError> {
+    let written = reader.get(layout::CURRENT_UP_TO)?;
+    written
+        .map(|value| unseal_number(layout::CURRENT_UP_TO, &value))
+        .transpose()
+        .map_err(|damage| history.corrupt("up to where what is current was written", damage))
 }
 
 /// What lives, as a database says.
@@ -148,11 +183,7 @@ pub(crate) fn read(
         let (key, revision) = read_record(history, &record, &value)?;
         living.insert(key, revision);
     }
-    let written = reader.get(layout::CURRENT_UP_TO)?;
-    let written = written
-        .map(|value| unseal_number(layout::CURRENT_UP_TO, &value))
-        .transpose()
-        .map_err(|damage| history.corrupt("up to where what is current was written", damage))?;
+    let written = written(history, reader)?;
     // A database of before has each change's record.
     let up_to = written.unwrap_or(revision);
     let mut warm = Warm {

@@ -64,6 +64,13 @@ pub(crate) fn version(key: &Key, revision: u64) -> Vec<u8> {
     bytes
 }
 
+/// Whose version it is, and of which revision.
+pub(crate) fn key_of_version(bytes: &[u8]) -> Option<(Key, u64)> {
+    let (key, revision) = bytes.strip_prefix(&[VERSION])?.split_last_chunk::<8>()?;
+    let key = Key::from_bytes(key.strip_suffix(&[0])?)?;
+    Some((key, u64::from_be_bytes(*revision)))
+}
+
 /// A key's versions up to and with a revision.
 pub(crate) fn versions_to(key: &Key, revision: u64) -> Range {
     Range::new(version(key, 0), version(key, revision.saturating_add(1)))
@@ -121,23 +128,32 @@ pub(crate) fn outcomes(first: u64) -> Vec<u8> {
     numbered(OUTCOMES, first)
 }
 
-/// Records of outcomes that begin with a number of this range.
-pub(crate) fn all_outcomes(from: u64, to: Option<u64>) -> Range {
+/// Records of outcomes that begin with this number or a later one.
+pub(crate) fn outcomes_from(first: u64) -> Range {
     Range {
-        from: outcomes(from),
-        to: match to {
-            Some(to) => Some(outcomes(to)),
-            None => Range::prefix([OUTCOMES]).to,
+        from: outcomes(first),
+        to: Range::prefix([OUTCOMES]).to,
+    }
+}
+
+/// Records of outcomes that begin before this number.
+pub(crate) fn outcomes_to(end: u64) -> Range {
+    Range::new(outcomes(0), outcomes(end))
+}
+
+/// Outcomes that are alone in their records: from a sequence number on, and before another.
+pub(crate) fn lone_outcomes(from: u64, end: Option<u64>) -> Range {
+    Range {
+        from: numbered(OUTCOME, from),
+        to: match end {
+            Some(end) => Some(numbered(OUTCOME, end)),
+            None => Range::prefix([OUTCOME]).to,
         },
     }
 }
 
-/// Outcomes that are alone in their records, from a sequence number on.
-pub(crate) fn lone_outcomes(from: u64) -> Range {
-    Range {
-        from: numbered(OUTCOME, from),
-        to: Range::prefix([OUTCOME]).to,
-    }
+pub(crate) fn is_lone_outcome(key: &[u8]) -> bool {
+    key.first() == Some(&OUTCOME)
 }
 
 pub(crate) fn session(node: &str) -> Vec<u8> {

@@ -19,6 +19,7 @@ mod key_sets;
 mod layout;
 mod living;
 mod open;
+mod outcomes;
 mod pace;
 mod past;
 mod prune;

@@ -3,15 +3,17 @@
 //! History has each version where it was written: between others of its time, most of which have been replaced since. To read what lives
 //! from there is to read several times as much. A server that stops has it all in memory, and writes it behind one another.
 //!
-//! It is a copy and nothing else: a version never changes, so one that is wanted and is here is right, whatever came after the stop; one
-//! that is damaged or missing is read from history. It is taken once, and then removed.
+//! It is a copy and nothing else. Where it is whole, and of the event that is the last one, it is all that lives, and nothing more is
+//! read. Otherwise the database tells what lives: a version never changes, so one that is wanted and is here is right, whatever came after
+//! the stop; one that is damaged or missing is read from history. It is taken once, and then removed.
 
 use crate::history::History;
-use crate::record::{Versioned, seal_object};
+use crate::record::{Versioned, seal_coded, seal_object, unseal_coded, unseal_version};
 use crate::{StoreError, layout};
 use bytes::Bytes;
-use eventstore::{Key, Object, View};
+use eventstore::{Digest, Key, Object, View};
 use seams::{Directory, DiskError};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -25,7 +27,20 @@ const PART_OF_ROOM: u64 = 4;
 
 /// Versions by their keys in the database, as they are written there.
 #[derive(Default)]
-pub(crate) struct Living(HashMap<Bytes, Bytes>);
+pub(crate) struct Living {
+    of: Option<Of>,
+    versions: HashMap<Bytes, Bytes>,
+}
+
+/// What it is of: the last event, and how many lived. Written first, under `OF`.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Of {
+    revision: u64,
+    digest: Digest,
+    count: u64,
+}
+
+const OF: &[u8] = b"of";
 
 /// Writes what lives in a view.
 pub(crate) fn leave(directory: &dyn Directory, view: &View) -> Result<(), StoreError> {
@@ -34,7 +49,13 @@ pub(crate) fn leave(directory: &dyn Directory, view: &View) -> Result<(), StoreE
     if bytes as u64 > directory.room()?.free / PART_OF_ROOM {
         return Ok(());
     }
+    let of = Of {
+        revision: view.revision,
+        digest: view.digest,
+        count: view.objects().count() as u64,
+    };
     let (mut piece, mut written) = (Vec::with_capacity(2 * PIECE), 0);
+    put(&mut piece, OF, &seal_coded(OF, &of));
     let mut append = |piece: &mut Vec<u8>| {
         directory.append_at(FOLDER, FILE, written, piece)?;
         written += piece.len() as u64;
@@ -43,10 +64,7 @@ pub(crate) fn leave(directory: &dyn Directory, view: &View) -> Result<(), StoreE
     };
     for object in view.objects() {
         let key = layout::version(&object.key, object.revision());
-        for part in [&key[..], &seal_object(&key, object)] {
-            piece.extend_from_slice(&(part.len() as u32).to_be_bytes());
-            piece.extend_from_slice(part);
-        }
+        put(&mut piece, &key, &seal_object(&key, object));
         if piece.len() >= PIECE {
             append(&mut piece)?;
         }
@@ -80,8 +98,12 @@ impl Living {
             unread.extend_from_slice(&piece);
             let mut rest = &unread[..];
             while let Some((key, value, behind)) = next(rest) {
-                self.0
-                    .insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+                let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+                if key == OF {
+                    self.of = unseal_coded(OF, &value).ok();
+                } else {
+                    self.versions.insert(key, value);
+                }
                 rest = behind;
             }
             let left = rest.len();
@@ -92,10 +114,32 @@ impl Living {
         }
     }
 
+    /// All that lives, in the order of keys, if this is it: of this last event, and whole.
+    pub fn all(&self, revision: u64, digest: Digest) -> Option<Vec<Arc<Object>>> {
+        let of = Of {
+            revision,
+            digest,
+            count: self.versions.len() as u64,
+        };
+        if self.of.as_ref() != Some(&of) {
+            return None;
+        }
+        let objects = self.versions.iter().map(|(disk_key, value)| {
+            let (key, _) = layout::key_of_version(disk_key)?;
+            match unseal_version(disk_key, &key, value) {
+                Ok(Versioned::Object(object)) => Some(object),
+                Ok(Versioned::Gone) | Err(_) => None,
+            }
+        });
+        let mut objects: Vec<_> = objects.collect::<Option<_>>()?;
+        objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        Some(objects)
+    }
+
     /// Takes out a version, if it is here and whole. That it is damaged is noted among what was found so in `history`.
     pub fn take(&mut self, history: &History, key: &Key, revision: u64) -> Option<Arc<Object>> {
         let disk_key = layout::version(key, revision);
-        let value = self.0.remove(&disk_key[..])?;
+        let value = self.versions.remove(&disk_key[..])?;
         let here = History {
             name: FOLDER.into(),
             ..history.clone()
@@ -104,6 +148,13 @@ impl Living {
             Ok((_, Versioned::Object(object))) => Some(object),
             Ok((_, Versioned::Gone)) | Err(_) => None,
         }
+    }
+}
+
+fn put(piece: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    for part in [key, value] {
+        piece.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        piece.extend_from_slice(part);
     }
 }
 

@@ -1,19 +1,18 @@
-//! A start: the state as the disk has it. It reads what lives, the outcomes kept, and of history the last events only (`current`), so its
-//! time follows the living. What lives it reads from the copy that a clean stop leaves (`living`), and from history what is not there.
+//! A start: the state as the disk has it. It reads what lives, and of history the last events only (`current`), so its time follows the
+//! living. What lives it reads from the copy that a clean stop leaves (`living`), and from history what is not there.
 
+use crate::current::Warm;
 use crate::history::History;
 use crate::living::Living;
-use crate::record::{Damage, Meta, ResourceBooks, unseal_coded};
+use crate::record::{Meta, ResourceBooks, unseal_coded};
 use crate::store::Published;
 use crate::write::Writer;
-use crate::{StoreConfig, StoreError, current, layout};
-use bytes::Bytes;
-use eventstore::{Kept, Key, LevelTooHigh, Retention, Session, State, Text, View};
+use crate::{StoreConfig, StoreError, current, layout, outcomes};
+use eventstore::{Key, LevelTooHigh, Object, Outcomes, Retention, Session, State, Text, View};
 use seams::{Directory, Order, Range};
 use serde::de::DeserializeOwned;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Display;
 use std::sync::Arc;
 
 /// Objects that are read as fast one by one.
@@ -60,7 +59,11 @@ pub(crate) fn open(
         named(&history, &layout::all_resources(), "the books of resource")?;
     let sessions: BTreeMap<Text, Session> =
         named(&history, &layout::all_sessions(), "the session of")?;
-    let outcomes = read_outcomes(&history, meta.outcomes_from)?;
+    let kept = Outcomes::away(
+        outcomes::numbers(&history, &*history.disk, meta.outcomes_from)?,
+        meta.position.index,
+        meta.forgotten_up_to,
+    );
     let retention = match history.disk.get(layout::RETENTION)? {
         Some(value) => unseal_coded::<Retention>(layout::RETENTION, &value)
             .map_err(|damage| history.corrupt("how far history reaches back", damage))?,
@@ -74,27 +77,19 @@ pub(crate) fn open(
     let last_changes = books
         .iter()
         .map(|(resource, books)| (resource.clone(), books.last_change));
-    let current = current::read(&history, &*history.disk, meta.revision, config.most_warm)?;
-    let mut copies = Living::read(directory);
-    let (mut living, mut wanted) = (Vec::new(), Vec::new());
-    for (key, revision) in current.living {
-        match copies.take(&history, &key, revision) {
-            Some(object) => living.push(object),
-            None => wanted.push((key, revision)),
-        }
-    }
-    drop(copies);
-    if wanted.len() > FEW {
-        history.disk.prefetch(newest_bytes(&history, &wanted)?);
-    }
-    living.extend(history.objects(&wanted)?);
+    let copies = Living::read(directory);
+    let all_cool = current::all_cool(&history, meta.revision, config.most_warm)?;
+    let left = all_cool.and_then(|warm| Some((copies.all(meta.revision, meta.digest)?, warm)));
+    let (living, warm) = match left {
+        Some(left) => left,
+        None => read_living(&history, copies, meta.revision, config.most_warm)?,
+    };
     let state = State::restore(
         view,
         living.into_iter().map(Arc::unwrap_or_clone),
         last_changes,
         sessions,
-        outcomes.kept,
-        meta.forgotten_up_to,
+        kept,
     )
     .knowing(knows);
     Ok(Opened {
@@ -103,13 +98,36 @@ pub(crate) fn open(
             history,
             meta,
             books,
-            outcomes: outcomes.records,
-            warm: current.warm,
+            outcomes: VecDeque::new(),
+            warm,
             replaced: None,
             few_births: config.few_births,
             broken: None,
         },
     })
+}
+
+/// What lives, as the database says; versions that are among the copies are not read.
+fn read_living(
+    history: &History,
+    mut copies: Living,
+    revision: u64,
+    most_warm: usize,
+) -> Result<(Vec<Arc<Object>>, Warm), StoreError> {
+    let current = current::read(history, &*history.disk, revision, most_warm)?;
+    let (mut living, mut wanted) = (Vec::new(), Vec::new());
+    for (key, revision) in current.living {
+        match copies.take(history, &key, revision) {
+            Some(object) => living.push(object),
+            None => wanted.push((key, revision)),
+        }
+    }
+    drop(copies);
+    if wanted.len() > FEW {
+        history.disk.prefetch(newest_bytes(history, &wanted)?);
+    }
+    living.extend(history.objects(&wanted)?);
+    Ok((living, current.warm))
 }
 
 /// Of what was written last, how much is to be read whole.
@@ -137,65 +155,6 @@ fn newest_versions(living: impl Iterator<Item = u64>) -> u64 {
         .unwrap_or_default()
 }
 
-#[derive(Default)]
-struct Outcomes {
-    /// In order, without a gap.
-    kept: Vec<Kept>,
-    records: VecDeque<(Bytes, u64)>,
-}
-
-/// The outcomes from a sequence number on.
-fn read_outcomes(history: &History, from: u64) -> Result<Outcomes, StoreError> {
-    let disk = &*history.disk;
-    let mut outcomes = Outcomes::default();
-    for pair in history.pairs(disk, &layout::lone_outcomes(from))? {
-        let (key, value) = pair?;
-        let kept = unseal_coded(&key, &value);
-        outcomes.add(history, from, key, kept.map(|kept| vec![kept]))?;
-    }
-    // The oldest may stand in the middle of a record.
-    let before = layout::all_outcomes(0, Some(from.saturating_add(1)));
-    let first = disk.scan(&before, Order::Descending, 1)?;
-    let first = first.first().and_then(|(key, _)| layout::last_number(key));
-    let records = layout::all_outcomes(first.unwrap_or(from), None);
-    for pair in history.pairs(disk, &records)? {
-        let (key, value) = pair?;
-        let kept = unseal_coded(&key, &value);
-        outcomes.add(history, from, key, kept)?;
-    }
-    Ok(outcomes)
-}
-
-impl Outcomes {
-    fn add(
-        &mut self,
-        history: &History,
-        from: u64,
-        key: Bytes,
-        kept: Result<Vec<Kept>, Damage>,
-    ) -> Result<(), StoreError> {
-        let corrupt =
-            |sequence, why: &dyn Display| history.corrupt(format_args!("outcome {sequence}"), why);
-        let first = layout::last_number(&key).unwrap_or_default();
-        let kept = kept.map_err(|damage| corrupt(first, &damage))?;
-        let Some(last) = kept.last().map(|kept| kept.sequence) else {
-            return Err(corrupt(first, &"its record is empty"));
-        };
-        if last < from {
-            return Ok(());
-        }
-        for kept in kept.into_iter().filter(|kept| kept.sequence >= from) {
-            let expected = self.kept.last().map(|last| last.sequence + 1);
-            if expected.is_some_and(|expected| expected != kept.sequence) {
-                return Err(corrupt(kept.sequence - 1, &"it is missing"));
-            }
-            self.kept.push(kept);
-        }
-        self.records.push_back((key, last));
-        Ok(())
-    }
-}
-
 fn named<T: DeserializeOwned>(
     history: &History,
     range: &Range,
@@ -220,18 +179,6 @@ fn named<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::seal_coded;
-    use eventstore::{Outcome, ProposalId};
-    use seams::{Batch, FileDirectory, Synced};
-
-    type Sequences = &'static [u64];
-    type Row = (
-        Sequences,
-        &'static [Sequences],
-        u64,
-        Result<Sequences, &'static str>,
-        usize,
-    );
 
     #[test]
     fn so_much_is_read_whole_as_lives_closely() {
@@ -244,76 +191,5 @@ mod tests {
             assert_eq!(newest_versions(living), count, "one in {every}");
         }
         assert_eq!(newest_versions(std::iter::empty()), 0);
-    }
-
-    fn kept(sequence: u64) -> Kept {
-        Kept {
-            sequence,
-            index: sequence,
-            id: ProposalId {
-                uuid: uuid::Uuid::from_u128(sequence.into()),
-                attempt: 0,
-            },
-            outcome: Outcome::Accepted {
-                first: sequence,
-                last: sequence,
-            },
-        }
-    }
-
-    #[test]
-    fn outcomes_come_from_their_records_and_from_those_of_before() {
-        // outcomes alone, outcomes of entries, the oldest kept; those read or what is wrong, and how many records
-        let rows: [Row; 7] = [
-            (&[], &[], 0, Ok(&[]), 0),
-            (&[1, 2, 3], &[], 2, Ok(&[2, 3]), 2),
-            (&[1, 2, 3], &[&[4, 5], &[6]], 2, Ok(&[2, 3, 4, 5, 6]), 4),
-            (&[], &[&[1, 2], &[3, 4, 5], &[6]], 4, Ok(&[4, 5, 6]), 2),
-            (&[], &[&[1, 2], &[3]], 3, Ok(&[3]), 1),
-            (&[1, 3], &[], 1, Err("outcome 2: corrupt: it is missing"), 0),
-            (
-                &[],
-                &[&[1], &[3]],
-                1,
-                Err("outcome 2: corrupt: it is missing"),
-                0,
-            ),
-        ];
-        for (alone, entries, from, expected, records) in rows {
-            let folder = tempfile::tempdir().unwrap();
-            let directory = FileDirectory::open(folder.path()).unwrap();
-            let disk = directory
-                .open("state", &StoreConfig::default().disk)
-                .unwrap();
-            let mut batch = Batch::new();
-            for sequence in alone {
-                let key = layout::lone_outcomes(*sequence).from;
-                let value = seal_coded(&key, &kept(*sequence));
-                batch.put(key, value);
-            }
-            for entry in entries {
-                let key = layout::outcomes(entry[0]);
-                let entry: Vec<Kept> = entry.iter().map(|sequence| kept(*sequence)).collect();
-                let value = seal_coded(&key, &entry);
-                batch.put(key, value);
-            }
-            disk.write(batch, Synced::No).unwrap();
-            let history = History {
-                disk,
-                name: "state".into(),
-                damages: Arc::default(),
-            };
-            let read = read_outcomes(&history, from);
-            match (read, expected) {
-                (Ok(read), Ok(expected)) => {
-                    let sequences: Vec<u64> = read.kept.iter().map(|kept| kept.sequence).collect();
-                    assert_eq!((&sequences[..], read.records.len()), (expected, records));
-                }
-                (Err(error), Err(expected)) => {
-                    assert!(error.to_string().contains(expected), "{error}");
-                }
-                (read, expected) => panic!("{:?} and not {expected:?}", read.map(|read| read.kept)),
-            }
-        }
     }
 }

@@ -48,7 +48,9 @@ impl Store {
         let (revision, index) = (published.view.revision, published.view.position.index);
         let view = published.view.clone();
         self.swap(published);
-        self.0.outcomes.settle_known(|id| self.known_outcome(id));
+        // One that can't be read is told to nobody: who waits for it asks again, or is told that it is unknown.
+        let known = self.outcomes_of(&self.0.outcomes.requests(), 0);
+        self.0.outcomes.settle_known(known.unwrap_or_default());
         self.reached(revision, index);
         self.0.ring.restart(&view);
     }

@@ -3,9 +3,10 @@
 use crate::{ReadError, Store, StoreError};
 use eventstore::{Applied, Event, Outcome, ProposalId};
 use seams::blocking;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 /// What came of a proposal.
 #[derive(Clone, Debug)]
@@ -57,19 +58,16 @@ impl Outcomes {
         }
     }
 
-    /// Asks for each id that is waited for, and tells those whose outcome is known: after another database took this one's place.
-    pub fn settle_known(&self, known: impl Fn(ProposalId) -> Option<Outcome>) {
-        let mut told = Vec::new();
-        let mut waiting = self.lock();
-        let mut ids: Vec<_> = waiting.by_id.keys().map(|(id, _)| *id).collect();
-        ids.dedup();
-        for id in ids {
-            if let Some(outcome) = known(id) {
-                told.push((waiting.take(id), outcome));
-            }
-        }
-        drop(waiting);
-        for (senders, outcome) in told {
+    /// The requests that are waited for.
+    pub fn requests(&self) -> BTreeSet<Uuid> {
+        let waiting = self.lock();
+        waiting.by_id.keys().map(|(id, _)| id.uuid).collect()
+    }
+
+    /// Tells those who wait for what is known, after another database took this one's place.
+    pub fn settle_known(&self, known: BTreeMap<ProposalId, Outcome>) {
+        for (id, outcome) in known {
+            let senders = self.lock().take(id);
             for sender in senders {
                 let _ = sender.send((outcome.clone(), None));
             }
@@ -150,10 +148,11 @@ impl Drop for Expecting {
 
 impl Store {
     /// Registers for a proposal's outcome; to be called before the proposal is sent. One that is known already is told at once.
-    pub fn expect_outcome(&self, id: ProposalId) -> Result<Expecting, StoreError> {
+    /// `first_sent` is the proposal's own.
+    pub fn expect_outcome(&self, id: ProposalId, first_sent: u64) -> Result<Expecting, StoreError> {
         let mut expecting = self.expect_new_outcome(id)?;
         // Looked up after registering: what is applied in between is told by the one or the other.
-        expecting.known = self.known_outcome(id);
+        expecting.known = self.known_outcome(id, first_sent)?;
         Ok(expecting)
     }
 

@@ -9,12 +9,17 @@ use crate::settle::Outcomes;
 use crate::status::Counters;
 use crate::wait::Waits;
 use crate::write::Writer;
-use crate::{StoreConfig, StoreError, living, open};
+use crate::{StoreConfig, StoreError, living, open, outcomes};
 use bytes::Bytes;
 use eventstore::{Applied, Entry, Outcome, Position, ProposalId, State, View, decode};
-use seams::{Directory, Disk};
+use seams::{Directory, Disk, blocking};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// Of the oldest outcomes it is known of which entries they are for so many proposals to come at least.
+const OLDEST_AHEAD: usize = 512;
 
 /// Cheap to clone; all clones are the same store.
 #[derive(Clone)]
@@ -88,8 +93,14 @@ impl Store {
         name: &str,
         config: &StoreConfig,
     ) -> Result<(State, Bytes), StoreError> {
-        let opened = open::open(directory, name, config)?;
+        let mut opened = open::open(directory, name, config)?;
         let metadata = opened.published().raft;
+        let outcomes = opened.state.outcomes_mut();
+        if let Some(away) = outcomes.away_for(0) {
+            let history = &opened.writer.history;
+            let recalled = outcomes::recall(history, &*history.disk, away, 0)?;
+            outcomes.recall(recalled.kept.into_iter(), recalled.left_up_to);
+        }
         Ok((opened.state, metadata))
     }
 
@@ -110,6 +121,7 @@ impl Store {
         let mut writer = self.writer();
         writer.usable()?;
         self.admit(&group)?;
+        self.fetch_outcomes(&mut writer, &group)?;
         writer.begin();
         if let Some(replaced) = writer.replaced.take() {
             replaced.take_back(&mut self.state());
@@ -135,10 +147,58 @@ impl Store {
         Ok(applied)
     }
 
-    /// Whether a small group would be applied in a moment: nobody else is writing, and the disk takes it at once.
+    /// Whether a small group would be applied in a moment: nobody else is writing, the disk takes it at once, and nothing is to be read
+    /// before. But for a proposal that is long under way, which is rare, and needs what was written last and lies in memory mostly.
     pub fn takes_at_once(&self) -> bool {
-        let writer = self.0.writer.try_lock();
-        writer.is_ok_and(|writer| writer.history.disk.takes_at_once())
+        let Ok(writer) = self.0.writer.try_lock() else {
+            return false;
+        };
+        let told = self.state().outcomes().to_be_told(OLDEST_AHEAD).is_empty();
+        told && writer.history.disk.takes_at_once()
+    }
+
+    /// Brings into memory what a group may need of the outcomes that are on disk alone. Nothing is in it that readers see.
+    fn fetch_outcomes(
+        &self,
+        writer: &mut Writer,
+        group: &[(Position, Option<Entry>)],
+    ) -> Result<(), StoreError> {
+        let entries = group.iter().filter_map(|(_, entry)| entry.as_ref());
+        let proposals = entries.flat_map(|entry| &entry.proposals);
+        let (mut coming, mut first_sent) = (0, u64::MAX);
+        for proposal in proposals {
+            coming += 1;
+            first_sent = first_sent.min(proposal.first_sent);
+        }
+        let away = {
+            let mut state = self.state();
+            // All that was kept up to now is written.
+            state
+                .outcomes_mut()
+                .cool(self.0.config.most_outcomes, coming);
+            state.outcomes().away_for(first_sent)
+        };
+        if let Some(away) = away {
+            let recalled =
+                outcomes::recall(&writer.history, &*writer.history.disk, away, first_sent)?;
+            self.state()
+                .outcomes_mut()
+                .recall(recalled.kept.into_iter(), recalled.left_up_to);
+        }
+        loop {
+            let untold = self.state().outcomes().to_be_told(coming.max(OLDEST_AHEAD));
+            if untold.is_empty() {
+                return Ok(());
+            }
+            let records = outcomes::oldest(&writer.history, untold)?;
+            let entries = records.iter().map(outcomes::Record::last);
+            self.state().outcomes_mut().oldest_are(entries);
+            let records = records.into_iter();
+            let records = records.map(|record| (record.last().sequence, record.key));
+            writer
+                .outcomes
+                .extend(records.map(|(last, key)| (key, last)));
+        }
     }
 
     /// Entries without proposals were applied up to here.
@@ -186,6 +246,8 @@ impl Store {
 
     /// Leaves what lives for the next start, in one piece: nothing is applied any more.
     pub fn leave_living(&self) -> Result<(), StoreError> {
+        self.writer().cool_all()?;
+        self.flush()?;
         living::leave(&*self.0.directory, &self.view())
     }
 
@@ -245,14 +307,47 @@ impl Store {
         self.published().view.position
     }
 
-    /// What came of a proposal, as far as it is kept, and published.
-    pub fn known_outcome(&self, id: ProposalId) -> Option<Outcome> {
-        let published = self.published().view.position.index;
-        let state = self.state();
-        state
-            .kept(id)
-            .filter(|kept| kept.index <= published)
-            .map(|kept| kept.outcome.clone())
+    /// What came of a proposal that was first sent when `first_sent` was applied, as far as it is kept, and published.
+    pub fn known_outcome(
+        &self,
+        id: ProposalId,
+        first_sent: u64,
+    ) -> Result<Option<Outcome>, StoreError> {
+        let known = self.outcomes_of(&[id.uuid].into(), first_sent)?;
+        Ok(known
+            .into_iter()
+            .find(|(known, _)| *known == id)
+            .map(|(_, outcome)| outcome))
+    }
+
+    /// What came of all tries of these requests, as far as it is kept, and published. What is not in memory is searched as far back as
+    /// the log index with which they were first sent: all that is kept, where that is not known and 0.
+    pub fn outcomes_of(
+        &self,
+        uuids: &BTreeSet<Uuid>,
+        first_sent: u64,
+    ) -> Result<BTreeMap<ProposalId, Outcome>, StoreError> {
+        let mut known = BTreeMap::new();
+        if uuids.is_empty() {
+            return Ok(known);
+        }
+        let published = self.published();
+        let away = {
+            let state = self.state();
+            let outcomes = state.outcomes();
+            for kept in uuids.iter().flat_map(|uuid| outcomes.of_request(*uuid)) {
+                if kept.index <= published.view.position.index {
+                    known.insert(kept.id, kept.outcome.clone());
+                }
+            }
+            outcomes.away_for(first_sent)
+        };
+        if let Some(away) = away {
+            let history = &published.history;
+            let found = blocking(|| outcomes::of_requests(history, away, first_sent, uuids))?;
+            known.extend(found.into_values().map(|kept| (kept.id, kept.outcome)));
+        }
+        Ok(known)
     }
 
     pub(crate) fn published(&self) -> Arc<Published> {

@@ -1,12 +1,12 @@
 //! `reckon verify`: is this history what was written, all of it?
 //!
 //! Recomputes the chain over the events, checks each version against the event that made it, and each body against its salted hash;
-//! then that what is current is the newest of each key. It stops at the first revision that is wrong and names it.
+//! then that what is current is the newest of each key, and that the outcomes kept are whole. It stops at the first revision that is wrong and names it.
 
 use crate::history::{History, OfVersion, Recorded};
 use crate::record::{Meta, Versioned, unseal_coded};
 use crate::store::Published;
-use crate::{Store, StoreError, current, key_sets, layout};
+use crate::{Store, StoreError, current, key_sets, layout, outcomes};
 use bytes::Bytes;
 use eventstore::{ChangeRecord, Digest, Happened, Key, Object};
 use seams::{Reader, blocking};
@@ -114,6 +114,7 @@ impl Published {
             }
             self.current()?;
             self.living()?;
+            self.outcomes()?;
         }
         Ok(())
     }
@@ -254,12 +255,24 @@ impl Published {
     }
 
     fn current_at(&self, moment: &dyn Reader) -> Result<BTreeMap<Key, u64>, StoreError> {
-        let meta = match moment.get(layout::META)? {
+        let meta = self.meta_at(moment)?;
+        Ok(current::read(&self.history, moment, meta.revision, 0)?.living)
+    }
+
+    fn meta_at(&self, moment: &dyn Reader) -> Result<Meta, StoreError> {
+        Ok(match moment.get(layout::META)? {
             Some(value) => unseal_coded::<Meta>(layout::META, &value)
                 .map_err(|damage| self.history.corrupt("where it stands", damage))?,
             None => Meta::default(),
-        };
-        Ok(current::read(&self.history, moment, meta.revision, 0)?.living)
+        })
+    }
+
+    /// All outcomes that should be kept are there.
+    fn outcomes(&self) -> Result<(), StoreError> {
+        let moment = self.history.disk.view()?;
+        let oldest = self.meta_at(&*moment)?.outcomes_from;
+        let kept = outcomes::numbers(&self.history, &*moment, oldest)?;
+        outcomes::recall(&self.history, &*moment, kept, 0).map(drop)
     }
 
     /// What lives by births and deaths is what is current.

@@ -19,7 +19,7 @@ pub(crate) struct Writer {
     pub meta: Meta,
     pub books: BTreeMap<Text, ResourceBooks>,
     pub warm: Warm,
-    /// Each record of outcomes: its key, and the last sequence number in it.
+    /// The oldest records of outcomes, as far as they were read: the key of each, and the last sequence number in it.
     pub outcomes: VecDeque<(Bytes, u64)>,
     /// The view that readers had before the last group.
     pub replaced: Option<Replaced>,
@@ -54,6 +54,18 @@ impl Writer {
             return Err(error.into());
         }
         self.broken = None;
+        Ok(())
+    }
+
+    /// Writes which version of each key lives, so that the next start finds it without reading what changed last.
+    pub fn cool_all(&mut self) -> Result<(), StoreError> {
+        self.usable()?;
+        let mut batch = Batch::new();
+        self.warm.cool_all(&mut batch, self.meta.revision);
+        if let Err(error) = self.history.disk.write(batch, Synced::No) {
+            self.broken = Some(error.to_string());
+            return Err(error.into());
+        }
         Ok(())
     }
 
@@ -148,11 +160,10 @@ impl Writer {
 
     /// One record an entry: one a proposal would cost a put each, and in the end a deletion, as dear as its event's.
     fn put_outcomes(&mut self, batch: &mut Batch, applied: &Applied) {
-        if let (Some(first), Some(last)) = (applied.kept.first(), applied.kept.last()) {
-            let key = Bytes::from(layout::outcomes(first.sequence));
+        if let Some(first) = applied.kept.first() {
+            let key = layout::outcomes(first.sequence);
             let value = seal_coded(&key, &applied.kept);
-            batch.put(key.clone(), value);
-            self.outcomes.push_back((key, last.sequence));
+            batch.put(key, value);
         }
         let Some(forgotten) = applied.forgotten.last() else {
             return;

@@ -6,7 +6,7 @@
 use super::queue::SendError;
 use super::{Core, Draft, ProposeError, Request};
 use eventstore::{Event, Outcome, Proposal, ProposalId, encode_large};
-use eventstore_disk::{ReadError, Settled};
+use eventstore_disk::{ReadError, Settled, StoreError};
 use raft::NodeId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,10 +82,14 @@ impl Core {
         let expecting = if is_new {
             self.store().expect_new_outcome(id)
         } else {
-            self.store().expect_outcome(id)
+            self.store().expect_outcome(id, proposal.first_sent)
         };
-        let mut expecting = expecting.map_err(|_| ProposeError::TooBusy {
-            retry_after_s: RETRY_AFTER_S,
+        let mut expecting = expecting.map_err(|error| match error {
+            StoreError::TooMany { .. } => ProposeError::TooBusy {
+                retry_after_s: RETRY_AFTER_S,
+            },
+            // What came of the first time can't be read.
+            error => unreadable(id, &error.into()),
         })?;
         // Whether it may stand in some leader's log already.
         let mut sent = false;
@@ -167,7 +171,7 @@ impl Core {
 
 /// It was done, and the event can't be read here: not to be called undone. The id tells its outcome, which needs no event.
 fn unreadable(id: ProposalId, error: &ReadError) -> ProposeError {
-    tracing::warn!(id = %id.uuid, %error, "a proposal was accepted, and its event can't be read");
+    tracing::warn!(id = %id.uuid, %error, "what came of a proposal can't be read");
     ProposeError::Unknown(id.uuid)
 }
 

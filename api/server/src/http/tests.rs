@@ -149,6 +149,7 @@ pub(crate) async fn start(place: Place) -> Server {
         queue: setup.queue,
         disk_reserve: crate::config::DiskReserve::Bytes(0),
         most_level: eventstore::LEVEL,
+        most_outcomes: 100,
     };
     let seams = Seams {
         directory: Arc::new(FileDirectory::open(directory.path()).unwrap()),

@@ -1,16 +1,15 @@
 //! `GET /reckon/v1/history`: an object's changes, newest first; or what came of a request by its Audit-Id. `…/events`: all events.
 
-use super::{item, named, number};
+use super::item::{self, Restores};
+use super::{named, number};
 use crate::http::{Call, Reply, past_error, unavailable};
-use eventstore::{Happened, Key, Outcome, ProposalId};
+use eventstore::{Envelope, Happened, Key, Outcome, ProposalId};
 use kinds::error::StatusError;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 const LIMIT: u64 = 100;
 const LIMIT_MAX: u64 = 1_000;
-/// Tries of one request that are asked for: a restore's events and what was rejected between them are fewer.
-const ATTEMPTS_MAX: u32 = 2_000;
 
 /// `?resource=&namespace=&name=[&limit=&before=]`, or `?id=`.
 pub(super) async fn serve(call: &Call) -> Result<Reply, StatusError> {
@@ -34,11 +33,13 @@ pub(crate) fn of_key(call: &Call, key: &Key) -> Result<Reply, StatusError> {
         .store()
         .history(key, number(call, "before")?, limit)
         .map_err(past_error)?;
+    let envelopes = versions.iter().map(|version| &version.event.envelope);
+    let restores = restores(call, envelopes)?;
     let items: Vec<Value> = versions
         .iter()
         .map(|version| {
             item::with_change(
-                item::of(call.core().store(), &version.event.envelope),
+                restores.item(&version.event.envelope),
                 key,
                 version.revision,
                 version.before.as_deref(),
@@ -65,10 +66,11 @@ pub(super) async fn events(call: &Call) -> Result<Reply, StatusError> {
         .store()
         .recorded(from..=to, limit(call)?)
         .map_err(past_error)?;
+    let restores = restores(call, recorded.iter().map(|event| &event.envelope))?;
     let items: Vec<Value> = recorded
         .iter()
         .map(|event| {
-            let mut item = item::of(call.core().store(), &event.envelope);
+            let mut item = restores.item(&event.envelope);
             item.insert("digest".into(), json!(event.digest.to_string()));
             if let Happened::Objects(records) = &event.envelope.happened {
                 let keys: Vec<String> = records
@@ -87,6 +89,14 @@ pub(super) async fn events(call: &Call) -> Result<Reply, StatusError> {
     ))
 }
 
+fn restores<'a>(
+    call: &Call,
+    envelopes: impl Iterator<Item = &'a Envelope>,
+) -> Result<Restores, StatusError> {
+    let store = call.core().store();
+    Restores::among(store, envelopes).map_err(|error| past_error(error.into()))
+}
+
 fn limit(call: &Call) -> Result<usize, StatusError> {
     Ok(number(call, "limit")?.unwrap_or(LIMIT).clamp(1, LIMIT_MAX) as usize)
 }
@@ -95,21 +105,19 @@ fn limit(call: &Call) -> Result<usize, StatusError> {
 fn outcome(call: &Call, id: &str) -> Result<Reply, StatusError> {
     let uuid = Uuid::parse_str(id)
         .map_err(|_| StatusError::bad_request(format!("{id:?} is no Audit-Id")))?;
-    let mut last = None;
+    // The event is not read: it may be past the horizon, and the outcome is known all the same.
+    let known = call.core().store().outcomes_of(&[uuid].into(), 0);
+    let known = known.map_err(|error| past_error(error.into()))?;
     // A restore may have made several events.
-    let mut revisions = Vec::new();
-    for attempt in 0..ATTEMPTS_MAX {
-        // The event is not read: it may be past the horizon, and the outcome is known all the same.
-        let id = ProposalId { uuid, attempt };
-        let Some(outcome) = call.core().store().known_outcome(id) else {
-            break;
-        };
-        if let Outcome::Accepted { last, .. } = outcome {
-            revisions.push(last);
-        }
-        last = Some((attempt, outcome));
-    }
-    let (attempt, outcome) = last.ok_or_else(|| {
+    let revisions: Vec<u64> = known
+        .values()
+        .filter_map(|outcome| match outcome {
+            Outcome::Accepted { last, .. } => Some(*last),
+            Outcome::Rejected(_) => None,
+        })
+        .collect();
+    let last = known.into_iter().next_back();
+    let (ProposalId { attempt, .. }, outcome) = last.ok_or_else(|| {
         StatusError::new(404, "NotFound", format!("nothing is known of request {id}: it changed nothing, or was longer ago than outcomes are kept"), Value::Null)
     })?;
     let mut told = match outcome {

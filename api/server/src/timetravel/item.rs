@@ -2,42 +2,66 @@
 
 use super::diff::diff;
 use eventstore::{Actor, Envelope, Happened, Intent, Key, Object, Outcome, ProposalId, Text};
-use eventstore_disk::Store;
+use eventstore_disk::{Store, StoreError};
 use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
-/// The event's own part; of a restore that took several events, also which came before it and behind it.
-pub(super) fn of(store: &Store, envelope: &Envelope) -> Map<String, Value> {
-    let mut item = of_envelope(envelope);
-    if let Intent::Restore { at } = envelope.intent {
-        let continues = Some(envelope.cause.revision).filter(|revision| *revision > 0);
-        let continued_in = continued_in(store, envelope.id);
-        item.insert(
-            "restore".into(),
-            json!({"at": at, "continues": continues, "continuedIn": continued_in}),
-        );
-        let mut text = intent(&envelope.intent).1;
-        if let Some(revision) = continues {
-            text += &format!(", continues revision {revision}");
+/// What is known of the requests whose restores took several events: which event came behind which.
+#[derive(Default)]
+pub(super) struct Restores(BTreeMap<ProposalId, Outcome>);
+
+impl Restores {
+    /// Looks for all of them at once, where there is one: it may take a search of all outcomes that are kept.
+    pub fn among<'a>(
+        store: &Store,
+        envelopes: impl Iterator<Item = &'a Envelope>,
+    ) -> Result<Self, StoreError> {
+        let restores = envelopes.filter(|event| matches!(event.intent, Intent::Restore { .. }));
+        let (mut uuids, mut first) = (BTreeSet::new(), u64::MAX);
+        for event in restores {
+            uuids.insert(event.id.uuid);
+            first = first.min(event.position.index);
         }
-        if let Some(revision) = continued_in {
-            text += &format!(", continued in revision {revision}");
-        }
-        item.insert("intentText".into(), json!(text));
+        // What goes on behind an event was sent when it was applied.
+        Ok(Self(store.outcomes_of(&uuids, first)?))
     }
-    item
-}
 
-/// The next event of the same request, as long as outcomes are kept. Between the two lie the tries that were rejected.
-fn continued_in(store: &Store, id: ProposalId) -> Option<u64> {
-    let mut attempt = id.attempt;
-    loop {
-        attempt = attempt.saturating_add(1);
-        let next = ProposalId { attempt, ..id };
-        match store.known_outcome(next) {
-            Some(Outcome::Accepted { last, .. }) => return Some(last),
-            Some(Outcome::Rejected(_)) if attempt < u32::MAX => {}
-            Some(Outcome::Rejected(_)) | None => return None,
+    /// The next event of the same request, as long as outcomes are kept. Between the two lie the tries that were rejected.
+    fn continued_in(&self, id: ProposalId) -> Option<u64> {
+        let behind = (Bound::Excluded(id), Bound::Unbounded);
+        let of_request = self
+            .0
+            .range(behind)
+            .take_while(|(next, _)| next.uuid == id.uuid);
+        of_request
+            .map(|(_, outcome)| outcome)
+            .find_map(|outcome| match outcome {
+                Outcome::Accepted { last, .. } => Some(*last),
+                Outcome::Rejected(_) => None,
+            })
+    }
+
+    /// The event's own part; of a restore that took several events, also which came before it and behind it.
+    pub fn item(&self, envelope: &Envelope) -> Map<String, Value> {
+        let mut item = of_envelope(envelope);
+        if let Intent::Restore { at } = envelope.intent {
+            let continues = Some(envelope.cause.revision).filter(|revision| *revision > 0);
+            let continued_in = self.continued_in(envelope.id);
+            item.insert(
+                "restore".into(),
+                json!({"at": at, "continues": continues, "continuedIn": continued_in}),
+            );
+            let mut text = intent(&envelope.intent).1;
+            if let Some(revision) = continues {
+                text += &format!(", continues revision {revision}");
+            }
+            if let Some(revision) = continued_in {
+                text += &format!(", continued in revision {revision}");
+            }
+            item.insert("intentText".into(), json!(text));
         }
+        item
     }
 }
 

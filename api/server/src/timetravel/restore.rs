@@ -8,8 +8,8 @@ use super::forward::{self, Left, Scope, Shown, Step};
 use crate::core::{Draft, ProposeError, Request};
 use crate::http::{Call, Reply, propose_error, unavailable};
 use eventstore::{
-    Entry, Intent, Key, Outcome, Position, Proposal, ProposalId, Rejection, Salt, State, View,
-    encode,
+    Entry, Intent, Key, Outcome, Outcomes, Position, Proposal, ProposalId, Rejection, Salt, State,
+    View, encode,
 };
 use kinds::error::StatusError;
 use kinds::resources::by_resource;
@@ -204,7 +204,7 @@ impl Onto {
 }
 
 fn picture(view: View) -> State {
-    State::restore(view, [], [], [], [], 0)
+    State::restore(view, [], [], [], Outcomes::default())
 }
 
 fn fold(state: &mut State, request: &Request, draft: Draft) -> Result<(), ProposeError> {

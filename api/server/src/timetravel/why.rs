@@ -3,13 +3,12 @@
 //! A reconciler's event names the revision that woke it; the event that holds that revision is the link before. A user's act, an agent's
 //! report or a server's own act has no cause and ends the chain; a restore's further events name the one before.
 
-use super::{item, named, number};
+use super::item::{self, Restores};
+use super::{named, number};
 use crate::http::{Call, Reply, past_error, unavailable};
-use eventstore::{Event, Folded, Key};
-use eventstore_disk::Store;
+use eventstore::{Envelope, Event, Folded, Key};
 use kinds::error::StatusError;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// Links shown at most.
 const LINKS_MAX: usize = 64;
@@ -28,22 +27,30 @@ pub(super) async fn serve(call: &Call) -> Result<Reply, StatusError> {
         None => created(call, &key)?,
     };
     let start = start.ok_or_else(|| StatusError::not_found(kind.group, kind.plural, &key.name))?;
-    let mut chain = Vec::new();
+    let mut events = Vec::new();
     let (mut revision, mut wanted) = (start, Some(key));
     let mut ended = false;
-    while chain.len() < LINKS_MAX {
+    while events.len() < LINKS_MAX {
         let Some(event) = call.core().store().event_at(revision).map_err(past_error)? else {
             break;
         };
-        chain.push(link(call.core().store(), &event, revision, wanted.as_ref()));
-        let cause = event.envelope.cause.revision;
+        let Envelope { cause, first, .. } = event.envelope;
+        let cause = cause.revision;
+        events.push((event, revision, wanted));
         // A cause lies before what it caused: anything else would be no chain.
-        if cause == 0 || cause >= event.envelope.first {
+        if cause == 0 || cause >= first {
             ended = true;
             break;
         }
         (revision, wanted) = (cause, None);
     }
+    let envelopes = events.iter().map(|(event, _, _)| &event.envelope);
+    let restores = Restores::among(call.core().store(), envelopes);
+    let restores = restores.map_err(|error| past_error(error.into()))?;
+    let chain: Vec<Value> = events
+        .iter()
+        .map(|(event, revision, wanted)| link(&restores, event, *revision, wanted.as_ref()))
+        .collect();
     Ok(Reply::json(
         200,
         &json!({"chain": chain, "complete": ended}),
@@ -75,8 +82,8 @@ fn created(call: &Call, key: &Key) -> Result<Option<u64>, StatusError> {
 }
 
 /// The event, with the change that is meant: the key's, or the revision's, or the first that is not hidden.
-fn link(store: &Store, event: &Arc<Event>, revision: u64, wanted: Option<&Key>) -> Value {
-    let own = item::of(store, &event.envelope);
+fn link(restores: &Restores, event: &Event, revision: u64, wanted: Option<&Key>) -> Value {
+    let own = restores.item(&event.envelope);
     let by = |meant: &dyn Fn(&Folded) -> bool| event.objects.iter().find(|folded| meant(folded));
     let meant = wanted
         .and_then(|key| by(&|folded| folded.key == *key))

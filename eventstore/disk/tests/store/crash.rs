@@ -154,7 +154,7 @@ fn a_write_that_fails_is_not_seen_and_nothing_is_written_after_it() {
     assert!(is.objects().eq(was.objects()));
     assert!(watch.ready(9).unwrap().is_none());
     // Its outcome is not known, though the fold had it.
-    let mut expecting = kept.store.expect_outcome(change(2).id).unwrap();
+    let mut expecting = kept.store.expect_outcome(change(2).id, 0).unwrap();
     assert!(now(expecting.settled()).is_none());
     faults.full.store(false, SeqCst);
     let error = kept.try_apply(vec![vec![change(2)]]).unwrap_err();

@@ -40,8 +40,8 @@ async fn readers_waiters_and_watches_go_over() {
     assert_eq!(watch.next().await.unwrap().revision, 4);
     let mut events = store.all_events(5).unwrap();
     let (mut known, mut unknown) = (
-        store.expect_outcome(id(40)).unwrap(),
-        store.expect_outcome(id(51)).unwrap(),
+        store.expect_outcome(id(40), 0).unwrap(),
+        store.expect_outcome(id(51), 0).unwrap(),
     );
     let waiting = {
         let store = store.clone();
