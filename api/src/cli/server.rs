@@ -216,6 +216,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if args.follow_parent.is_some_and(|pid| !parent::follow(pid)) {
         bail!("the process that started this server is gone");
     }
+    // A fifth less memory, and a start need not clear what it will not use. Writes, with 1, 64 and 256 clients, are as fast. Where the
+    // kernel has no such pages there is nothing to refuse.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     super::log_to_stderr();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -13,8 +13,8 @@ use std::ops;
 use uuid::Uuid;
 
 /// What is read of the oldest at once ends with the record that holds so many, or so many outcomes.
-const CHUNK_RECORDS: usize = 2_048;
-const CHUNK_OUTCOMES: u64 = 8_192;
+const CHUNK_RECORDS: usize = 512;
+const CHUNK_OUTCOMES: u64 = 2_048;
 
 /// Outcomes of one entry, or of older databases a single one.
 #[derive(Debug)]
