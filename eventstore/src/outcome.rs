@@ -2,6 +2,7 @@
 
 use crate::{Expected, Key, ProposalId};
 use serde::{Deserialize, Serialize};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use uuid::Uuid;
@@ -64,6 +65,7 @@ pub struct Forgotten {
 pub struct Outcomes {
     /// The newest, without a gap.
     here: VecDeque<Kept>,
+    /// Of each id in memory the newest.
     by_id: BTreeMap<ProposalId, u64>,
     /// The sequence number of the oldest, and of the next one.
     oldest: u64,
@@ -172,7 +174,11 @@ impl Outcomes {
     /// Takes the oldest one in memory out of it; its log index.
     fn send_away(&mut self) -> Option<u64> {
         let kept = self.here.pop_front()?;
-        self.by_id.remove(&kept.id);
+        if let Entry::Occupied(newest) = self.by_id.entry(kept.id)
+            && *newest.get() == kept.sequence
+        {
+            newest.remove();
+        }
         Some(kept.index)
     }
 
@@ -186,7 +192,7 @@ impl Outcomes {
     pub fn recall(&mut self, older: impl DoubleEndedIterator<Item = Kept>, away_up_to: u64) {
         for kept in older.rev() {
             assert_eq!(kept.sequence + 1, self.first_here(), "outcomes have no gap");
-            self.by_id.insert(kept.id, kept.sequence);
+            self.by_id.entry(kept.id).or_insert(kept.sequence);
             self.here.push_front(kept);
         }
         self.away_up_to = away_up_to;

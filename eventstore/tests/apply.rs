@@ -483,6 +483,24 @@ fn a_repetition_gets_the_first_outcome() {
     );
 }
 
+/// Nobody sends one id at two times. If somebody did, it would be two proposals, on each server, whatever it has in memory.
+#[test]
+fn what_lies_before_its_first_sending_is_not_a_proposals_own() {
+    let sent = |first_sent| Proposal {
+        first_sent,
+        ..objects(2, vec![put(&map("a"), "1")])
+    };
+    let mut log = Log::founded();
+    assert_eq!(said(&log.take(sent(1))), "accepted 2..=2");
+    assert_eq!(said(&log.take(sent(1))), "accepted 2..=2");
+    assert_eq!(said(&log.take(sent(3))), "accepted 3..=3");
+    // The founding's leaves the memory, and then the first of the two.
+    for most in [3, 2] {
+        log.state.outcomes_mut().cool(most, 1);
+        assert_eq!(said(&log.take(sent(3))), "accepted 3..=3");
+    }
+}
+
 #[test]
 fn a_reconcilers_outcome_is_not_kept() {
     let mut log = Log::founded();
