@@ -4,7 +4,8 @@
 
 mod cluster;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use cluster::{Cluster, Keeper, POINTER, counted, eventually, peer};
 use raft::{AppendError, ENTRY_BYTES_MAX, Machine, NodeConfig, Position, Role, TransferError};
 use seams::{ByteStream, Handler, Network, NetworkError, Peer, RefusalCode};
+use tokio::time::sleep;
 
 fn payload(number: usize) -> Bytes {
     Bytes::from(format!("payload {number}"))
@@ -307,15 +309,26 @@ async fn a_damaged_snapshot_is_not_sent_and_another_is() {
             (purged.index > 20).then_some(())
         })
         .await;
-        // Of both that have one: either may lead by then.
-        let others = cluster.folders.iter().filter(|(id, _)| **id != lagging);
-        let damaged: Vec<_> = others
-            .flat_map(|(_, folder)| std::fs::read_dir(folder.path()).unwrap())
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| {
+        // Of both that have one: either may lead by then. One that is being taken has another name until it is whole.
+        let snapshots = || {
+            let others = cluster.folders.iter().filter(|(id, _)| **id != lagging);
+            let entries = others.flat_map(|(_, folder)| std::fs::read_dir(folder.path()).unwrap());
+            let paths = entries.map(|entry| entry.unwrap().path());
+            let is_snapshot = |path: &PathBuf| {
                 let name = path.file_name().unwrap().to_string_lossy();
                 name.starts_with("snapshot-") && path.is_dir()
-            })
+            };
+            paths.filter(is_snapshot).collect::<BTreeSet<_>>()
+        };
+        let taken = eventually(async || {
+            let before = snapshots();
+            sleep(Duration::from_millis(100)).await;
+            let whole = before.iter().all(|path| path.extension().is_none());
+            (whole && snapshots() == before).then_some(before)
+        })
+        .await;
+        let damaged: Vec<_> = taken
+            .iter()
             .flat_map(|snapshot| std::fs::read_dir(snapshot).unwrap())
             .map(|file| file.unwrap().path())
             .filter(|path| path.to_string_lossy().ends_with(kind))
