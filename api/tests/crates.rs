@@ -6,6 +6,7 @@ use std::process::Command;
 
 /// package -> the packages of ours that it may depend on.
 const MAY: &[(&str, &[&str])] = &[
+    ("base2histogram", &[]),
     ("reckon-seams", &[]),
     ("reckon-raft", &["reckon-seams"]),
     ("reckon-eventstore", &[]),
