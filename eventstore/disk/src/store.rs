@@ -193,11 +193,10 @@ impl Store {
             let records = outcomes::oldest(&writer.history, untold)?;
             let entries = records.iter().map(outcomes::Record::last);
             self.state().outcomes_mut().oldest_are(entries);
-            let records = records.into_iter();
-            let records = records.map(|record| (record.last().sequence, record.key));
-            writer
-                .outcomes
-                .extend(records.map(|(last, key)| (key, last)));
+            for record in records {
+                let last = record.last().sequence;
+                writer.outcomes.push_back((record.key, last));
+            }
         }
     }
 
@@ -313,11 +312,8 @@ impl Store {
         id: ProposalId,
         first_sent: u64,
     ) -> Result<Option<Outcome>, StoreError> {
-        let known = self.outcomes_of(&[id.uuid].into(), first_sent)?;
-        Ok(known
-            .into_iter()
-            .find(|(known, _)| *known == id)
-            .map(|(_, outcome)| outcome))
+        let mut known = self.outcomes_of(&[id.uuid].into(), first_sent)?;
+        Ok(known.remove(&id))
     }
 
     /// What came of all tries of these requests, as far as it is kept, and published. What is not in memory is searched as far back as

@@ -1,7 +1,7 @@
 //! What openraft counts its batches with, in the place of the crate of this name (`[patch.crates-io]`).
 //!
 //! That one computes, when the first histogram is made, tables for every precision that one may ask for: 26 MiB, of which openraft reads
-//! 2 KiB. It was a fifth of a server's memory, and a tenth of its start. Here a bucket is a power of two and needs no table. It has what
+//! 2 KiB. It was a fifth of a server's memory, and a seventh of the CPU of its start. Here a bucket is a power of two and needs no table. It has what
 //! openraft names of it and no more; Reckon's own metrics do not come from here.
 
 use std::fmt;

@@ -1,11 +1,10 @@
 //! A disk that lies: each record's damage is an error that names it, and verify finds what a checksum can't.
 
-use crate::folder::{Faults, FaultyDirectory, Kept, directory};
+use crate::folder::{Kept, directory, faulty};
 use crate::language::*;
 use eventstore::{Act, Key, Position};
 use eventstore_disk::{Store, StoreConfig, WatchRequest};
-use seams::{Batch, Directory, Disk, DiskOptions, Order, Range, Synced};
-use std::sync::Arc;
+use seams::{Batch, Disk, DiskOptions, Order, Range, Synced};
 
 /// Revisions: 1 the founding, 2 and 3 the map `a`, 4 a session, 5 and 6 the maps `b` and `c`, 7 `a` again, 8 `c` gone.
 fn history(kept: &mut Kept) {
@@ -49,11 +48,7 @@ fn event(revision: u64) -> Vec<u8> {
 #[test]
 fn a_flipped_bit_is_an_error_that_names_its_record() {
     let folder = tempfile::tempdir().unwrap();
-    let faults = Arc::new(Faults::default());
-    let faulty: Arc<dyn Directory> = Arc::new(FaultyDirectory {
-        inner: directory(folder.path()),
-        faults: faults.clone(),
-    });
+    let (faults, faulty) = faulty(folder.path());
     // So many births make no key set, and the smallest ring keeps one group.
     let config = StoreConfig {
         ring_events: 1,

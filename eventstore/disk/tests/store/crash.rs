@@ -1,11 +1,10 @@
 //! Crashes and disks that fail: what is not flushed is replayed and gives the same; what failed is not seen.
 
-use crate::folder::{Faults, FaultyDirectory, Kept, crash_image, directory};
+use crate::folder::{Kept, crash_image, directory, faulty};
 use crate::language::*;
 use eventstore::{Entry, LEVEL, LevelTooHigh, Position, Proposal};
 use eventstore_disk::{Store, StoreConfig, StoreError, WatchRequest};
-use seams::{Directory, DiskError};
-use std::sync::Arc;
+use seams::DiskError;
 use std::sync::atomic::Ordering::SeqCst;
 
 fn change(number: u64) -> Proposal {
@@ -123,11 +122,7 @@ fn outcomes_sessions_and_positions_survive_a_restart() {
 #[test]
 fn a_write_that_fails_is_not_seen_and_nothing_is_written_after_it() {
     let folder = tempfile::tempdir().unwrap();
-    let faults = Arc::new(Faults::default());
-    let faulty: Arc<dyn Directory> = Arc::new(FaultyDirectory {
-        inner: directory(folder.path()),
-        faults: faults.clone(),
-    });
+    let (faults, faulty) = faulty(folder.path());
     let mut kept = Kept::open(&faulty, StoreConfig::default());
     kept.take(change(1));
     let mut watch = kept

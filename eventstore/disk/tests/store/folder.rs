@@ -131,10 +131,19 @@ impl Faults {
     }
 }
 
-/// A directory whose databases have these faults.
-pub struct FaultyDirectory {
-    pub inner: Arc<dyn Directory>,
-    pub faults: Arc<Faults>,
+/// A directory whose databases have these faults; none yet.
+pub fn faulty(path: &Path) -> (Arc<Faults>, Arc<dyn Directory>) {
+    let faults = Arc::new(Faults::default());
+    let directory = FaultyDirectory {
+        inner: directory(path),
+        faults: faults.clone(),
+    };
+    (faults, Arc::new(directory))
+}
+
+struct FaultyDirectory {
+    inner: Arc<dyn Directory>,
+    faults: Arc<Faults>,
 }
 
 struct FaultyDisk {

@@ -1,11 +1,10 @@
 //! Outcomes reach those who proposed, once, whenever they ask.
 
-use crate::folder::{Faults, FaultyDirectory, Kept, directory};
+use crate::folder::{Kept, directory, faulty};
 use crate::language::*;
 use eventstore::{Entry, Expected, Outcome, Outcomes, Position, Proposal, Rejection, State};
 use eventstore_disk::{StoreConfig, StoreError};
-use seams::{Directory, Order, Range};
-use std::sync::Arc;
+use seams::{Order, Range};
 use std::time::Duration;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -149,11 +148,7 @@ fn change(number: u64) -> Proposal {
 async fn what_is_on_disk_alone_is_read_when_it_may_be_needed() {
     const KEPT: u64 = 50;
     let folder = tempfile::tempdir().unwrap();
-    let faults = Arc::new(Faults::default());
-    let faulty: Arc<dyn Directory> = Arc::new(FaultyDirectory {
-        inner: directory(folder.path()),
-        faults: faults.clone(),
-    });
+    let (faults, faulty) = faulty(folder.path());
     let config = StoreConfig {
         most_outcomes: 4,
         ..StoreConfig::default()

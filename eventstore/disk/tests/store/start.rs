@@ -1,14 +1,11 @@
 //! What a start reads follows what lives, and not what was.
 
-use crate::folder::{Faults, FaultyDirectory, Kept, directory};
+use crate::folder::{Kept, faulty};
 use crate::language::*;
 use eventstore::Proposal;
 use eventstore_disk::StoreConfig;
-use seams::Directory;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
 
 const OBJECTS: u128 = 100;
 const WARM: usize = 50;
@@ -18,20 +15,10 @@ fn write(living: u128, number: u128) -> Proposal {
     objects(2 + number, vec![put(&map(&name), &number.to_string())])
 }
 
-/// A directory that counts what is read.
-fn counting(folder: &Path) -> (Arc<Faults>, Arc<dyn Directory>) {
-    let faults = Arc::new(Faults::default());
-    let directory = FaultyDirectory {
-        inner: directory(folder),
-        faults: faults.clone(),
-    };
-    (faults, Arc::new(directory))
-}
-
 /// Makes so many objects and changes of them; what a start reads then, by the letter of the records.
 fn read_by_a_start(living: u128, changes: u128) -> BTreeMap<char, u64> {
     let folder = tempfile::tempdir().unwrap();
-    let (faults, directory) = counting(folder.path());
+    let (faults, directory) = faulty(folder.path());
     let config = StoreConfig {
         most_warm: WARM,
         ..StoreConfig::default()
@@ -80,7 +67,7 @@ fn many_objects_are_read_once_and_some_for_their_size() {
 fn what_a_stop_leaves_is_read_in_the_place_of_history() {
     const LIVING: u64 = 600;
     let folder = tempfile::tempdir().unwrap();
-    let (faults, directory) = counting(folder.path());
+    let (faults, directory) = faulty(folder.path());
     let file = folder.path().join("living/versions");
     let mut kept = Kept::open(&directory, StoreConfig::default());
     let mut number = 0;
